@@ -1,0 +1,171 @@
+//! What agents and trackers say to each other.
+//!
+//! An agent's connection to a tracker begins like one to a peer: a control stream with a `Hello` each. Every
+//! [`TrackerRequest`] then has a stream of its own and is answered by one [`TrackerReply`]; only `Watch` is answered by
+//! one for each release, for as long as the stream is open. Enrolment is a protocol of its own (ALPN `drover-join/1`),
+//! because the joining host has no certificate yet: one stream, one [`JoinRequest`], one [`JoinReply`].
+
+use core::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Message;
+use crate::id::{ImageId, PublisherKey};
+use crate::message::PeerAddress;
+use crate::release::{Name, SignedRelease};
+
+/// Most swarms in one announce.
+pub const MAX_SWARMS: usize = 64;
+/// Most peers handed out for one swarm.
+pub const MAX_PEERS_HANDED_OUT: usize = 64;
+/// Longest name of a rack or host in bytes.
+pub const MAX_LABEL_LEN: usize = 64;
+/// Most releases in one reply.
+pub const MAX_RELEASES: usize = 1024;
+
+/// What an agent asks a tracker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TrackerRequest {
+    /// "I am here, I exchange these images; whom should I know?"
+    Announce(Announce),
+    /// A new release, to be kept and offered.
+    Post(SignedRelease),
+    /// The newest release of each of these names, or of every name if none is given.
+    Releases {
+        /// Which names, at most [`MAX_RELEASES`].
+        names: Vec<Name>,
+    },
+    /// Every newest release now, and each new one as it comes.
+    Watch,
+    /// A new certificate for the key that this connection is authenticated by.
+    Renew {
+        /// PKCS#10 certificate request, DER; only its key counts.
+        csr: Vec<u8>,
+    },
+}
+
+/// Where an agent is and what it exchanges.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Announce {
+    /// Where it listens. An unspecified address (0.0.0.0, ::) stands for the one that the tracker sees.
+    pub listen: Vec<SocketAddr>,
+    /// The rack it stands in, if its settings say so.
+    pub rack: Option<String>,
+    /// What it exchanges, at most [`MAX_SWARMS`].
+    pub swarms: Vec<SwarmAnnounce>,
+}
+
+/// One image that an agent exchanges.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SwarmAnnounce {
+    /// Which image.
+    pub image: ImageId,
+    /// Data chunks held.
+    pub held_chunks: u32,
+    /// Data chunks that the image has; 0 while its manifest is not known.
+    pub data_chunks: u32,
+    /// How many peers to hand out.
+    pub want_peers: u16,
+    /// It leaves this swarm: forget it.
+    pub leaving: bool,
+}
+
+/// What a tracker answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TrackerReply {
+    /// To an announce.
+    Announced(Announced),
+    /// To a post: kept, or known already.
+    Posted,
+    /// To a list or a watch.
+    Releases(Vec<SignedRelease>),
+    /// To a renewal.
+    Renewed(Enrolment),
+    /// Not done. The text says what, why and what to do.
+    Refused(String),
+}
+
+/// What a tracker knows about the swarms that an agent announced.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Announced {
+    /// When to announce again, in milliseconds.
+    pub interval_ms: u32,
+    /// For each swarm of the announce, in its order.
+    pub swarms: Vec<SwarmPeers>,
+}
+
+/// What a tracker knows about one swarm.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SwarmPeers {
+    /// Which image.
+    pub image: ImageId,
+    /// Peers to try, at most [`MAX_PEERS_HANDED_OUT`].
+    pub peers: Vec<PeerAddress>,
+    /// How far all of them are.
+    pub cohort: Cohort,
+}
+
+/// How far the hosts of one swarm are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Cohort {
+    /// Hosts that hold everything.
+    pub seeders: u32,
+    /// Hosts that do not yet.
+    pub leechers: u32,
+    /// The share of all data chunks that all hosts together hold, in thousandths.
+    pub held_permille: u16,
+}
+
+/// The first frame of a host that wants to join.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The secret of the one-use token.
+    pub token: [u8; 16],
+    /// PKCS#10 certificate request, DER; only its key counts.
+    pub csr: Vec<u8>,
+    /// What the host wants to be called, at most [`MAX_LABEL_LEN`] bytes of `[a-z0-9._-]`.
+    pub host: String,
+    /// Set by a host that joins with a publisher's token: the key that it will sign releases with.
+    pub publisher: Option<PublisherKey>,
+}
+
+/// The tracker's answer to a host that wants to join.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum JoinReply {
+    /// Welcome.
+    Joined(Enrolment),
+    /// Not done. The text says what, why and what to do.
+    Refused(String),
+}
+
+/// What a member of a cluster gets from its CA.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// The host's certificate, DER.
+    pub certificate: Vec<u8>,
+    /// The CA's certificate, DER.
+    pub ca: Vec<u8>,
+    /// Keys of the publishers that the cluster trusts.
+    pub publishers: Vec<PublisherKey>,
+}
+
+impl Message for TrackerRequest {
+    const MAX_LEN: usize = 128 * 1024;
+    const NAME: &'static str = "tracker request";
+}
+
+impl Message for TrackerReply {
+    /// 64 swarms of 64 peers with two IPv6 addresses each, or 1,024 releases of 512 bytes.
+    const MAX_LEN: usize = 1024 * 1024;
+    const NAME: &'static str = "tracker reply";
+}
+
+impl Message for JoinRequest {
+    const MAX_LEN: usize = 8 * 1024;
+    const NAME: &'static str = "join request";
+}
+
+impl Message for JoinReply {
+    const MAX_LEN: usize = 64 * 1024;
+    const NAME: &'static str = "join reply";
+}

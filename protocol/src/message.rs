@@ -1,0 +1,204 @@
+//! What agents say to each other.
+//!
+//! A connection has one control stream, on which each side first sends a [`Hello`] and then [`PeerMessage`]s, each as a
+//! frame of `codec`. Bytes of masters travel on streams of their own: the asking side sends a [`DataRequest`], the other
+//! answers with a [`DataReply`] and, if that accepts, with the bytes and nothing more. Who resets or stops such a stream
+//! cancels the request.
+//!
+//! Numbers of pieces and pages are plain here; they become indices only through the image's geometry.
+
+use core::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Message;
+use crate::have::{WireDelta, WireHave};
+use crate::id::{ImageId, PeerId};
+
+/// The versions of the protocol that this code speaks: lowest and highest.
+pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 1);
+/// Most ranges in one request.
+pub const MAX_RANGES: usize = 256;
+/// Most peers in one list.
+pub const MAX_PEERS: usize = 64;
+/// Most addresses of one peer.
+pub const MAX_ADDRS: usize = 8;
+
+/// The first frame on a control stream, in both directions. Its form never changes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Lowest version of the protocol that the sender speaks.
+    pub lowest: u16,
+    /// Highest version of the protocol that the sender speaks.
+    pub highest: u16,
+    /// Name and version of the program, for logs: at most 64 bytes.
+    pub agent: String,
+}
+
+/// The two sides have no version in common.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no common protocol version: {agent:?} speaks {lowest} to {highest}, this host {} to {}; update the older of the two",
+    PROTOCOL_VERSIONS.0,
+    PROTOCOL_VERSIONS.1
+)]
+pub struct VersionError {
+    /// What the other side called itself.
+    pub agent: String,
+    /// Lowest version that the other side speaks.
+    pub lowest: u16,
+    /// Highest version that the other side speaks.
+    pub highest: u16,
+}
+
+/// What follows the hello on a control stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// About the exchange of one image.
+    Swarm {
+        /// Which image.
+        image: ImageId,
+        /// What about it.
+        message: SwarmMessage,
+    },
+    /// Other hosts that exchange an image: hints, nothing more.
+    Peers {
+        /// Which image.
+        image: ImageId,
+        /// Who, at most [`MAX_PEERS`].
+        peers: Vec<PeerAddress>,
+    },
+}
+
+/// What neighbours in a swarm tell each other.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum SwarmMessage {
+    /// "I exchange this image and hold these pieces; tell me yours." Answered by `Have` or `Leave`.
+    Join {
+        /// All pieces held.
+        have: WireHave,
+    },
+    /// All pieces held: the answer to `Join`, or a correction that takes pieces back.
+    Have {
+        /// All pieces held.
+        have: WireHave,
+    },
+    /// Pieces that came to be held since the last message.
+    HaveDelta {
+        /// Which.
+        delta: WireDelta,
+    },
+    /// "Do not count on me for this image any more."
+    Leave {
+        /// Why.
+        reason: LeaveReason,
+    },
+}
+
+/// Why a neighbour leaves or is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LeaveReason {
+    /// It has as many neighbours as it wants.
+    Full,
+    /// It does not exchange this image (any more).
+    NotHere,
+    /// It chose better neighbours.
+    Useless,
+    /// It caught this side sending wrong bytes.
+    Banned,
+}
+
+/// Where a peer may be reached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerAddress {
+    /// Who.
+    pub peer: PeerId,
+    /// Where, at most [`MAX_ADDRS`].
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// The first frame on a data stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DataRequest {
+    /// The manifest of an image.
+    Manifest {
+        /// Which image.
+        image: ImageId,
+    },
+    /// Parts of a piece.
+    Pages {
+        /// Which image.
+        image: ImageId,
+        /// Number of the piece.
+        piece: u32,
+        /// Ranges in it, rising and apart, at most [`MAX_RANGES`].
+        ranges: Vec<PageRange>,
+    },
+}
+
+/// Pages of a piece. Today always whole chunks: `first` and `count` are multiples of 16, but that the image's last
+/// chunk ends with its last page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PageRange {
+    /// First page, counted from the piece's start, in units of `PAGE_LEN`.
+    pub first: u32,
+    /// How many pages.
+    pub count: u32,
+}
+
+/// The first frame of the answer on a data stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DataReply {
+    /// The bytes follow, in the order of the request.
+    Accepted {
+        /// How many, in bytes.
+        len: u64,
+    },
+    /// No upload slot is free; ask elsewhere, or here again later.
+    Busy {
+        /// When asking here again makes sense, in milliseconds.
+        retry_after_ms: u32,
+        /// A piece that this host would rather hand out now: one that it has not handed out yet.
+        instead: Option<u32>,
+    },
+    /// Not held here.
+    NotHeld,
+}
+
+impl Hello {
+    /// What this code says of itself.
+    pub fn ours(agent: &str) -> Self {
+        Hello { lowest: PROTOCOL_VERSIONS.0, highest: PROTOCOL_VERSIONS.1, agent: agent.chars().take(64).collect() }
+    }
+
+    /// The version to speak with the sender of this hello: the highest that both know.
+    pub fn agree(&self) -> Result<u16, VersionError> {
+        let version = self.highest.min(PROTOCOL_VERSIONS.1);
+        if version >= self.lowest.max(PROTOCOL_VERSIONS.0) {
+            return Ok(version);
+        }
+        let agent = self.agent.chars().filter(|c| !c.is_control()).take(64).collect();
+        Err(VersionError { agent, lowest: self.lowest, highest: self.highest })
+    }
+}
+
+impl Message for Hello {
+    const MAX_LEN: usize = 512;
+    const NAME: &'static str = "hello";
+}
+
+impl Message for PeerMessage {
+    /// A full set of 65,536 pieces is 8 KiB; a list of 64 peers with 8 addresses each about 14 KiB.
+    const MAX_LEN: usize = 64 * 1024;
+    const NAME: &'static str = "peer message";
+}
+
+impl Message for DataRequest {
+    const MAX_LEN: usize = 4 * 1024;
+    const NAME: &'static str = "data request";
+}
+
+impl Message for DataReply {
+    const MAX_LEN: usize = 64;
+    const NAME: &'static str = "data reply";
+}

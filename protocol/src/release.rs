@@ -1,0 +1,246 @@
+//! A release: the signed statement that a name, at a version, means an image.
+//!
+//! Signed by a publisher's Ed25519 key that hosts pin. What is signed is the release's canonical bytes behind a domain
+//! separator, so a signature can't be taken for one over anything else. A version of a name only grows: a host keeps the
+//! highest that it has seen and refuses a lower one, and the same one with another image, whoever hands it over.
+
+use core::fmt;
+use core::str::FromStr;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::codec::Message;
+use crate::geometry::MAX_IMAGE_LEN;
+use crate::id::{ContentHash, ImageId, PublisherKey};
+
+/// The format that this code writes and reads.
+pub const RELEASE_FORMAT: u16 = 1;
+const DOMAIN: &[u8] = b"drover release v1\0";
+/// A clock may be this far behind the publisher's before a release counts as made in the future, in seconds.
+const CLOCK_SLACK_S: u64 = 24 * 3600;
+
+/// The name of a master through its versions: 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Name(String);
+
+/// A text that is no [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit")]
+pub struct ParseNameError(String);
+
+/// What a publisher states.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Release {
+    /// [`RELEASE_FORMAT`].
+    pub format: u16,
+    /// What it is called.
+    pub name: Name,
+    /// Which version of that name, at least 1.
+    pub version: u64,
+    /// Which image that is.
+    pub image: ImageId,
+    /// Length of the image in bytes; bounds what a host accepts as its manifest.
+    pub content_len: u64,
+    /// BLAKE3 of the whole content.
+    pub content_hash: ContentHash,
+    /// When it was made, in seconds since 1970 (UTC).
+    pub created_unix_s: u64,
+    /// From when on it must not be accepted any more, in seconds since 1970 (UTC).
+    pub expires_unix_s: u64,
+}
+
+/// A release as it travels and is kept.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SignedRelease {
+    /// Canonical bytes of the [`Release`].
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+    /// Who says so.
+    pub publisher: PublisherKey,
+    /// Ed25519 over the domain separator and `body`, 64 bytes.
+    #[serde(with = "serde_bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// Why a release is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// No pinned key made it.
+    #[error("publisher {0} is not one of the publishers that this host trusts")]
+    UnknownPublisher(PublisherKey),
+    /// The signature is not the publisher's over these bytes.
+    #[error("the signature does not fit the release: it was altered, or never signed by {0}")]
+    Signature(PublisherKey),
+    /// Signed, but not a release that this code reads.
+    #[error("malformed release: {0}")]
+    Malformed(&'static str),
+    /// A later format than this code knows.
+    #[error("release format {0}: this version reads {RELEASE_FORMAT}; update drover on this host")]
+    Format(u16),
+    /// Its time is over.
+    #[error("release {name}@{version} expired at {expires_unix_s} (seconds since 1970); publish a newer one")]
+    Expired {
+        /// Its name.
+        name: Name,
+        /// Its version.
+        version: u64,
+        /// When it expired.
+        expires_unix_s: u64,
+    },
+    /// It claims to be made in the future.
+    #[error("release {name}@{version} was made more than a day in the future; is this host's clock right?")]
+    FromTheFuture {
+        /// Its name.
+        name: Name,
+        /// Its version.
+        version: u64,
+    },
+    /// A higher version of the name was seen before.
+    #[error("release {name}@{version} is older than version {seen}, which was seen before; versions only grow")]
+    Rollback {
+        /// Its name.
+        name: Name,
+        /// Its version.
+        version: u64,
+        /// The highest version seen.
+        seen: u64,
+    },
+    /// The same version was seen before with another image.
+    #[error(
+        "release {name}@{version} names another image than the {name}@{version} seen before; publish it as a new version"
+    )]
+    Equivocation {
+        /// Its name.
+        name: Name,
+        /// Its version.
+        version: u64,
+    },
+}
+
+/// The highest version of a name that was seen, and what it named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SeenVersion {
+    /// The version.
+    pub version: u64,
+    /// The image it named.
+    pub image: ImageId,
+}
+
+impl Release {
+    /// Signs it.
+    pub fn sign(&self, key: &SigningKey) -> SignedRelease {
+        let body = postcard::to_stdvec(self).expect("a release holds only what postcard can write");
+        let signature = key.sign(&signed_bytes(&body)).to_bytes().to_vec();
+        SignedRelease { body, publisher: PublisherKey::from_bytes(key.verifying_key().to_bytes()), signature }
+    }
+
+    /// Whether it may follow what was seen of its name. The same release again may.
+    pub fn check_against(&self, seen: Option<&SeenVersion>) -> Result<(), ReleaseError> {
+        let Some(seen) = seen else { return Ok(()) };
+        let (name, version) = (self.name.clone(), self.version);
+        if version < seen.version {
+            return Err(ReleaseError::Rollback { name, version, seen: seen.version });
+        }
+        if version == seen.version && self.image != seen.image {
+            return Err(ReleaseError::Equivocation { name, version });
+        }
+        Ok(())
+    }
+}
+
+impl SignedRelease {
+    /// The release, if a trusted publisher signed it and its time has come and is not over.
+    ///
+    /// The signature is checked before the body is looked into. Versions are checked by [`Release::check_against`].
+    pub fn verify(&self, trusted: &[PublisherKey], now_unix_s: u64) -> Result<Release, ReleaseError> {
+        let release = self.verify_signature(trusted)?;
+        let (name, version) = (release.name.clone(), release.version);
+        if release.expires_unix_s <= now_unix_s {
+            return Err(ReleaseError::Expired { name, version, expires_unix_s: release.expires_unix_s });
+        }
+        if release.created_unix_s > now_unix_s.saturating_add(CLOCK_SLACK_S) {
+            return Err(ReleaseError::FromTheFuture { name, version });
+        }
+        Ok(release)
+    }
+
+    /// The release, if a trusted publisher signed it, whatever the time: for masters that are already held.
+    pub fn verify_signature(&self, trusted: &[PublisherKey]) -> Result<Release, ReleaseError> {
+        if !trusted.contains(&self.publisher) {
+            return Err(ReleaseError::UnknownPublisher(self.publisher));
+        }
+        let refuse = || ReleaseError::Signature(self.publisher);
+        let key = VerifyingKey::from_bytes(self.publisher.as_bytes()).map_err(|_| refuse())?;
+        let signature = Signature::from_slice(&self.signature).map_err(|_| refuse())?;
+        key.verify_strict(&signed_bytes(&self.body), &signature).map_err(|_| refuse())?;
+        self.parse()
+    }
+
+    fn parse(&self) -> Result<Release, ReleaseError> {
+        let (format, _): (u16, _) =
+            postcard::take_from_bytes(&self.body).map_err(|_| ReleaseError::Malformed("it has no format number"))?;
+        if format != RELEASE_FORMAT {
+            return Err(ReleaseError::Format(format));
+        }
+        let (release, rest): (Release, _) = postcard::take_from_bytes(&self.body)
+            .map_err(|_| ReleaseError::Malformed("its fields are not those of a release"))?;
+        if !rest.is_empty() {
+            return Err(ReleaseError::Malformed("bytes follow it"));
+        }
+        if release.version == 0 {
+            return Err(ReleaseError::Malformed("its version is 0; the first is 1"));
+        }
+        if release.content_len == 0 || release.content_len > MAX_IMAGE_LEN {
+            return Err(ReleaseError::Malformed("its length is none that an image can have"));
+        }
+        Ok(release)
+    }
+}
+
+impl Message for SignedRelease {
+    const MAX_LEN: usize = 512;
+    const NAME: &'static str = "signed release";
+}
+
+impl Name {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = ParseNameError;
+    fn from_str(text: &str) -> Result<Self, ParseNameError> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if first && text.len() <= 64 && text.bytes().all(allowed) {
+            Ok(Name(text.to_owned()))
+        } else {
+            Err(ParseNameError(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+fn signed_bytes(body: &[u8]) -> Vec<u8> {
+    [DOMAIN, body].concat()
+}

@@ -1,0 +1,64 @@
+//! Knobs of a swarm: each with its unit, its default and the reason for it.
+
+use core::time::Duration;
+
+/// What a [`Swarm`](super::Swarm) is told at construction.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SwarmConfig {
+    /// Neighbours that are sought: enough that a random graph of 10,000 hosts stays connected (> ln N) with room for
+    /// deaths.
+    pub neighbours_sought: usize,
+    /// Neighbours that are let in, so that newcomers find a place: twice what is sought.
+    pub neighbours_most: usize,
+    /// Neighbours that are asked for data at the same time: few, so that each is fast.
+    pub sources_most: usize,
+    /// Peers that are served at the same time: slow is worse than no.
+    pub upload_slots: usize,
+    /// Least bytes asked for and not yet arrived, per peer.
+    pub in_flight_least: u64,
+    /// Most bytes asked for and not yet arrived, per peer.
+    pub in_flight_most: u64,
+    /// How long a peer's bytes in flight take at its rate.
+    pub in_flight_time: Duration,
+    /// Most bytes in one request; a larger piece is asked for in parts.
+    pub request_len_most: u64,
+    /// How long have-deltas are collected before they are sent.
+    pub have_interval: Duration,
+    /// A request without a byte for so long is given up: the peer stalls or died.
+    pub no_progress: Duration,
+    /// After how much more than the mean time of a request it is asked of another peer, too.
+    pub steal_factor: u32,
+    /// How long a peer that said "busy" without a time is left alone.
+    pub busy_backoff: Duration,
+    /// How often neighbours are reconsidered.
+    pub refresh_interval: Duration,
+    /// Pieces that are picked at random before rarest-first begins.
+    pub random_first_pieces: u32,
+    /// Bytes per second handed out, to all peers together; `None` is unlimited.
+    pub upload_limit: Option<u64>,
+    /// Bytes per second asked for, of all peers together; `None` is unlimited.
+    pub download_limit: Option<u64>,
+}
+
+impl Default for SwarmConfig {
+    fn default() -> Self {
+        SwarmConfig {
+            neighbours_sought: 20,
+            neighbours_most: 40,
+            sources_most: 8,
+            upload_slots: 4,
+            in_flight_least: 1 << 20,
+            in_flight_most: 16 << 20,
+            in_flight_time: Duration::from_millis(50),
+            request_len_most: 1 << 20,
+            have_interval: Duration::from_millis(100),
+            no_progress: Duration::from_secs(2),
+            steal_factor: 3,
+            busy_backoff: Duration::from_millis(100),
+            refresh_interval: Duration::from_secs(10),
+            random_first_pieces: 4,
+            upload_limit: None,
+            download_limit: None,
+        }
+    }
+}
