@@ -15,6 +15,7 @@
 
 pub mod announce;
 pub mod codec;
+pub mod directory;
 pub mod geometry;
 pub mod have;
 pub mod id;
