@@ -99,8 +99,14 @@ impl<I: Index> IndexSet<I> {
     /// Adds every index whose number is in `run`, which must lie within the image.
     pub fn insert_run(&mut self, run: Range<u32>) {
         assert!(run.end <= self.bound, "a run ends within its image");
-        for number in run {
-            self.insert(I::from_number(number));
+        let mut from = run.start;
+        while from < run.end {
+            let to = run.end.min((from | 63) + 1);
+            let bits = u64::MAX >> (64 - (to - from)) << (from % 64);
+            let word = &mut self.words[from as usize / 64];
+            self.count += (bits & !*word).count_ones();
+            *word |= bits;
+            from = to;
         }
     }
 
@@ -133,26 +139,41 @@ impl<I: Index> IndexSet<I> {
 
     /// Members in rising order.
     pub fn iter(&self) -> impl Iterator<Item = I> + '_ {
-        self.words.iter().enumerate().flat_map(|(at, &word)| {
-            let mut rest = word;
-            core::iter::from_fn(move || {
-                (rest != 0).then(|| {
-                    let bit = rest.trailing_zeros();
-                    rest &= rest - 1;
-                    I::from_number(at as u32 * 64 + bit)
-                })
-            })
-        })
+        self.words.iter().enumerate().flat_map(|(at, &word)| members_of(at, word))
+    }
+
+    /// Members that `other`, a set of the same image, does not have, in rising order.
+    pub fn difference<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = I> + 'a {
+        assert_eq!(self.bound, other.bound, "both sets are of one image");
+        self.words.iter().zip(&other.words).enumerate().flat_map(|(at, (mine, its))| members_of(at, mine & !its))
     }
 
     /// Maximal runs of members, in rising order, as ranges of numbers.
     pub fn runs(&self) -> impl Iterator<Item = Range<u32>> + '_ {
-        runs_of(self.iter().map(Index::to_number))
+        let mut after = 0;
+        core::iter::from_fn(move || {
+            let start = self.next_where(after, 0)?;
+            after = self.next_where(start, u64::MAX).unwrap_or(self.bound);
+            Some(start..after)
+        })
     }
 
     /// The bits, 64 to a word, the lowest number in the lowest bit; bits beyond the bound are zero.
     pub fn words(&self) -> &[u64] {
         &self.words
+    }
+
+    /// The first number from `from` on whose bit, flipped by `flip`, is set.
+    fn next_where(&self, from: u32, flip: u64) -> Option<u32> {
+        let mut mask = u64::MAX << (from % 64);
+        for (at, word) in self.words.iter().enumerate().skip(from as usize / 64) {
+            let bits = (word ^ flip) & mask;
+            if bits != 0 {
+                return Some(at as u32 * 64 + bits.trailing_zeros()).filter(|&number| number < self.bound);
+            }
+            mask = u64::MAX;
+        }
+        None
     }
 
     fn place(&mut self, number: u32) -> (&mut u64, u64) {
@@ -166,6 +187,16 @@ impl<I: Index> core::fmt::Debug for IndexSet<I> {
         write!(f, "{} of {}: ", self.count, self.bound)?;
         f.debug_list().entries(self.runs()).finish()
     }
+}
+
+fn members_of<I: Index>(word_at: usize, mut word: u64) -> impl Iterator<Item = I> {
+    core::iter::from_fn(move || {
+        (word != 0).then(|| {
+            let bit = word.trailing_zeros();
+            word &= word - 1;
+            I::from_number(word_at as u32 * 64 + bit)
+        })
+    })
 }
 
 /// Joins rising numbers into maximal runs.
@@ -190,7 +221,8 @@ pub enum WireHave {
     Bitmap(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
-/// Runs of pieces that came to be held, on the wire: (first piece, how many).
+/// Runs of pieces that came to be held, on the wire: (first piece, how many), rising and apart, so that reading one
+/// costs no more than the image has pieces.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WireDelta(pub Vec<(u32, u32)>);
 
@@ -276,11 +308,14 @@ impl WireDelta {
 
     /// The pieces, if all of them are of this geometry.
     pub fn pieces(&self, geometry: &Geometry) -> Result<Vec<PieceIndex>, HaveError> {
-        let mut pieces = PieceSet::empty(geometry);
+        let mut pieces = Vec::new();
+        let mut after = 0;
         for &(start, len) in &self.0 {
-            let end = start.checked_add(len).filter(|&end| len > 0 && end <= pieces.bound()).ok_or(HaveError::Run)?;
-            pieces.insert_run(start..end);
+            let end = start.checked_add(len).filter(|&end| len > 0 && start >= after && end <= geometry.piece_count());
+            let end = end.ok_or(HaveError::Run)?;
+            pieces.extend((start..end).map(PieceIndex));
+            after = end;
         }
-        Ok(pieces.iter().collect())
+        Ok(pieces)
     }
 }

@@ -11,9 +11,9 @@
 use core::ops::Range;
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::geometry::{CHUNK_LEN, ChunkIndex, Geometry, GeometryError, PieceIndex};
+use crate::geometry::{CHUNK_LEN, ChunkIndex, Geometry, GeometryError};
 use crate::have::{ChunkSet, PieceSet};
 use crate::id::{ChunkHash, ContentHash, ImageId};
 
@@ -30,6 +30,7 @@ pub const fn max_manifest_len(len: u64) -> u64 {
 /// A description of an image that was found to be whole and canonical.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
+    image: ImageId,
     geometry: Geometry,
     content_hash: ContentHash,
     zero_runs: Vec<ZeroRun>,
@@ -98,10 +99,10 @@ pub enum ManifestError {
     },
 }
 
-/// The bytes of a manifest, as written. Field order is the format; see DESIGN.md.
-#[derive(Serialize, Deserialize)]
+/// The bytes of a manifest, as read; [`Manifest::head`] writes them. Field order is the format; see DESIGN.md.
+#[derive(Deserialize)]
 struct Body<'a> {
-    format: u16,
+    _format: u16,
     len: u64,
     piece_len: u32,
     content_hash: ContentHash,
@@ -120,15 +121,21 @@ impl Manifest {
         if found != expected {
             return Err(ManifestError::OtherImage { expected, found });
         }
-        Self::from_bytes(bytes)
+        Self::parse(found, bytes)
     }
 
     /// The manifest whose canonical bytes these are.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let (body, rest): (Body<'_>, _) = postcard::take_from_bytes(bytes).map_err(ManifestError::Malformed)?;
-        if body.format != MANIFEST_FORMAT {
-            return Err(ManifestError::Format(body.format));
+        Self::parse(ImageId::from_bytes(blake3::hash(bytes).into()), bytes)
+    }
+
+    /// `image` is BLAKE3 of `bytes`, which makes it the id once they turn out to be canonical.
+    fn parse(image: ImageId, bytes: &[u8]) -> Result<Self, ManifestError> {
+        let (format, _): (u16, _) = postcard::take_from_bytes(bytes).map_err(ManifestError::Malformed)?;
+        if format != MANIFEST_FORMAT {
+            return Err(ManifestError::Format(format));
         }
+        let (body, rest): (Body<'_>, _) = postcard::take_from_bytes(bytes).map_err(ManifestError::Malformed)?;
         if !rest.is_empty() {
             return Err(ManifestError::NotCanonical("bytes follow it"));
         }
@@ -140,10 +147,10 @@ impl Manifest {
             return Err(ManifestError::NotCanonical("hashes and zero runs do not add up to its chunks"));
         }
         let hashes = hashes.iter().copied().map(ChunkHash::from_bytes).collect();
-        let manifest = Manifest { geometry, content_hash: body.content_hash, zero_runs, hashes };
+        let manifest = Manifest { image, geometry, content_hash: body.content_hash, zero_runs, hashes };
         manifest.check_no_hash_of_zeros()?;
         // postcard reads some numbers in more than one spelling; only the shortest is canonical.
-        if manifest.to_bytes() != bytes {
+        if !bytes.starts_with(&manifest.head()) {
             return Err(ManifestError::NotCanonical("a number is not in its shortest form"));
         }
         Ok(manifest)
@@ -151,8 +158,18 @@ impl Manifest {
 
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.head();
+        bytes.reserve_exact(self.hashes.len() * 32);
+        for hash in &self.hashes {
+            bytes.extend_from_slice(hash.as_bytes());
+        }
+        bytes
+    }
+
+    /// The canonical bytes up to the first hash.
+    fn head(&self) -> Vec<u8> {
         let mut after = 0;
-        let zero_runs = self
+        let zero_runs: Vec<(u32, u32)> = self
             .zero_runs
             .iter()
             .map(|run| {
@@ -161,21 +178,15 @@ impl Manifest {
                 (gap, run.chunks.len() as u32)
             })
             .collect();
-        let hashes: Vec<u8> = self.hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
-        let body = Body {
-            format: MANIFEST_FORMAT,
-            len: self.geometry.len(),
-            piece_len: self.geometry.piece_len(),
-            content_hash: self.content_hash,
-            zero_runs,
-            hashes: &hashes,
-        };
-        postcard::to_stdvec(&body).expect("a manifest holds only what postcard can write")
+        let hashes_len = self.hashes.len() as u64 * 32;
+        let head =
+            (MANIFEST_FORMAT, self.geometry.len(), self.geometry.piece_len(), self.content_hash, zero_runs, hashes_len);
+        postcard::to_stdvec(&head).expect("a manifest holds only what postcard can write")
     }
 
     /// BLAKE3 of the canonical bytes.
-    pub fn image_id(&self) -> ImageId {
-        ImageId::from_bytes(blake3::hash(&self.to_bytes()).into())
+    pub const fn image_id(&self) -> ImageId {
+        self.image
     }
 
     /// How the image is divided.
@@ -234,25 +245,15 @@ impl Manifest {
 
     /// The pieces of which every data chunk is in `held`.
     pub fn pieces_held(&self, held: &ChunkSet) -> PieceSet {
-        let mut pieces = PieceSet::empty(&self.geometry);
-        let whole = |piece: &PieceIndex| {
-            self.geometry.chunks_of(*piece).all(|chunk| held.contains(chunk) || self.is_zero(chunk))
-        };
-        for piece in self.geometry.pieces().filter(whole) {
-            pieces.insert(piece);
+        let mut pieces = PieceSet::full(&self.geometry);
+        for missing in self.data_chunks().difference(held) {
+            pieces.remove(self.geometry.piece_of(missing));
         }
         pieces
     }
 
-    /// Makes sure that `bytes` are the chunk `index`. `image` is this manifest's id, which the caller knows.
-    ///
-    /// A chunk of zeros can be verified like any other.
-    pub fn verify<B: AsRef<[u8]>>(
-        &self,
-        image: ImageId,
-        index: ChunkIndex,
-        bytes: B,
-    ) -> Result<VerifiedChunk<B>, ChunkError> {
+    /// Makes sure that `bytes` are the chunk `index`. A chunk of zeros can be verified like any other.
+    pub fn verify<B: AsRef<[u8]>>(&self, index: ChunkIndex, bytes: B) -> Result<VerifiedChunk<B>, ChunkError> {
         let (chunk, found) = (index.number(), bytes.as_ref());
         let expected = self.geometry.chunk_len(index);
         if found.len() != expected as usize {
@@ -262,7 +263,7 @@ impl Manifest {
             Some(hash) => hash_chunk(found) == hash,
             None => is_zeros(found),
         };
-        if good { Ok(VerifiedChunk { image, index, bytes }) } else { Err(ChunkError::Hash { chunk }) }
+        if good { Ok(VerifiedChunk { image: self.image, index, bytes }) } else { Err(ChunkError::Hash { chunk }) }
     }
 
     fn check_no_hash_of_zeros(&self) -> Result<(), ManifestError> {
@@ -344,7 +345,11 @@ impl ManifestBuilder {
     /// The manifest, once every chunk was added.
     pub fn finish(self, content_hash: ContentHash) -> Manifest {
         assert_eq!(self.next, self.geometry.chunk_count(), "every chunk was added");
-        Manifest { geometry: self.geometry, content_hash, zero_runs: self.zero_runs, hashes: self.hashes }
+        let nameless = ImageId::from_bytes([0; 32]);
+        let ManifestBuilder { geometry, zero_runs, hashes, .. } = self;
+        let mut manifest = Manifest { image: nameless, geometry, content_hash, zero_runs, hashes };
+        manifest.image = ImageId::from_bytes(blake3::hash(&manifest.to_bytes()).into());
+        manifest
     }
 }
 
