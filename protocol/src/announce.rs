@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::Message;
 use crate::id::{ImageId, PublisherKey};
-use crate::message::PeerAddress;
+use crate::message::{MAX_ADDRS, PeerAddress, check_peers, within};
 use crate::release::{Name, SignedRelease};
 
 /// Most swarms in one announce.
@@ -20,8 +20,14 @@ pub const MAX_SWARMS: usize = 64;
 pub const MAX_PEERS_HANDED_OUT: usize = 64;
 /// Longest name of a rack or host in bytes.
 pub const MAX_LABEL_LEN: usize = 64;
-/// Most releases in one reply.
+/// Most releases in one reply, and most names in a question.
 pub const MAX_RELEASES: usize = 1024;
+/// Longest certificate or certificate request in bytes: one with a P-256 key has some 600.
+pub const MAX_CERTIFICATE_LEN: usize = 4 * 1024;
+/// Most publishers that a cluster trusts.
+pub const MAX_PUBLISHERS: usize = 64;
+/// Longest text of a refusal in bytes.
+pub const MAX_REFUSAL_LEN: usize = 1024;
 
 /// What an agent asks a tracker.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,9 +53,9 @@ pub enum TrackerRequest {
 /// Where an agent is and what it exchanges.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Announce {
-    /// Where it listens. An unspecified address (0.0.0.0, ::) stands for the one that the tracker sees.
+    /// Where it listens, at most [`MAX_ADDRS`] addresses. An unspecified address (0.0.0.0, ::) stands for the one that the tracker sees.
     pub listen: Vec<SocketAddr>,
-    /// The rack it stands in, if its settings say so.
+    /// The rack it stands in, if its settings say so; at most [`MAX_LABEL_LEN`] bytes.
     pub rack: Option<String>,
     /// What it exchanges, at most [`MAX_SWARMS`].
     pub swarms: Vec<SwarmAnnounce>,
@@ -62,7 +68,8 @@ pub struct SwarmAnnounce {
     pub image: ImageId,
     /// Data chunks held.
     pub held_chunks: u32,
-    /// Data chunks that the image has; 0 while its manifest is not known.
+    /// Data chunks that the image has; 0 while its manifest is not known. An image of nothing but zeros is announced
+    /// as 1 of 1, because 0 of 0 tells nobody that it is complete.
     pub data_chunks: u32,
     /// How many peers to hand out.
     pub want_peers: u16,
@@ -152,20 +159,70 @@ pub struct Enrolment {
 impl Message for TrackerRequest {
     const MAX_LEN: usize = 128 * 1024;
     const NAME: &'static str = "tracker request";
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            TrackerRequest::Announce(announce) => {
+                within(announce.listen.len(), MAX_ADDRS, "too many addresses")?;
+                within(announce.rack.as_ref().map_or(0, String::len), MAX_LABEL_LEN, "a rack's name that is too long")?;
+                within(announce.swarms.len(), MAX_SWARMS, "too many swarms")
+            }
+            TrackerRequest::Post(release) => release.check(),
+            TrackerRequest::Releases { names } => within(names.len(), MAX_RELEASES, "too many names"),
+            TrackerRequest::Watch => Ok(()),
+            TrackerRequest::Renew { csr } => within(csr.len(), MAX_CERTIFICATE_LEN, "a request that is too long"),
+        }
+    }
 }
 
 impl Message for TrackerReply {
     /// 64 swarms of 64 peers with two IPv6 addresses each, or 1,024 releases of 512 bytes.
     const MAX_LEN: usize = 1024 * 1024;
     const NAME: &'static str = "tracker reply";
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            TrackerReply::Announced(announced) => {
+                within(announced.swarms.len(), MAX_SWARMS, "too many swarms")?;
+                announced.swarms.iter().try_for_each(|swarm| check_peers(&swarm.peers, MAX_PEERS_HANDED_OUT))
+            }
+            TrackerReply::Posted => Ok(()),
+            TrackerReply::Releases(releases) => {
+                within(releases.len(), MAX_RELEASES, "too many releases")?;
+                releases.iter().try_for_each(Message::check)
+            }
+            TrackerReply::Renewed(enrolment) => enrolment.check(),
+            TrackerReply::Refused(why) => within(why.len(), MAX_REFUSAL_LEN, "a refusal that is too long"),
+        }
+    }
 }
 
 impl Message for JoinRequest {
     const MAX_LEN: usize = 8 * 1024;
     const NAME: &'static str = "join request";
+
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.csr.len(), MAX_CERTIFICATE_LEN, "a certificate request that is too long")?;
+        within(self.host.len(), MAX_LABEL_LEN, "a host's name that is too long")
+    }
 }
 
 impl Message for JoinReply {
     const MAX_LEN: usize = 64 * 1024;
     const NAME: &'static str = "join reply";
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            JoinReply::Joined(enrolment) => enrolment.check(),
+            JoinReply::Refused(why) => within(why.len(), MAX_REFUSAL_LEN, "a refusal that is too long"),
+        }
+    }
+}
+
+impl Enrolment {
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.certificate.len(), MAX_CERTIFICATE_LEN, "a certificate that is too long")?;
+        within(self.ca.len(), MAX_CERTIFICATE_LEN, "a CA certificate that is too long")?;
+        within(self.publishers.len(), MAX_PUBLISHERS, "too many publishers")
+    }
 }

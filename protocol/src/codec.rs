@@ -2,8 +2,10 @@
 //!
 //! A message is postcard bytes. Every kind has a greatest length; a driver reads a frame's four-byte length (little
 //! endian), compares it with [`Message::MAX_LEN`] before it makes room for anything, and hands the body to [`decode`].
-//! A body must be used up to its last byte. Nothing here allocates more than a small multiple of the body's length:
-//! postcard's own growth is bounded by what it has read.
+//! A body must be used up to its last byte, and every list and text in it keeps a bound of its own, which [`encode`]
+//! and [`decode`] check alike. A length inside a body that promises more elements than there are bytes left makes
+//! nobody allocate: serde reserves at most 1 MiB on a promise and then grows with what was really read, and byte strings
+//! and texts are taken from the bytes that are there.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +19,11 @@ pub trait Message: Serialize + DeserializeOwned {
     const MAX_LEN: usize;
     /// What it is, for errors.
     const NAME: &'static str;
+
+    /// Whether every list and text in it keeps its own bound; names the first that does not.
+    fn check(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
 }
 
 /// Why bytes are no message.
@@ -40,6 +47,14 @@ pub enum DecodeError {
         /// What the decoder said.
         cause: postcard::Error,
     },
+    /// A list or text in it is longer than it may be.
+    #[error("{name} has {what}")]
+    OverLimit {
+        /// What it was to be.
+        name: &'static str,
+        /// What is too long.
+        what: &'static str,
+    },
     /// Bytes are left over.
     #[error("{left} bytes follow {name}")]
     Trailing {
@@ -50,19 +65,16 @@ pub enum DecodeError {
     },
 }
 
-/// A message of ours that is longer than its kind may be: a limit was not kept where the message was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{name} of {len} bytes can't be sent: at most {max} are allowed")]
-pub struct EncodeError {
-    name: &'static str,
-    len: usize,
-    max: usize,
-}
+/// A message of ours that the other side would refuse: a limit was not kept where the message was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("can't be sent: {0}")]
+pub struct EncodeError(DecodeError);
 
 /// The body of `message`.
 pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, EncodeError> {
+    check_limits(message).map_err(EncodeError)?;
     let body = postcard::to_stdvec(message).expect("messages hold only what postcard can write");
-    check_len::<M>(body.len()).map_err(|_| EncodeError { name: M::NAME, len: body.len(), max: M::MAX_LEN })?;
+    check_len::<M>(body.len()).map_err(EncodeError)?;
     Ok(body)
 }
 
@@ -87,7 +99,15 @@ pub fn decode<M: Message>(body: &[u8]) -> Result<M, DecodeError> {
     check_len::<M>(body.len())?;
     let (message, rest) =
         postcard::take_from_bytes(body).map_err(|cause| DecodeError::Malformed { name: M::NAME, cause })?;
-    if rest.is_empty() { Ok(message) } else { Err(DecodeError::Trailing { name: M::NAME, left: rest.len() }) }
+    if !rest.is_empty() {
+        return Err(DecodeError::Trailing { name: M::NAME, left: rest.len() });
+    }
+    check_limits(&message)?;
+    Ok(message)
+}
+
+fn check_limits<M: Message>(message: &M) -> Result<(), DecodeError> {
+    message.check().map_err(|what| DecodeError::OverLimit { name: M::NAME, what })
 }
 
 fn check_len<M: Message>(len: usize) -> Result<(), DecodeError> {

@@ -23,6 +23,8 @@ pub const MAX_RANGES: usize = 256;
 pub const MAX_PEERS: usize = 64;
 /// Most addresses of one peer.
 pub const MAX_ADDRS: usize = 8;
+/// Longest name of a program in a hello, in bytes.
+pub const MAX_AGENT_LEN: usize = 64;
 
 /// The first frame on a control stream, in both directions. Its form never changes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ pub struct Hello {
     pub lowest: u16,
     /// Highest version of the protocol that the sender speaks.
     pub highest: u16,
-    /// Name and version of the program, for logs: at most 64 bytes.
+    /// Name and version of the program, for logs: at most [`MAX_AGENT_LEN`] bytes.
     pub agent: String,
 }
 
@@ -168,7 +170,8 @@ pub enum DataReply {
 impl Hello {
     /// What this code says of itself.
     pub fn ours(agent: &str) -> Self {
-        Hello { lowest: PROTOCOL_VERSIONS.0, highest: PROTOCOL_VERSIONS.1, agent: agent.chars().take(64).collect() }
+        let agent = agent[..agent.floor_char_boundary(MAX_AGENT_LEN)].to_owned();
+        Hello { lowest: PROTOCOL_VERSIONS.0, highest: PROTOCOL_VERSIONS.1, agent }
     }
 
     /// The version to speak with the sender of this hello: the highest that both know.
@@ -185,20 +188,50 @@ impl Hello {
 impl Message for Hello {
     const MAX_LEN: usize = 512;
     const NAME: &'static str = "hello";
+
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.agent.len(), MAX_AGENT_LEN, "a name of the program that is too long")
+    }
 }
 
 impl Message for PeerMessage {
     /// A full set of 65,536 pieces is 8 KiB; a list of 64 peers with 8 addresses each about 14 KiB.
     const MAX_LEN: usize = 64 * 1024;
     const NAME: &'static str = "peer message";
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            PeerMessage::Peers { peers, .. } => check_peers(peers, MAX_PEERS),
+            // Sets and deltas are checked against their image's geometry when they are read.
+            PeerMessage::Swarm { .. } => Ok(()),
+        }
+    }
 }
 
 impl Message for DataRequest {
     const MAX_LEN: usize = 4 * 1024;
     const NAME: &'static str = "data request";
+
+    fn check(&self) -> Result<(), &'static str> {
+        match self {
+            DataRequest::Manifest { .. } => Ok(()),
+            DataRequest::Pages { ranges, .. } => within(ranges.len(), MAX_RANGES, "too many ranges"),
+        }
+    }
 }
 
 impl Message for DataReply {
     const MAX_LEN: usize = 64;
     const NAME: &'static str = "data reply";
+}
+
+/// Whether a list of peers keeps its bounds: `most` of them, each with at most [`MAX_ADDRS`] addresses.
+pub(crate) fn check_peers(peers: &[PeerAddress], most: usize) -> Result<(), &'static str> {
+    within(peers.len(), most, "too many peers")?;
+    peers.iter().try_for_each(|peer| within(peer.addrs.len(), MAX_ADDRS, "too many addresses of a peer"))
+}
+
+/// `Ok` if `len` is at most `most`, else what is wrong.
+pub(crate) fn within(len: usize, most: usize, what: &'static str) -> Result<(), &'static str> {
+    if len <= most { Ok(()) } else { Err(what) }
 }

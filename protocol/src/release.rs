@@ -7,15 +7,18 @@
 use core::fmt;
 use core::str::FromStr;
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::codec::Message;
 use crate::geometry::MAX_IMAGE_LEN;
 use crate::id::{ContentHash, ImageId, PublisherKey};
+use crate::message::within;
 
 /// The format that this code writes and reads.
 pub const RELEASE_FORMAT: u16 = 1;
+/// Longest body of a signed release in bytes; format 1 takes at most 166.
+pub const MAX_BODY_LEN: usize = 256;
 const DOMAIN: &[u8] = b"drover release v1\0";
 /// A clock may be this far behind the publisher's before a release counts as made in the future, in seconds.
 const CLOCK_SLACK_S: u64 = 24 * 3600;
@@ -130,9 +133,13 @@ pub struct SeenVersion {
 impl Release {
     /// Signs it.
     pub fn sign(&self, key: &SigningKey) -> SignedRelease {
-        let body = postcard::to_stdvec(self).expect("a release holds only what postcard can write");
+        let body = self.body();
         let signature = key.sign(&signed_bytes(&body)).to_bytes().to_vec();
         SignedRelease { body, publisher: PublisherKey::from_bytes(key.verifying_key().to_bytes()), signature }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a release holds only what postcard can write")
     }
 
     /// Whether it may follow what was seen of its name. The same release again may.
@@ -194,6 +201,9 @@ impl SignedRelease {
         if release.content_len == 0 || release.content_len > MAX_IMAGE_LEN {
             return Err(ReleaseError::Malformed("its length is none that an image can have"));
         }
+        if release.body() != self.body {
+            return Err(ReleaseError::Malformed("a number is not in its shortest form"));
+        }
         Ok(release)
     }
 }
@@ -201,6 +211,11 @@ impl SignedRelease {
 impl Message for SignedRelease {
     const MAX_LEN: usize = 512;
     const NAME: &'static str = "signed release";
+
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.body.len(), MAX_BODY_LEN, "a body that is too long")?;
+        within(self.signature.len(), SIGNATURE_LENGTH, "a signature that is too long")
+    }
 }
 
 impl Name {
