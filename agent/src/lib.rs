@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Drover agent: brings master images to a host and makes clones of them.
+
+pub mod handover;

@@ -1,0 +1,119 @@
+//! Clones that are full copies: the technique that works everywhere, and costs the most.
+//!
+//! Only data is read and written. What is a hole in the master stays one, and what is data but zero becomes one, so a
+//! copy never takes more room than its master and often less.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Unusable, refuse_profile};
+use super::record::CloneRecord;
+use super::verify::inspect_raw;
+
+/// How much is read at once, in bytes: enough that system calls don't count.
+const READ_LEN: usize = 1 << 20;
+/// Unit in which zeros are looked for, in bytes: the block of most file systems.
+const BLOCK_LEN: usize = 4096;
+/// Room that is left to the file system's own books, in bytes.
+const SPARE_LEN: u64 = 1 << 20;
+
+/// Makes clones by copying.
+#[derive(Debug)]
+pub(super) struct Copy;
+
+impl Driver for Copy {
+    fn name(&self) -> DriverName {
+        DriverName::Copy
+    }
+
+    fn note(&self) -> &'static str {
+        "full raw copy that keeps holes; works everywhere, takes as much time and disk as the master has data"
+    }
+
+    fn needs_master(&self) -> bool {
+        false
+    }
+
+    fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
+        refuse_profile(self.name(), job)?;
+        let folder = job.folder.display();
+        let room = rustix::fs::statvfs(job.folder)
+            .map_err(|e| Unusable(format!("can't tell how much room {folder} has: {e}")))?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let needed = job.source.data_len.saturating_add(SPARE_LEN);
+        if needed > free {
+            return Err(Unusable(format!(
+                "a copy needs {} MiB and {folder} has {} MiB free; free some or choose another folder",
+                needed.div_ceil(1 << 20),
+                free >> 20
+            )));
+        }
+        Ok(())
+    }
+
+    fn create(&self, job: &Job<'_>, file: &Path) -> Result<Made, MakeError> {
+        let clone = OpenOptions::new().write(true).open(file).map_err(MakeError::io("open the new file"))?;
+        clone.set_len(job.disk_len).map_err(MakeError::io("set the length of the new file"))?;
+        let mut buffer = vec![0; READ_LEN];
+        let mut from = 0;
+        while let Some((start, end)) = next_data(&job.source.file, from, job.source.identity.len)? {
+            copy_run(&job.source.file, &clone, start, end, &mut buffer)?;
+            from = end;
+        }
+        Ok(Made::default())
+    }
+
+    fn verify(&self, record: &CloneRecord) -> Inspection {
+        inspect_raw(record)
+    }
+}
+
+/// The next run of data at or after `from`, as start and end in bytes; on file systems that know no holes, all the rest.
+fn next_data(file: &File, from: u64, len: u64) -> Result<Option<(u64, u64)>, MakeError> {
+    if from >= len {
+        return Ok(None);
+    }
+    let failed = |e: Errno| MakeError::io("look for holes in the master")(e.into());
+    let start = match seek(file, SeekFrom::Data(from)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((from, len))),
+        Err(e) => return Err(failed(e)),
+    };
+    let end = seek(file, SeekFrom::Hole(start)).map_err(failed)?.min(len);
+    Ok((start < end).then_some((start, end)))
+}
+
+fn copy_run(from: &File, to: &File, start: u64, end: u64, buffer: &mut [u8]) -> Result<(), MakeError> {
+    let mut at = start;
+    while at < end {
+        let part_len = (end - at).min(buffer.len() as u64) as usize;
+        let part = &mut buffer[..part_len];
+        from.read_exact_at(part, at).map_err(MakeError::io("read the master"))?;
+        write_data(to, part, at).map_err(MakeError::io("write the new file"))?;
+        at += part_len as u64;
+    }
+    Ok(())
+}
+
+/// Writes what is not zero, in as few calls as there are runs of it.
+fn write_data(to: &File, part: &[u8], at: u64) -> std::io::Result<()> {
+    let mut pending = 0..0;
+    for (index, block) in part.chunks(BLOCK_LEN).enumerate() {
+        let start = index * BLOCK_LEN;
+        if block.iter().any(|&byte| byte != 0) {
+            if pending.is_empty() {
+                pending.start = start;
+            }
+            pending.end = start + block.len();
+        } else if !pending.is_empty() {
+            to.write_all_at(&part[pending.clone()], at + pending.start as u64)?;
+            pending = 0..0;
+        }
+    }
+    if pending.is_empty() { Ok(()) } else { to.write_all_at(&part[pending.clone()], at + pending.start as u64) }
+}

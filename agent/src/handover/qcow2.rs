@@ -1,0 +1,219 @@
+//! Clones as qcow2 files that hold the differences, with the master as their backing file: `qemu-img`.
+//!
+//! Formats are always named, of the clone and of its backing file, never guessed: a guest can write anything into its
+//! disk, also what looks like a header. qemu's own check is blind to a changed master; that is looked at elsewhere. A
+//! clone that a virtual machine has open is locked by qemu, which makes its check fail: that is told apart from damage.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Profile, Tools, Unusable};
+use super::record::CloneRecord;
+use super::tool::{Tool, ToolError, said};
+use super::verify::{Finding, in_use};
+
+const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils) or choose --driver copy";
+/// The first version of qemu that reads and writes subclusters.
+const FIRST_WITH_SUBCLUSTERS: (u32, u32) = (5, 2);
+/// What `qemu-img check` ends with.
+const CHECK_DAMAGED: i32 = 2;
+const CHECK_LEAKS: i32 = 3;
+
+/// Makes clones by `qemu-img`.
+#[derive(Debug)]
+pub(super) struct Qcow2 {
+    tools: Tools,
+    /// Asked for once: starting a program costs more than a clone.
+    version: OnceLock<String>,
+}
+
+/// What `qemu-img info` says of an image, as far as it is looked at.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Info {
+    format: String,
+    virtual_size: u64,
+    full_backing_filename: Option<String>,
+    backing_filename_format: Option<String>,
+    format_specific: Option<FormatSpecific>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FormatSpecific {
+    data: Qcow2Data,
+}
+
+#[derive(Debug, Deserialize)]
+struct Qcow2Data {
+    #[serde(default)]
+    corrupt: bool,
+}
+
+/// What `qemu-img check` counts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Check {
+    corruptions: u64,
+    leaks: u64,
+}
+
+impl Qcow2 {
+    pub(super) fn new(tools: Tools) -> Qcow2 {
+        Qcow2 { tools, version: OnceLock::new() }
+    }
+
+    fn tool(&self) -> Tool<'_> {
+        Tool { program: &self.tools.qemu_img, advice: ADVICE }
+    }
+
+    /// The version of qemu-img, as `10.0.2`.
+    fn version(&self) -> Result<String, ToolError> {
+        if let Some(version) = self.version.get() {
+            return Ok(version.clone());
+        }
+        let answer = self.tool().run(|command| {
+            command.arg("--version");
+        })?;
+        let version = answer.strip_prefix("qemu-img version ").and_then(|rest| rest.split_whitespace().next());
+        let version = version.ok_or_else(|| self.tool().nonsense("its --version names none"))?;
+        Ok(self.version.get_or_init(|| version.to_owned()).clone())
+    }
+
+    fn info(&self, path: &Path) -> Result<Info, ToolError> {
+        // -U: a running machine's lock is no reason not to read the header.
+        let answer = self.tool().run(|command| {
+            command.args(["info", "-U", "-f", "qcow2", "--output=json"]).arg(path);
+        })?;
+        serde_json::from_str(&answer).map_err(|e| self.tool().nonsense(e))
+    }
+
+    fn inspect_header(&self, record: &CloneRecord, findings: &mut Vec<Finding>) {
+        let info = match self.info(&record.path) {
+            Ok(info) => info,
+            Err(e @ ToolError::Failed { .. }) => return findings.push(Finding::fault(format!("no qcow2 file: {e}"))),
+            Err(e) => return findings.push(Finding::doubt(format!("the clone could not be looked into: {e}"))),
+        };
+        let master = record.master.path.to_str();
+        if info.format != "qcow2" {
+            findings.push(Finding::fault(format!("its format is {}, recorded is qcow2", info.format)));
+        }
+        if info.full_backing_filename.as_deref() != master {
+            let backing = info.full_backing_filename.as_deref().unwrap_or("none");
+            let recorded = record.master.path.display();
+            findings.push(Finding::fault(format!("its backing file is {backing}, recorded is {recorded}")));
+        }
+        if info.backing_filename_format.as_deref() != Some("raw") {
+            let format = info.backing_filename_format.as_deref().unwrap_or("not named");
+            findings.push(Finding::fault(format!("the format of its backing file is {format}, it must be raw")));
+        }
+        if info.virtual_size < record.disk_len {
+            let (now, recorded) = (info.virtual_size, record.disk_len);
+            findings.push(Finding::fault(format!("its disk is {now} bytes long, recorded are {recorded}")));
+        }
+        if info.format_specific.is_some_and(|specific| specific.data.corrupt) {
+            findings.push(Finding::fault("qemu has marked it corrupt".to_owned()));
+        }
+    }
+
+    /// Checks the clone's inner consistency, or says that it can't because the clone is in use.
+    fn inspect_clusters(&self, path: &Path, findings: &mut Vec<Finding>) -> bool {
+        let output = self.tool().output(|command| {
+            command.args(["check", "-q", "-f", "qcow2", "--output=json"]).arg(path);
+        });
+        let output = match output {
+            Ok(output) => output,
+            Err(e) => {
+                findings.push(Finding::doubt(format!("its clusters could not be checked: {e}")));
+                return false;
+            }
+        };
+        let counts: Check = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        match output.status.code() {
+            Some(0) => {}
+            Some(CHECK_DAMAGED) => {
+                let corruptions = counts.corruptions;
+                findings.push(Finding::fault(format!("qemu-img check finds {corruptions} corruptions in it")));
+            }
+            Some(CHECK_LEAKS) => {
+                let leaks = counts.leaks;
+                findings.push(Finding::note(format!(
+                    "{leaks} clusters are allocated but not used; `qemu-img check -r leaks` frees them"
+                )));
+            }
+            // Started a moment ago, after the look at the lock.
+            _ if said(&output).contains("Is another process using the image") => return true,
+            _ => findings.push(Finding::fault(format!("qemu-img check fails: {}", said(&output)))),
+        }
+        false
+    }
+}
+
+impl Driver for Qcow2 {
+    fn name(&self) -> DriverName {
+        DriverName::Qcow2
+    }
+
+    fn note(&self) -> &'static str {
+        "qcow2 file of differences with the master as backing file; for KVM, and Xen where it reads qcow2"
+    }
+
+    fn needs_master(&self) -> bool {
+        true
+    }
+
+    fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
+        let master = job.master.path.display();
+        if job.master.in_place {
+            return Err(Unusable(format!(
+                "the master is published in place ({master}) and not sealed: a change of that file would reach the \
+                 clone; publish a copy, or choose --driver copy"
+            )));
+        }
+        if job.master.path.to_str().is_none() {
+            return Err(Unusable(format!("the master's path ({master}) is no UTF-8 text, which qcow2 needs")));
+        }
+        let version = self.version().map_err(|e| Unusable(e.to_string()))?;
+        if job.profile == Some(Profile::Fast) && major_minor(&version) < Some(FIRST_WITH_SUBCLUSTERS) {
+            return Err(Unusable(format!("profile fast needs qemu-img 5.2, this is {version}; use profile compat")));
+        }
+        Ok(())
+    }
+
+    fn create(&self, job: &Job<'_>, file: &Path) -> Result<Made, MakeError> {
+        let profile = job.profile.unwrap_or_default();
+        let options = match profile {
+            Profile::Compat => "cluster_size=64k",
+            Profile::Fast => "extended_l2=on,cluster_size=128k",
+        };
+        let arguments = |command: &mut Command| {
+            command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-o", options, "-b"]);
+            command.arg(&job.master.path).arg(file).arg(job.disk_len.to_string());
+        };
+        self.tool().run(arguments).map_err(|e| match e {
+            ToolError::Failed { said, .. } if said.contains("No space left on device") => MakeError::NoSpace,
+            e => e.into(),
+        })?;
+        let version = self.version()?;
+        Ok(Made { profile: Some(profile), tools: [("qemu-img".to_owned(), version)].into() })
+    }
+
+    fn verify(&self, record: &CloneRecord) -> Inspection {
+        let mut findings = Vec::new();
+        if !record.path.is_file() {
+            findings.push(Finding::fault(format!("there is no file at {}", record.path.display())));
+            return Inspection { in_use: false, findings };
+        }
+        self.inspect_header(record, &mut findings);
+        let in_use = in_use(&record.path) || self.inspect_clusters(&record.path, &mut findings);
+        Inspection { in_use, findings }
+    }
+}
+
+/// The first two numbers of a version.
+fn major_minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}

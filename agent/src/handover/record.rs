@@ -1,0 +1,344 @@
+//! What is known of each clone: one JSON file in `STATE/clones`, and the lock that keeps them and the masters in step.
+//!
+//! A record is whole or absent: it is written under another name, synced and renamed. It is there before the clone's
+//! file is, so no clone exists that the records don't know, and no master is removed while one names it. All changes,
+//! and the removal of masters, happen under [`ClonesLock`], which is held for moments only. A record in state
+//! [`CloneState::Making`] is locked by its maker for as long as that lives: how a crash is told from slow work.
+//!
+//! Clones are often made by root while the daemon runs as another user. So files here belong to the owner of the folder
+//! and everybody who can enter it may read them.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use drover_protocol::id::{ContentHash, ImageId};
+use drover_protocol::release::Name;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::driver::{DriverName, Profile};
+use super::master::FileIdentity;
+use super::target::sync_folder;
+
+/// The format of record that this code writes and reads.
+pub const RECORD_FORMAT: u16 = 1;
+/// Longest record that is read, in bytes; one has paths and a few numbers.
+const MAX_RECORD_LEN: u64 = 64 * 1024;
+const SUFFIX: &str = ".json";
+const UNFINISHED: &str = ".tmp";
+
+/// What is known of one clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneRecord {
+    /// [`RECORD_FORMAT`].
+    pub format: u16,
+    /// What it is called.
+    pub name: Name,
+    /// How far it is.
+    pub state: CloneState,
+    /// The image whose content it began with.
+    pub image: ImageId,
+    /// The release that named the image, as `name@version`, if it was asked for by one.
+    pub release: Option<String>,
+    /// What made it.
+    pub driver: DriverName,
+    /// How it is laid out, if its driver knows more than one way.
+    pub profile: Option<Profile>,
+    /// Where it is: an absolute path.
+    pub path: PathBuf,
+    /// Under which name its file was made. Gone once the file has its own name.
+    pub temporary: PathBuf,
+    /// Length of the disk that a guest sees, in bytes, as it was made.
+    pub disk_len: u64,
+    /// Whether it is lost without the master.
+    pub needs_master: bool,
+    /// The master as it was.
+    pub master: RecordedMaster,
+    /// When it was begun, in seconds since 1970 (UTC).
+    pub created_unix_s: u64,
+    /// Versions of what made it, Drover's and its tools'.
+    pub tools: BTreeMap<String, String>,
+}
+
+/// How far a clone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CloneState {
+    /// Begun: there may be a file under the temporary name, and there is none of ours under the clone's own.
+    Making,
+    /// Whole and synced, under the clone's own name; or, for a moment and after a crash, still under the temporary one.
+    Ready,
+}
+
+/// A master as it was when a clone was made from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedMaster {
+    /// Its raw file.
+    pub path: PathBuf,
+    /// BLAKE3 of its content.
+    pub content_hash: ContentHash,
+    /// Whether it was published where it lay, not sealed.
+    pub in_place: bool,
+    /// Its file.
+    pub file: FileIdentity,
+}
+
+/// Why the records can't be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// There is no state folder.
+    #[error("there is no state folder {}; name the daemon's with --state", .0.display())]
+    NoState(PathBuf),
+    /// Not allowed.
+    #[error("not allowed to {doing} {}; run this as root or as the user that the daemon runs as", path.display())]
+    Denied {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("can't {doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that is no record that this code reads.
+    #[error("{} is no clone record that this version of drover reads: {what}; repair it or move it away", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// All records that could be read, by name, and why others could not.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The records.
+    pub records: Vec<CloneRecord>,
+    /// What is wrong with the others.
+    pub unreadable: Vec<RecordError>,
+}
+
+/// The right to change clone records and to remove masters, held until dropped. It is between processes, too.
+#[derive(Debug)]
+pub struct ClonesLock {
+    folder: PathBuf,
+    _file: File,
+}
+
+/// Names of the clones whose records name this image, sorted. A master is not removed while there are any.
+///
+/// Call it under [`ClonesLock`] and remove the master before letting go of it, or a clone may come in between. A record
+/// that can't be read is an error here: it might name the image.
+pub fn clones_of(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
+    Ok(records_of(state, image)?.into_iter().map(|record| record.name.to_string()).collect())
+}
+
+/// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies.
+pub fn clones_that_need(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
+    // A clone in the making still reads the master, whatever makes it.
+    let needs = |record: &CloneRecord| record.needs_master || record.state == CloneState::Making;
+    Ok(records_of(state, image)?.into_iter().filter(needs).map(|record| record.name.to_string()).collect())
+}
+
+fn records_of(state: &Path, image: ImageId) -> Result<Vec<CloneRecord>, RecordError> {
+    let mut listing = list(state)?;
+    if let Some(error) = listing.unreadable.pop() {
+        return Err(error);
+    }
+    listing.records.retain(|record| record.image == image);
+    Ok(listing.records)
+}
+
+/// All records. No folder, no records.
+pub(super) fn list(state: &Path) -> Result<Listing, RecordError> {
+    let folder = folder(state);
+    let failed = |e| RecordError::io("list", &folder)(e);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Listing::default()),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut listing = Listing::default();
+    for entry in entries {
+        let file_name = entry.map_err(failed)?.file_name();
+        let Some(stem) = file_name.to_str().and_then(|text| text.strip_suffix(SUFFIX)) else { continue };
+        if stem.starts_with('.') {
+            continue;
+        }
+        match read_file(&folder.join(&file_name), stem) {
+            Ok(Some(record)) => listing.records.push(record),
+            Ok(None) => {}
+            Err(e) => listing.unreadable.push(e),
+        }
+    }
+    listing.records.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(listing)
+}
+
+/// The record of this name, if there is one.
+pub(super) fn read(state: &Path, name: &Name) -> Result<Option<CloneRecord>, RecordError> {
+    read_file(&folder(state).join(format!("{name}{SUFFIX}")), name.as_str())
+}
+
+fn read_file(path: &Path, stem: &str) -> Result<Option<CloneRecord>, RecordError> {
+    let mut text = Vec::new();
+    match File::open(path).and_then(|file| file.take(MAX_RECORD_LEN).read_to_end(&mut text)) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(RecordError::io("read", path)(e)),
+    }
+    let unreadable = |what: String| RecordError::Unreadable { path: path.to_owned(), what };
+    let record: CloneRecord = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
+    if record.format != RECORD_FORMAT {
+        return Err(unreadable(format!("its format is {}, this version reads {RECORD_FORMAT}", record.format)));
+    }
+    if record.name.as_str() != stem {
+        return Err(unreadable(format!("it is the record of {}", record.name)));
+    }
+    Ok(Some(record))
+}
+
+impl ClonesLock {
+    /// Waits for the lock. Makes `STATE/clones` if there is none.
+    pub fn acquire(state: &Path) -> Result<ClonesLock, RecordError> {
+        let folder = folder(state);
+        if !state.is_dir() {
+            return Err(RecordError::NoState(state.to_owned()));
+        }
+        match DirBuilder::new().mode(0o750).create(&folder) {
+            Ok(()) => {
+                let made = File::open(&folder).map_err(RecordError::io("open", &folder))?;
+                give_to_owner_of(state, &made);
+                sync_folder(state).map_err(RecordError::io("sync", state))?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(RecordError::io("create", &folder)(e)),
+        }
+        let path = folder.join(".lock");
+        let file = open_lock(&path).map_err(RecordError::io("open", &path))?;
+        give_to_owner_of(&folder, &file);
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(ClonesLock { folder, _file: file }),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(RecordError::io("lock", &path)(e.into())),
+            }
+        }
+    }
+
+    /// Writes a record, durably, in place of one of that name. It counts as being made until the result is dropped.
+    pub(super) fn put(&self, record: &CloneRecord) -> Result<File, RecordError> {
+        let path = self.path(&record.name);
+        let unfinished = self.folder.join(format!(".{}{SUFFIX}{UNFINISHED}", record.name));
+        let written = self.write(record, &unfinished).and_then(|file| {
+            std::fs::rename(&unfinished, &path)?;
+            sync_folder(&self.folder)?;
+            Ok(file)
+        });
+        written.map_err(|e| {
+            let _ = std::fs::remove_file(&unfinished);
+            RecordError::io("write", &path)(e)
+        })
+    }
+
+    fn write(&self, record: &CloneRecord, unfinished: &Path) -> io::Result<File> {
+        // One that a crash left behind may belong to another user, who can't be overwritten but can be removed.
+        let _ = std::fs::remove_file(unfinished);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(unfinished)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        give_to_owner_of(&self.folder, &file);
+        let mut text = serde_json::to_vec_pretty(record)?;
+        text.push(b'\n');
+        file.write_all(&text)?;
+        file.sync_all()?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file)
+    }
+
+    /// Removes a record, durably.
+    pub(super) fn delete(&self, name: &Name) -> Result<(), RecordError> {
+        let path = self.path(name);
+        let removed = std::fs::remove_file(&path).and_then(|()| sync_folder(&self.folder));
+        removed.map_err(RecordError::io("remove", &path))
+    }
+
+    /// Whether whoever wrote this record last is still at work on the clone.
+    pub(super) fn is_being_made(&self, name: &Name) -> Result<bool, RecordError> {
+        let path = self.path(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(RecordError::io("open", &path)(e)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(e) => Err(RecordError::io("lock", &path)(e.into())),
+        }
+    }
+
+    /// Removes records that a crash left unfinished: nobody can be writing one while the lock is held.
+    pub(super) fn sweep(&self) -> Result<(), RecordError> {
+        let failed = |e| RecordError::io("list", &self.folder)(e);
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with('.') && name.ends_with(UNFINISHED) {
+                std::fs::remove_file(&path).map_err(RecordError::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &Name) -> PathBuf {
+        self.folder.join(format!("{name}{SUFFIX}"))
+    }
+}
+
+impl RecordError {
+    fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> RecordError {
+        move |source| match source.kind() {
+            io::ErrorKind::PermissionDenied => RecordError::Denied { doing, path: path.to_owned() },
+            _ => RecordError::Io { doing, path: path.to_owned(), source },
+        }
+    }
+}
+
+fn folder(state: &Path) -> PathBuf {
+    state.join("clones")
+}
+
+/// Opened for reading only, because the daemon must be able to lock a file that root made.
+fn open_lock(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o644).open(path) {
+        Ok(_) => File::open(path),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => File::open(path),
+        Err(e) => Err(e),
+    }
+}
+
+/// Gives a file that root made to the owner of its folder. Whoever is not root owns both already, or may not.
+fn give_to_owner_of(folder: &Path, file: &File) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok(owner) = std::fs::metadata(folder) {
+        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
+}

@@ -1,0 +1,157 @@
+//! Where a clone goes: its path, the temporary name beside it, and the step from one to the other.
+//!
+//! Nothing that exists is ever overwritten, also not what comes into being while the clone is made: the last step is a
+//! rename that fails if the name is taken.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use drover_protocol::release::Name;
+use rustix::fs::{Access, AtFlags, CWD, RenameFlags, accessat, renameat_with};
+use rustix::io::Errno;
+
+use super::master::folder_of;
+
+/// A path that a clone can be made at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) folder: PathBuf,
+    pub(super) path: PathBuf,
+}
+
+/// Why no clone can be made at a path.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It is relative.
+    #[error("{} is no absolute path; name the clone's file from / on", .0.display())]
+    NotAbsolute(PathBuf),
+    /// It is no text.
+    #[error("{} is no UTF-8 text; choose another path for the clone", .0.display())]
+    NotText(PathBuf),
+    /// It names a folder.
+    #[error("{} is a folder; name a file in it for the clone, such as {}", .0.display(), .0.join("disk.img").display())]
+    IsFolder(PathBuf),
+    /// Something is there.
+    #[error("{} exists already and is not overwritten; choose another path or remove it first", .0.display())]
+    Exists(PathBuf),
+    /// The folder is missing.
+    #[error("there is no folder {}; create it first or choose another path", .0.display())]
+    NoFolder(PathBuf),
+    /// The folder can't be written.
+    #[error("can't make files in {}: {source}; choose another folder or run this as a user who may", folder.display())]
+    NotWritable {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused.
+    #[error("can't {doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Target {
+    /// The target at `out`, if a file can be made there now.
+    pub(super) fn check(out: &Path) -> Result<Target, TargetError> {
+        let given = || out.to_owned();
+        if !out.is_absolute() {
+            return Err(TargetError::NotAbsolute(given()));
+        }
+        let Some(text) = out.to_str() else { return Err(TargetError::NotText(given())) };
+        let (Some(file_name), false) = (out.file_name(), text.ends_with('/')) else {
+            return Err(TargetError::IsFolder(given()));
+        };
+        let folder = folder_of(out).canonicalize().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TargetError::NoFolder(folder_of(out).to_owned()),
+            _ => TargetError::Io { doing: "look into", path: folder_of(out).to_owned(), source },
+        })?;
+        if !folder.is_dir() {
+            return Err(TargetError::NoFolder(folder));
+        }
+        let path = folder.join(file_name);
+        if path.to_str().is_none() {
+            return Err(TargetError::NotText(path));
+        }
+        match path.symlink_metadata() {
+            Ok(_) if path.is_dir() => return Err(TargetError::IsFolder(path)),
+            Ok(_) => return Err(TargetError::Exists(path)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(TargetError::Io { doing: "look at", path, source }),
+        }
+        match accessat(CWD, &folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) => Ok(Target { folder, path }),
+            Err(e) => Err(TargetError::NotWritable { folder, source: e.into() }),
+        }
+    }
+
+    /// The name that the file of this clone has while it is made.
+    pub(super) fn temporary(&self, clone: &Name, random: u32) -> PathBuf {
+        self.folder.join(format!(".drover-{clone}-{random:08x}.part"))
+    }
+}
+
+/// Makes the empty file that a driver fills. Only its owner may read it: the master may be nobody else's business.
+pub(super) fn make_empty(temporary: &Path) -> Result<(), TargetError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary);
+    made.map(drop).map_err(|source| TargetError::Io { doing: "create", path: temporary.to_owned(), source })
+}
+
+/// Makes the content of a finished file durable.
+pub(super) fn sync_file(path: &Path) -> Result<(), TargetError> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|source| TargetError::Io { doing: "sync", path: path.to_owned(), source })
+}
+
+/// Gives a finished file its name, durably, unless something has that name.
+pub(super) fn place(temporary: &Path, path: &Path) -> Result<(), TargetError> {
+    let failed =
+        |source: io::Error| TargetError::Io { doing: "rename the finished file to", path: path.into(), source };
+    match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Err(TargetError::Exists(path.to_owned())),
+        // Some file systems know no such rename. A hard link doesn't overwrite, either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            link_then_unlink(temporary, path).map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => TargetError::Exists(path.to_owned()),
+                _ => failed(source),
+            })?;
+        }
+        Err(e) => return Err(failed(e.into())),
+    }
+    sync_folder(folder_of(path)).map_err(|e| {
+        // Who is told that it failed must find nothing there.
+        let _ = renameat_with(CWD, path, CWD, temporary, RenameFlags::NOREPLACE);
+        failed(e)
+    })
+}
+
+fn link_then_unlink(temporary: &Path, path: &Path) -> io::Result<()> {
+    // A crash between these two leaves one file under both names.
+    if !is_same_file(temporary, path) {
+        std::fs::hard_link(temporary, path)?;
+        sync_folder(folder_of(path))?;
+    }
+    std::fs::remove_file(temporary)
+}
+
+/// Whether both paths name one file.
+pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.symlink_metadata(), other.symlink_metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// Makes names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

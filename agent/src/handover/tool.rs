@@ -1,0 +1,94 @@
+//! Running programs that do what we don't do ourselves.
+//!
+//! Arguments are passed as they are, never through a shell; output is in English whatever the user's language, because
+//! some of it is looked at; a program that fails is quoted, so that a person sees what it said.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// How much of what a failing program says is kept, in characters.
+const QUOTE_LEN: usize = 600;
+
+/// Why a program did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It is not installed.
+    #[error("{} was not found: {advice}", program.display())]
+    Missing {
+        /// The program.
+        program: PathBuf,
+        /// How to get it, or do without.
+        advice: &'static str,
+    },
+    /// It could not be started.
+    #[error("can't run {}: {source}", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It ended with an error.
+    #[error("{} failed: {said}", program.display())]
+    Failed {
+        /// The program.
+        program: PathBuf,
+        /// What it said.
+        said: String,
+    },
+    /// It succeeded, with an answer that makes no sense.
+    #[error("{} gave an answer that can't be understood: {what}", program.display())]
+    Answer {
+        /// The program.
+        program: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// A program and what to do where it is missing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tool<'a> {
+    pub(super) program: &'a Path,
+    pub(super) advice: &'static str,
+}
+
+impl Tool<'_> {
+    /// Runs it to its end, however it ends.
+    pub(super) fn output(&self, arguments: impl FnOnce(&mut Command)) -> Result<Output, ToolError> {
+        let mut command = Command::new(self.program);
+        command.env("LC_ALL", "C").stdin(Stdio::null());
+        arguments(&mut command);
+        command.output().map_err(|source| {
+            let program = self.program.to_owned();
+            match source.kind() {
+                io::ErrorKind::NotFound => ToolError::Missing { program, advice: self.advice },
+                _ => ToolError::Start { program, source },
+            }
+        })
+    }
+
+    /// Runs it and gives what it printed, if it succeeded.
+    pub(super) fn run(&self, arguments: impl FnOnce(&mut Command)) -> Result<String, ToolError> {
+        let output = self.output(arguments)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(ToolError::Failed { program: self.program.to_owned(), said: said(&output) })
+    }
+
+    pub(super) fn nonsense(&self, what: impl ToString) -> ToolError {
+        ToolError::Answer { program: self.program.to_owned(), what: what.to_string() }
+    }
+}
+
+/// What a failing program said, on one line.
+pub(super) fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return format!("{} without a word", output.status);
+    }
+    lines.join("; ").chars().take(QUOTE_LEN).collect()
+}

@@ -1,0 +1,140 @@
+//! Whether a clone is still what its record says, and its master still what the clone was made from.
+//!
+//! Cheap: no content is read but a clone's own metadata. A guest writes into its clone, so there is nothing to compare
+//! its content with. Of the master, the file's identity is looked at; a difference there is a doubt that only hashing
+//! the master again can settle, which is the store's work ([`Verification::master_to_hash`]).
+
+use std::cmp::Reverse;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use drover_protocol::id::ImageId;
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::driver::Inspection;
+use super::master::{FileIdentity, Master, is_sealed};
+use super::record::CloneRecord;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// It may be broken: the full check of the master tells.
+    Doubt,
+    /// It is broken.
+    Fault,
+}
+
+/// Something that was found at a clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, for people.
+    pub text: String,
+}
+
+/// What was found at a clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verification {
+    /// The clone's name.
+    pub name: String,
+    /// Whether a program has it open. Its inner consistency can't be checked then, and that is no fault.
+    pub in_use: bool,
+    /// What was found, worst first.
+    pub findings: Vec<Finding>,
+    /// The master whose content the clone rests on, for a full check: image and file. None if it does not need one.
+    pub master_to_hash: Option<(ImageId, PathBuf)>,
+}
+
+impl Verification {
+    pub(super) fn new(record: &CloneRecord, master: Option<&Master>, inspection: Inspection) -> Verification {
+        let Inspection { in_use, mut findings } = inspection;
+        inspect_master(record, master, &mut findings);
+        findings.sort_by_key(|finding| Reverse(finding.severity));
+        let master_to_hash = record.needs_master.then(|| (record.image, record.master.path.clone()));
+        Verification { name: record.name.to_string(), in_use, findings, master_to_hash }
+    }
+
+    /// The worst finding, if there is any.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.first().map(|finding| finding.severity)
+    }
+
+    /// Whether nothing worse than a note was found.
+    pub fn is_sound(&self) -> bool {
+        self.worst() <= Some(Severity::Note)
+    }
+}
+
+impl Finding {
+    pub(super) fn note(text: String) -> Finding {
+        Finding { severity: Severity::Note, text }
+    }
+
+    pub(super) fn doubt(text: String) -> Finding {
+        Finding { severity: Severity::Doubt, text }
+    }
+
+    pub(super) fn fault(text: String) -> Finding {
+        Finding { severity: Severity::Fault, text }
+    }
+}
+
+/// Looks at the master: by what the store says of it today, and by its file.
+fn inspect_master(record: &CloneRecord, master: Option<&Master>, findings: &mut Vec<Finding>) {
+    let path = &record.master.path;
+    let shown = path.display();
+    // A reflink or copy has all it needs; what became of its master is news, not damage.
+    let harm = |text: String| if record.needs_master { Finding::fault(text) } else { Finding::note(text) };
+    let doubt = |text: String| if record.needs_master { Finding::doubt(text) } else { Finding::note(text) };
+    match master {
+        None => findings.push(doubt(format!("the store does not hold the master {} (any more)", record.image.short()))),
+        Some(master) if master.path != *path => {
+            let now = master.path.display();
+            findings.push(doubt(format!("the store has the master at {now}, the clone was made from {shown}")));
+        }
+        Some(_) => {}
+    }
+    let facts = match path.metadata() {
+        Ok(facts) => facts,
+        Err(e) => return findings.push(harm(format!("the master's file {shown} can't be reached: {e}"))),
+    };
+    if facts.len() != record.master.file.len {
+        let (was, is) = (record.master.file.len, facts.len());
+        findings.push(harm(format!("the master's file {shown} was {was} bytes long and is {is}")));
+    } else if let Some(what) = record.master.file.difference(&FileIdentity::of(&facts)) {
+        findings.push(doubt(format!("the master's file {shown} may have changed: {what}; hash it to be sure")));
+    }
+    if !record.master.in_place && !is_sealed(&facts) {
+        findings.push(doubt(format!("the master's file {shown} is no longer sealed: it can be written to")));
+    }
+}
+
+/// Looks at a clone that is a raw file.
+pub(super) fn inspect_raw(record: &CloneRecord) -> Inspection {
+    let path = record.path.display();
+    let mut findings = Vec::new();
+    match record.path.metadata() {
+        Ok(facts) if !facts.is_file() => findings.push(Finding::fault(format!("{path} is no regular file"))),
+        Ok(facts) if facts.len() < record.disk_len => {
+            let (is, recorded) = (facts.len(), record.disk_len);
+            findings.push(Finding::fault(format!("its disk is {is} bytes long, recorded are {recorded}")));
+        }
+        Ok(_) => {}
+        Err(e) => findings.push(Finding::fault(format!("there is no file at {path}: {e}"))),
+    }
+    Inspection { in_use: in_use(&record.path), findings }
+}
+
+/// Whether a program has locked the file, as qemu does with every disk that it has open.
+///
+/// Asked for by taking the lock and letting go at once. A file that we may not write is taken as not in use.
+pub(super) fn in_use(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return false };
+    matches!(fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::AGAIN | Errno::ACCESS))
+}
