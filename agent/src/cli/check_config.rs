@@ -1,0 +1,38 @@
+//! `drover check-config`: checks a settings file and shows what holds.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::say;
+use super::{Common, Exit};
+use crate::config::{Settings, SettingsError, Sources};
+use crate::control::{Code, Problem};
+
+/// Check the settings that the daemon would use, and print them
+#[derive(Args, Debug)]
+pub(super) struct CheckConfig {
+    /// Settings file (default: STATE/drover.toml, else /etc/drover/drover.toml)
+    #[arg(long, env = "DROVER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl CheckConfig {
+    pub(super) fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        let sources = Sources::of(&common.state, self.config.clone());
+        let settings = Settings::load(&sources).map_err(|error| refuse(&error))?;
+        match &sources.file {
+            Some(file) => say(&format!("{} is good; with variables and defaults, this holds:", file.display())),
+            None => say("no settings file; with variables and defaults, this holds:"),
+        }
+        let text = |settings: &Settings| toml::to_string(settings).unwrap_or_default();
+        common.output().print(&settings, text)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// What `check-config` and `daemon` say about settings that can't be used.
+pub(super) fn refuse(error: &SettingsError) -> Problem {
+    Problem::new(Code::Usage, "settings", error)
+        .todo("correct it; `drover check-config` checks a file without a daemon, and drover.example.toml explains each")
+}

@@ -1,0 +1,195 @@
+//! `drover publish`: one file in, a signed release out.
+//!
+//! The daemon reads the file and seeds the master; this process signs the release, so that the publisher's key never
+//! leaves the hands of who calls it. What can be refused is refused before the file is read.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use drover_protocol::id::PublisherKey;
+use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+
+use super::output::{say, warn};
+use super::progress::Progress;
+use super::{Common, Exit};
+use crate::control::api::Publish as Request;
+use crate::control::api::{Event, Format, ImportMode, Imported, Line, NextRelease, PostRelease, Posted, Released};
+use crate::control::client::Client;
+use crate::control::{Code, Problem};
+use crate::quantity::{Bytes, parse_duration};
+
+/// Make a file a master, sign a release of it, and seed it
+///
+/// Returns when a tracker has taken the release. If none can be reached, the release is kept and posted as soon as one
+/// can (exit code 6).
+#[derive(Args, Debug)]
+pub(super) struct Publish {
+    /// The disk: raw, qcow2, vmdk, vhd or vhdx, readable by the daemon
+    file: PathBuf,
+    /// What to call it: 1 to 64 of a-z 0-9 . _ -
+    #[arg(long)]
+    name: Name,
+    /// The publisher's private key, as `drover-tracker init` makes it (PEM, PKCS#8, Ed25519)
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Its version (default: one more than the newest known)
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    version: Option<u64>,
+    /// From when on hosts must not accept it any more, counted from now
+    #[arg(long, default_value = "365d", value_name = "TIME", value_parser = parse_duration)]
+    expires: std::time::Duration,
+    /// Its format (default: told from the file)
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Serve the given file itself, which must not change any more; it has to be raw
+    #[arg(long, conflicts_with = "copy")]
+    in_place: bool,
+    /// Copy the bytes even where the file system could share them
+    #[arg(long)]
+    copy: bool,
+}
+
+impl Publish {
+    pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        let output = common.output();
+        let key = read_key(&self.key)?;
+        let path = self.absolute_path()?;
+        let client = common.client();
+        let version = self.check_first(&client, &key).await?;
+
+        let mut progress = Progress::new(output, self.name.as_str());
+        let mode = match (self.in_place, self.copy) {
+            (true, _) => ImportMode::InPlace,
+            (_, true) => ImportMode::Copy,
+            _ => ImportMode::Auto,
+        };
+        let imported =
+            import(&client, &Request { path, format: self.format, mode }, |event| progress.show(event)).await;
+        progress.finish();
+        let imported = imported?;
+        imported.warnings.iter().for_each(|warning| warn(warning));
+        let released = release(&client, &key, &self.name, version, self.expires.as_secs(), imported).await?;
+        if output.is_json() {
+            let line = Line::from(Event::Released(Box::new(released.clone())));
+            output.print(&line, |_| String::new())?;
+        } else {
+            output.line(&show(&released))?;
+        }
+        released.problems.iter().for_each(|problem| warn(problem));
+        if released.taken_by.is_empty() {
+            say("no tracker took the release: it is kept here, and posted as soon as a tracker answers");
+            return Ok(Exit::TrackerUnreachable);
+        }
+        Ok(Exit::Done)
+    }
+
+    /// The version to release, after what would make the release fail in the end was looked at.
+    async fn check_first(&self, client: &Client, key: &SigningKey) -> Result<u64, Problem> {
+        let next: NextRelease = client.get(&format!("/v1/releases/{}", self.name)).await?;
+        let publisher = PublisherKey::from_bytes(key.verifying_key().to_bytes());
+        if !next.publishers.contains(&publisher) {
+            let what = format!("publish {}", self.name);
+            return Err(Problem::new(Code::Refused, what, format!("hosts do not trust the publisher {publisher}"))
+                .todo(
+                    "use a key of the cluster (`drover-tracker init` made DIR/publisher.key), or add it to the setting \
+                 publishers of every host",
+                ));
+        }
+        match (self.version, next.newest) {
+            (Some(version), Some(newest)) if version < newest => Err(Problem::new(
+                Code::Refused,
+                format!("publish {}@{version}", self.name),
+                format!("version {newest} is out already; versions only grow"),
+            )
+            .todo(format!("leave --version out to make it {}", next.next))),
+            (version, _) => Ok(version.unwrap_or(next.next)),
+        }
+    }
+
+    fn absolute_path(&self) -> Result<PathBuf, Problem> {
+        // Not resolved further: whether a link may be followed is the daemon's decision.
+        let path = std::path::absolute(&self.file);
+        let found = path.and_then(|path| std::fs::metadata(&path).map(|_| path));
+        found.map_err(|error| {
+            let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
+            Problem::new(code, format!("publish {}", self.file.display()), error)
+        })
+    }
+}
+
+/// Has the daemon take a file in.
+pub(super) async fn import(client: &Client, request: &Request, see: impl FnMut(&Event)) -> Result<Imported, Problem> {
+    match client.stream("/v1/publish", request).await?.last(see).await? {
+        Event::Imported(imported) => Ok(imported),
+        _ => Err(Problem::failed(format!("publish {}", request.path.display()), "the daemon ended without a result")),
+    }
+}
+
+/// Signs and posts a release of what was taken in.
+pub(super) async fn release(
+    client: &Client,
+    key: &SigningKey,
+    name: &Name,
+    version: u64,
+    expires_s: u64,
+    imported: Imported,
+) -> Result<Released, Problem> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let release = Release {
+        format: RELEASE_FORMAT,
+        name: name.clone(),
+        version,
+        image: imported.image,
+        content_len: imported.content_len,
+        content_hash: imported.content_hash,
+        created_unix_s: now,
+        expires_unix_s: now + expires_s,
+    };
+    let posted: Posted = client.post("/v1/releases", &PostRelease { release: release.sign(key) }).await?;
+    let Posted { name, version, taken_by, problems } = posted;
+    Ok(Released { name, version, imported, taken_by, problems })
+}
+
+/// Reads a publisher's key. A key that others can read is warned of: it is as good as theirs.
+pub(super) fn read_key(path: &Path) -> Result<SigningKey, Problem> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let what = || format!("publisher's key {}", path.display());
+    let read = std::fs::metadata(path).and_then(|meta| Ok((meta, std::fs::read_to_string(path)?)));
+    let (meta, pem) = read.map_err(|error| {
+        let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
+        Problem::new(code, what(), error)
+            .todo("`drover-tracker init --state DIR` makes the first one: DIR/publisher.key")
+    })?;
+    let mode = meta.permissions().mode() & 0o777;
+    if mode & 0o007 != 0 {
+        return Err(Problem::new(
+            Code::Refused,
+            what(),
+            format!("everybody on this machine can read it (mode {mode:o})"),
+        )
+        .todo(format!("chmod 600 {}, and make a new key if others use this machine", path.display())));
+    }
+    if mode & 0o070 != 0 {
+        warn(&format!("{}: its group can read it (mode {mode:o}); chmod 600 {}", what(), path.display()));
+    }
+    SigningKey::from_pkcs8_pem(&pem).map_err(|error| {
+        Problem::new(Code::Usage, what(), format!("it is no Ed25519 key in PKCS#8 PEM: {error}"))
+            .todo("give the file that `drover-tracker init` made: DIR/publisher.key")
+    })
+}
+
+fn show(released: &Released) -> String {
+    let imported = &released.imported;
+    [
+        format!("{}@{}", released.name, released.version),
+        format!("image    {}", imported.image),
+        format!("content  {} (BLAKE3), {} bytes", imported.content_hash, imported.content_len),
+        format!("data     {} bytes ({})", imported.data_len, Bytes(imported.data_len)),
+        format!("path     {}", imported.path.display()),
+    ]
+    .join("\n")
+}

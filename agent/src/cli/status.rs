@@ -1,0 +1,101 @@
+//! `drover status`: how the daemon and its transfers stand.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use drover_protocol::id::ImageId;
+
+use super::output::animated;
+use super::progress::{Rate, line, reading, wait_reason};
+use super::{Common, Exit};
+use crate::control::Problem;
+use crate::control::api::{Phase, Status as Report, Transfer};
+use crate::quantity::{Bytes, show_duration};
+
+/// Show how the daemon stands: trackers, transfers, peers
+#[derive(Args, Debug)]
+pub(super) struct Status {
+    /// Show it again every second (with --json: one object a line) until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+impl Status {
+    pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        let (client, output) = (common.client(), common.output());
+        let mut rates = BTreeMap::new();
+        loop {
+            let report: Report = client.get("/v1/status").await?;
+            let now = Instant::now();
+            for transfer in &report.transfers {
+                rates.entry(transfer.image).or_insert_with(Rate::default).push(now, transfer.held_bytes);
+            }
+            if self.watch && !output.is_json() && animated() {
+                // Home, and clear to the end of the screen: no flicker, and nothing of the last round stays.
+                output.line("\x1b[H\x1b[2J")?;
+            }
+            output.print(&report, |report| show(report, &rates))?;
+            if !self.watch {
+                return Ok(Exit::Done);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+            }
+        }
+    }
+}
+
+fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let since = |then: u64| show_duration(Duration::from_secs(now.saturating_sub(then)));
+    let left = report.certificate_expires_unix_s.saturating_sub(now);
+    let listen = report.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut lines = vec![
+        format!("host         {} ({})", report.host, report.peer.short()),
+        format!("daemon       {} on {listen}, up {}", report.version, since(report.started_unix_s)),
+        format!("certificate  good for {}", show_duration(Duration::from_secs(left))),
+    ];
+    for tracker in &report.trackers {
+        let state = match (&tracker.problem, tracker.reachable) {
+            (_, true) => "answers".to_owned(),
+            (Some(problem), false) => format!("does not answer: {problem}"),
+            (None, false) => "does not answer".to_owned(),
+        };
+        lines.push(format!("tracker      {} {state}", tracker.address));
+    }
+    if !report.subscribed.is_empty() {
+        let names = report.subscribed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        lines.push(format!("subscribed   {names}"));
+    }
+    lines.extend(report.unposted.iter().map(|release| format!("unposted     {release}: no tracker took it yet")));
+    lines.extend(report.transfers.iter().flat_map(|transfer| transfer_lines(transfer, rates)));
+    lines.join("\n")
+}
+
+fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<String> {
+    let label = if transfer.names.is_empty() { transfer.image.short() } else { transfer.names.join(", ") };
+    let rate = rates.get(&transfer.image).map_or(0, Rate::per_second);
+    let state = match transfer.phase {
+        Phase::Complete => format!("complete, {}", Bytes(transfer.data_bytes)),
+        Phase::Failed => format!("failed: {}", transfer.reason.as_deref().unwrap_or("see the log")),
+        _ => line(&reading(transfer), rate),
+    };
+    let connected = transfer.peers.iter().filter(|peer| peer.connected).count();
+    let mut lines = vec![
+        format!("{label}: {state}"),
+        format!(
+            "    {connected} peers, taken {}, given {}, wasted {}; cluster: {} have it, {} do not yet",
+            Bytes(transfer.taken_bytes),
+            Bytes(transfer.given_bytes),
+            Bytes(transfer.wasted_bytes),
+            transfer.seeders,
+            transfer.leechers
+        ),
+    ];
+    lines.extend(wait_reason(transfer).map(|reason| format!("    {reason}")));
+    lines
+        .extend(transfer.banned.iter().map(|banned| format!("    banned {}: {}", banned.peer.short(), banned.misdeed)));
+    lines
+}

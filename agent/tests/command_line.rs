@@ -1,0 +1,114 @@
+//! The `drover` command as a script meets it: output, errors, exit codes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+struct Story {
+    state: tempfile::TempDir,
+}
+
+impl Story {
+    fn new() -> Self {
+        Story { state: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn path(&self) -> &Path {
+        self.state.path()
+    }
+
+    fn drover(&self, args: &[&str]) -> Run {
+        let output = Command::new(env!("CARGO_BIN_EXE_drover"))
+            .args(args)
+            .env_clear()
+            .env("DROVER_STATE", self.path())
+            .output()
+            .expect("run drover");
+        Run(output)
+    }
+}
+
+struct Run(Output);
+
+impl Run {
+    fn exit(&self) -> i32 {
+        self.0.status.code().expect("it ended by itself")
+    }
+
+    fn stdout(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).expect("text")
+    }
+
+    fn stderr(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).expect("text")
+    }
+
+    #[track_caller]
+    fn assert_refused(&self, exit: i32, parts: &[&str]) {
+        let stderr = self.stderr();
+        assert_eq!(self.exit(), exit, "{stderr}");
+        assert_eq!(self.stdout(), "", "nothing was found, so nothing is on standard output");
+        for part in parts {
+            assert!(stderr.contains(part), "{part:?} is missing in: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn help_explains_the_exit_codes() {
+    let run = Story::new().drover(&["--help"]);
+    assert_eq!(run.exit(), 0);
+    assert!(run.stdout().contains("5  the daemon does not answer"), "{}", run.stdout());
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    let story = Story::new();
+    for args in [&["fetch"][..], &["fly"], &["fetch", "../etc"], &["rm", "base@0"], &["publish", "x", "--name", "BIG"]]
+    {
+        story.drover(args).assert_refused(2, &["error"]);
+    }
+}
+
+#[test]
+fn without_a_daemon_every_command_says_so_and_what_to_do() {
+    let story = Story::new();
+    for args in [&["list"][..], &["status"], &["fetch", "base"], &["verify", "base"], &["rm", "base"], &["gc"]] {
+        let run = story.drover(args);
+        run.assert_refused(5, &["drover: daemon of ", "agent.sock, so it does not run", "drover daemon --state"]);
+        assert!(!run.stderr().contains('\x1b'), "no colours where nobody sees them");
+    }
+}
+
+#[test]
+fn a_settings_file_is_checked_without_a_daemon() {
+    let story = Story::new();
+    let file = story.path().join("drover.toml");
+    std::fs::write(&file, "subscribe = ['base']\nupload_limit = '800Mbit'\n").expect("write settings");
+    let run = story.drover(&["check-config", "--json"]);
+    assert_eq!(run.exit(), 0, "{}", run.stderr());
+    let settings: serde_json::Value = serde_json::from_str(&run.stdout()).expect("JSON");
+    assert_eq!(settings["subscribe"][0], "base");
+    assert_eq!(settings["upload_limit"], 100_000_000);
+
+    std::fs::write(&file, "subscribed = ['base']\n").expect("write settings");
+    story
+        .drover(&["check-config"])
+        .assert_refused(2, &["drover.toml", "\"subscribed\"", "did you mean \"subscribe\"?"]);
+}
+
+#[test]
+fn publishing_is_refused_before_anything_is_read() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let story = Story::new();
+    let (disk, key) = (story.path().join("disk.raw"), story.path().join("publisher.key"));
+    let (disk, key) = (disk.to_str().expect("text"), key.to_str().expect("text"));
+    let publish = || story.drover(&["publish", disk, "--name", "base", "--key", key]);
+    publish().assert_refused(3, &["publisher's key", "drover-tracker init"]);
+
+    std::fs::write(key, "not a key").expect("write");
+    std::fs::set_permissions(key, PermissionsExt::from_mode(0o644)).expect("chmod");
+    publish().assert_refused(4, &["everybody on this machine can read it", "chmod 600"]);
+    std::fs::set_permissions(key, PermissionsExt::from_mode(0o600)).expect("chmod");
+    publish().assert_refused(2, &["no Ed25519 key"]);
+}
