@@ -1,0 +1,207 @@
+//! The certificate authority of a cluster.
+//!
+//! It lies with the tracker, in two files: `ca.key` (PKCS#8, readable by its owner only) and `ca.pem`. The key is read
+//! to sign and never sent anywhere. From a certificate request only the public key is taken; role, name and lifetime are
+//! what the caller decides, whatever the request asks for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drover_protocol::id::PeerId;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use zeroize::Zeroizing;
+
+use crate::durable::{self, WriteError};
+use crate::identity::{IdentityError, Validity, ca_pin, certificate_pem, read_certificate, unix_now_s};
+use crate::member::{HostNameError, Role, SERVER_NAME, check_host_name, peer_id, uri};
+use crate::token::CaPin;
+
+const KEY: &str = "ca.key";
+const CERTIFICATE: &str = "ca.pem";
+/// How long a member's certificate is valid, in days. A stolen key is of use no longer, and a tracker may be away for
+/// two days before the first host is locked out.
+pub const MEMBER_DAYS: u32 = 7;
+const CA_DAYS: u64 = 3650;
+const DAY_S: u64 = 24 * 3600;
+/// A host's clock may be this far behind the tracker's, in seconds.
+const CLOCK_SLACK_S: u64 = 3600;
+
+/// A cluster's certificate authority.
+pub struct CertificateAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pin: CaPin,
+}
+
+/// A certificate request that proved possession of its key.
+pub struct CheckedRequest {
+    public_key: rcgen::PublicKey,
+}
+
+/// Why there is no certificate authority.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// One is there already.
+    #[error("{0} already holds a CA; a cluster has one, and a new one would lock out every host")]
+    Exists(PathBuf),
+    /// Its key can't be read.
+    #[error("can't read the CA's key {path}: {cause}")]
+    Key {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Its certificate can't be read.
+    #[error("can't read the CA's certificate: {0}")]
+    Certificate(#[from] IdentityError),
+    /// It can't be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Why no certificate is issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The request is not one, or its signature does not fit.
+    #[error("the certificate request is malformed or was altered: {0}")]
+    Request(String),
+    /// A key of a kind that members don't use.
+    #[error("the certificate request has a key of another kind than Ed25519")]
+    KeyKind,
+    /// No host can be called that.
+    #[error(transparent)]
+    Name(#[from] HostNameError),
+    /// The signing failed.
+    #[error("the CA can't sign: {0}")]
+    Sign(rcgen::Error),
+}
+
+impl CertificateAuthority {
+    /// Makes the CA of a new cluster in `dir`.
+    pub fn create(dir: &Path, cluster: &str) -> Result<Self, CaError> {
+        if dir.join(KEY).exists() || dir.join(CERTIFICATE).exists() {
+            return Err(CaError::Exists(dir.to_owned()));
+        }
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("the system's random numbers work");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, format!("Drover cluster {cluster}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let now = unix_now_s();
+        set_validity(
+            &mut params,
+            Validity { from_unix_s: now.saturating_sub(CLOCK_SLACK_S), until_unix_s: now + CA_DAYS * DAY_S },
+        );
+        let certificate = params.self_signed(&key).expect("the CA's own parameters can be signed");
+        durable::private_folder(dir)?;
+        let key_text = Zeroizing::new(key.serialize_pem());
+        durable::create(&dir.join(KEY), key_text.as_bytes(), durable::PRIVATE)?;
+        durable::create(&dir.join(CERTIFICATE), certificate_pem(certificate.der()).as_bytes(), durable::PUBLIC)?;
+        Self::new(key, certificate.der().clone())
+    }
+
+    /// Reads what [`create`](Self::create) wrote.
+    pub fn load(dir: &Path) -> Result<Self, CaError> {
+        let path = dir.join(KEY);
+        let failed = |cause: String| CaError::Key { path: path.clone(), cause };
+        let text = Zeroizing::new(fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?);
+        let key = KeyPair::from_pem(&text).map_err(|error| failed(error.to_string()))?;
+        Self::new(key, CertificateDer::from(read_certificate(&dir.join(CERTIFICATE))?))
+    }
+
+    /// Whether the request is whole and proves possession of its key. What it asks for is thrown away.
+    pub fn check(request: &[u8]) -> Result<CheckedRequest, IssueError> {
+        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
+            .map_err(|error| IssueError::Request(error.to_string()))?;
+        if request.public_key.algorithm() != &rcgen::PKCS_ED25519 {
+            return Err(IssueError::KeyKind);
+        }
+        Ok(CheckedRequest { public_key: request.public_key })
+    }
+
+    /// A certificate (DER) for the request's key, valid from now on for so many days.
+    pub fn issue(&self, request: &[u8], role: Role, name: &str, days: u32) -> Result<Vec<u8>, IssueError> {
+        self.issue_checked(&Self::check(request)?, role, name, Duration::from_secs(u64::from(days) * DAY_S))
+    }
+
+    /// The same for a request that was checked before.
+    pub fn issue_checked(
+        &self,
+        request: &CheckedRequest,
+        role: Role,
+        name: &str,
+        life: Duration,
+    ) -> Result<Vec<u8>, IssueError> {
+        let now = unix_now_s();
+        let validity = Validity { from_unix_s: now.saturating_sub(CLOCK_SLACK_S), until_unix_s: now + life.as_secs() };
+        self.issue_valid(request, role, name, validity)
+    }
+
+    pub(crate) fn issue_valid(
+        &self,
+        request: &CheckedRequest,
+        role: Role,
+        name: &str,
+        validity: Validity,
+    ) -> Result<Vec<u8>, IssueError> {
+        check_host_name(name)?;
+        let mut params = CertificateParams::new([SERVER_NAME.to_owned()]).map_err(IssueError::Sign)?;
+        let uri = uri(role, name).try_into().map_err(IssueError::Sign)?;
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(serial_number());
+        set_validity(&mut params, validity);
+        let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(IssueError::Sign)?;
+        Ok(certificate.der().to_vec())
+    }
+
+    /// The CA's certificate, DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// What join tokens carry to recognise this CA by.
+    pub fn pin(&self) -> CaPin {
+        self.pin
+    }
+
+    fn new(key: KeyPair, certificate: CertificateDer<'static>) -> Result<Self, CaError> {
+        let pin = ca_pin(&certificate).map_err(IdentityError::NoMember)?;
+        if pin != CaPin::of_public_key(&key.subject_public_key_info()) {
+            return Err(CaError::Certificate(IdentityError::OtherKey));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)
+            .map_err(|error| CaError::Key { path: PathBuf::from(CERTIFICATE), cause: error.to_string() })?;
+        Ok(CertificateAuthority { issuer, certificate, pin })
+    }
+}
+
+impl CheckedRequest {
+    /// Who holds the request's key.
+    pub fn peer_id(&self) -> PeerId {
+        peer_id(&self.public_key.subject_public_key_info())
+    }
+}
+
+fn set_validity(params: &mut CertificateParams, validity: Validity) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + Duration::from_secs(validity.from_unix_s);
+    params.not_after = epoch + Duration::from_secs(validity.until_unix_s);
+}
+
+/// Random, 127 bits: positive, as X.509 wants it.
+fn serial_number() -> SerialNumber {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system's random numbers work");
+    bytes[0] &= 0x7f;
+    SerialNumber::from_slice(&bytes)
+}
