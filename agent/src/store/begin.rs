@@ -1,0 +1,129 @@
+//! The beginning of an incoming master: room for all of it is reserved before the first byte is fetched.
+//!
+//! The file gets its full length and, where the filesystem can, disk space for every run of data, so that a disk that
+//! is too small is found out now and not at 97 %. Runs of zeros stay holes. The folder gets its name only when the
+//! file's length, the manifest and an empty journal are durable: an incoming master is there whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use drover_protocol::geometry::CHUNK_LEN;
+use drover_protocol::id::ImageId;
+use drover_protocol::manifest::Manifest;
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
+
+use super::Store;
+use super::disk_error::{DiskError, Doing, Trouble};
+use super::fault::{Step, reach};
+use super::image::Image;
+use super::journal::Journal;
+use super::layout::{DISK, JOURNAL, MANIFEST, write_file};
+
+/// Why a master can't begin to come in.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// There is not enough room for it. Nothing was written.
+    #[error(
+        "{} has {} bytes free, and this master needs {}; free {} bytes there, or use a state folder on a larger disk",
+        path.display(), available, needed, needed.saturating_sub(*available)
+    )]
+    TooSmall {
+        /// Bytes that it needs: its data and a margin.
+        needed: u64,
+        /// Bytes that drover may use.
+        available: u64,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The disk refuses.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl Store {
+    /// Makes room for a master and lets it come in. If it is coming in already, or is here, gives that one; only a
+    /// master in place that was withdrawn is fetched anew.
+    pub fn begin(&self, manifest: Manifest) -> Result<Arc<Image>, BeginError> {
+        let (id, bytes) = (manifest.image_id(), manifest.to_bytes());
+        let _change = self.changes();
+        if let Some(image) = self.image(id).filter(|image| !image.is_withdrawn()) {
+            return Ok(image);
+        }
+        let image = Arc::new(self.prepare(id, manifest, &bytes)?);
+        self.shelf().incoming.insert(id, Arc::clone(&image));
+        Ok(image)
+    }
+
+    /// Makes sure that `data_len` bytes and a margin fit on the disk.
+    pub(super) fn check_room(&self, data_len: u64) -> Result<(), BeginError> {
+        let path = self.inner.layout.incoming();
+        let filesystem = statvfs(&path).doing("look at", &path)?;
+        let available = filesystem.f_bavail.saturating_mul(filesystem.f_frsize);
+        let needed = data_len.saturating_add(margin(data_len));
+        if needed > available { Err(BeginError::TooSmall { needed, available, path }) } else { Ok(()) }
+    }
+
+    fn prepare(&self, id: ImageId, manifest: Manifest, bytes: &[u8]) -> Result<Image, BeginError> {
+        self.check_room(manifest.data_len() + bytes.len() as u64)?;
+        let folder = self.inner.layout.new_folder()?;
+        write_file(&folder.path().join(MANIFEST), bytes)?;
+
+        let path = folder.path().join(DISK);
+        let file = create_disk(&path)?;
+        match reserve(&file, &manifest) {
+            Err(error) if Trouble::of(&error) == Trouble::Full => {
+                drop(folder);
+                // It seemed to fit; others write to this disk too, or there is a quota.
+                self.check_room(manifest.data_len() + bytes.len() as u64)?;
+                return Err(Err::<(), _>(error).doing("reserve space in", &path).unwrap_err().into());
+            }
+            result => result.doing("reserve space in", &path)?,
+        }
+        file.sync_all().doing("sync", &path)?;
+        let journal_path = folder.path().join(JOURNAL);
+        drop(Journal::create(&journal_path, id, &manifest.geometry())?);
+        reach(Step::Prepared).doing("sync", &path)?;
+
+        let target = self.inner.layout.incoming_of(id);
+        folder.place_at(&target)?;
+        reach(Step::Begun).doing("sync", &target)?;
+        let journal = Journal::open(&target.join(JOURNAL), id, &manifest.geometry())?;
+        Ok(Image::incoming(id, manifest, file, target.join(DISK), journal))
+    }
+}
+
+/// A new file for raw content.
+pub(super) fn create_disk(path: &Path) -> Result<File, DiskError> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(path).doing("create", path)
+}
+
+/// Gives the file its length, and space for its data.
+fn reserve(file: &File, manifest: &Manifest) -> io::Result<()> {
+    let len = manifest.geometry().len();
+    file.set_len(len)?;
+    for run in manifest.data_chunks().runs() {
+        let Range { start, end } = bytes_of(run, len);
+        match fallocate(file, FallocateFlags::KEEP_SIZE, start, end - start) {
+            // The room was checked; that has to do on such a filesystem.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn bytes_of(chunks: Range<u32>, len: u64) -> Range<u64> {
+    let at = |chunk: u32| (u64::from(chunk) * u64::from(CHUNK_LEN)).min(len);
+    at(chunks.start)..at(chunks.end)
+}
+
+/// What a master needs besides its data: extents of the filesystem (measured: 0.1 % of fragmented data on ext4), the
+/// journal, and some air for the rest of the host.
+const fn margin(data_len: u64) -> u64 {
+    (8 << 20) + data_len / 256
+}

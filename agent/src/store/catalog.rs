@@ -1,0 +1,223 @@
+//! The releases that this host has accepted, kept so that a version only ever grows.
+//!
+//! A release is on the disk before anything is done because of it, so a host that was killed in the middle still knows
+//! the highest version that it saw. The signed bytes are what is kept: reading them back checks the signature, which
+//! finds damage as well as forgery. A file that is damaged is reported and its version still counts as seen, because
+//! the name of the file tells it; the same version, signed, mends it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use drover_protocol::codec::Message;
+use drover_protocol::id::PublisherKey;
+use drover_protocol::release::{Name, Release, ReleaseError, SeenVersion, SignedRelease};
+
+use super::disk_error::{DiskError, Doing};
+use super::fault::{Step, reach};
+use super::layout::{make_folder, sync_folder, write_file};
+
+/// The releases of one host, by name and version.
+#[derive(Debug)]
+pub struct Catalog {
+    folder: PathBuf,
+    names: Mutex<BTreeMap<Name, Versions>>,
+}
+
+#[derive(Debug, Default)]
+struct Versions {
+    /// `None` of a version whose file is damaged.
+    releases: BTreeMap<u64, Option<Known>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    release: Release,
+    signed: SignedRelease,
+}
+
+/// A release that was accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// What it states.
+    pub release: Release,
+    /// Whether it was not known before.
+    pub new: bool,
+}
+
+/// Why a release was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// It is not one that may be accepted.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// It could not be kept, so it must not be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl Catalog {
+    /// Reads the releases in `folder`; adds to `unreadable` what is damaged.
+    pub(super) fn open(folder: PathBuf, unreadable: &mut Vec<String>) -> Result<Self, DiskError> {
+        let mut names = BTreeMap::new();
+        for entry in fs::read_dir(&folder).doing("list", &folder)? {
+            let entry = entry.doing("list", &folder)?;
+            let Ok(name) = entry.file_name().to_string_lossy().parse::<Name>() else { continue };
+            let versions = load_versions(&entry.path(), &name, unreadable)?;
+            names.insert(name, versions);
+        }
+        Ok(Catalog { folder, names: Mutex::new(names) })
+    }
+
+    /// Accepts a release if a trusted publisher signed it, it is valid at `now_unix_s`, and no higher version of its
+    /// name was seen; keeps it durably. One that is known already is accepted again, whatever came after it.
+    pub fn accept(
+        &self,
+        signed: &SignedRelease,
+        trusted: &[PublisherKey],
+        now_unix_s: u64,
+    ) -> Result<Accepted, AcceptError> {
+        let release = signed.verify(trusted, now_unix_s)?;
+        let mut names = self.names();
+        let versions = names.get(&release.name);
+        if versions.and_then(|it| it.get(release.version)).is_some_and(|known| known.release == release) {
+            return Ok(Accepted { release, new: false });
+        }
+        if let Some(versions) = versions {
+            versions.check(&release)?;
+        }
+        self.keep(signed, &release)?;
+        let known = Known { release: release.clone(), signed: signed.clone() };
+        names.entry(release.name.clone()).or_default().releases.insert(release.version, Some(known));
+        Ok(Accepted { release, new: true })
+    }
+
+    /// Forgets a release that is not the highest of its name; says whether it was known. The highest is kept for ever:
+    /// it is what a lower one is refused by.
+    pub fn forget(&self, name: &Name, version: u64) -> Result<bool, DiskError> {
+        let mut names = self.names();
+        let Some(versions) = names.get_mut(name).filter(|it| it.highest() != Some(version)) else { return Ok(false) };
+        if !versions.releases.contains_key(&version) {
+            return Ok(false);
+        }
+        let path = self.path_of(name, version);
+        fs::remove_file(&path).doing("remove", &path)?;
+        sync_folder(&self.folder.join(name.as_str()))?;
+        versions.releases.remove(&version);
+        Ok(true)
+    }
+
+    /// The highest version of a name.
+    pub fn newest(&self, name: &Name) -> Option<Release> {
+        let names = self.names();
+        let known = names.get(name)?.releases.values().rev().flatten().next()?;
+        Some(known.release.clone())
+    }
+
+    /// A version of a name, by default the highest.
+    pub fn resolve(&self, name: &Name, version: Option<u64>) -> Option<Release> {
+        match version {
+            Some(version) => self.names().get(name)?.get(version).map(|known| known.release.clone()),
+            None => self.newest(name),
+        }
+    }
+
+    /// A version of a name as it was signed.
+    pub fn signed(&self, name: &Name, version: u64) -> Option<SignedRelease> {
+        self.names().get(name)?.get(version).map(|known| known.signed.clone())
+    }
+
+    /// Every release, by name and then by version.
+    pub fn all(&self) -> Vec<Release> {
+        let names = self.names();
+        names.values().flat_map(|it| it.releases.values().flatten()).map(|known| known.release.clone()).collect()
+    }
+
+    /// The highest version of a name that was ever seen; its release may be damaged.
+    pub fn highest_seen(&self, name: &Name) -> Option<u64> {
+        self.names().get(name)?.highest()
+    }
+
+    fn keep(&self, signed: &SignedRelease, release: &Release) -> Result<(), DiskError> {
+        let path = self.path_of(&release.name, release.version);
+        let folder = self.folder.join(release.name.as_str());
+        if !folder.exists() {
+            make_folder(&folder)?;
+            sync_folder(&self.folder)?;
+        }
+        let bytes = postcard::to_stdvec(signed).expect("a release can be written");
+        reach(Step::WriteRelease).doing("write", &path)?;
+        write_file(&path, &bytes)
+    }
+
+    fn path_of(&self, name: &Name, version: u64) -> PathBuf {
+        self.folder.join(name.as_str()).join(version.to_string())
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<Name, Versions>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Versions {
+    fn get(&self, version: u64) -> Option<&Known> {
+        self.releases.get(&version)?.as_ref()
+    }
+
+    fn highest(&self) -> Option<u64> {
+        self.releases.last_key_value().map(|(version, _)| *version)
+    }
+
+    fn check(&self, release: &Release) -> Result<(), ReleaseError> {
+        let Some((&version, known)) = self.releases.last_key_value() else { return Ok(()) };
+        // Of a damaged release only the version is known: it is mended by the same version, whatever that names.
+        let image = known.as_ref().map_or(release.image, |known| known.release.image);
+        release.check_against(Some(&SeenVersion { version, image }))
+    }
+}
+
+fn load_versions(folder: &Path, name: &Name, unreadable: &mut Vec<String>) -> Result<Versions, DiskError> {
+    let mut versions = Versions::default();
+    for entry in fs::read_dir(folder).doing("list", folder)? {
+        let path = entry.doing("list", folder)?.path();
+        let number = path.file_name().and_then(|name| name.to_str()).and_then(|text| text.parse::<u64>().ok());
+        let Some(version) = number else {
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".new-")) {
+                let _ = fs::remove_file(&path);
+            }
+            continue;
+        };
+        let known = match load(&path, name, version) {
+            Ok(known) => Some(known),
+            Err(reason) => {
+                unreadable.push(format!(
+                    "release file {} is damaged: {reason}; {name}@{version} still counts as seen, and comes back from a \
+                     tracker or by publishing a newer version",
+                    path.display()
+                ));
+                None
+            }
+        };
+        versions.releases.insert(version, known);
+    }
+    Ok(versions)
+}
+
+fn load(path: &Path, name: &Name, version: u64) -> Result<Known, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    if bytes.len() > SignedRelease::MAX_LEN {
+        return Err(format!("{} bytes are too many", bytes.len()));
+    }
+    let (signed, rest): (SignedRelease, _) =
+        postcard::take_from_bytes(&bytes).map_err(|_| "it is no signed release".to_owned())?;
+    if !rest.is_empty() {
+        return Err("bytes follow it".to_owned());
+    }
+    // Whom this host trusts was decided when it was accepted; here the signature only shows that nothing was altered.
+    let release = signed.verify_signature(&[signed.publisher]).map_err(|error| error.to_string())?;
+    if release.name != *name || release.version != version {
+        return Err(format!("it is {}@{}", release.name, release.version));
+    }
+    Ok(Known { release, signed })
+}

@@ -1,0 +1,76 @@
+//! The points at which a crash or a failing disk matters, named so that tests can stop the world there.
+//!
+//! Outside of tests reaching a step does nothing and costs nothing. A test gives its thread a hook that is called with
+//! each step: it may copy the state folder, which is what a crash at that moment would leave, or answer with an error,
+//! which is what a failing disk would.
+
+/// A moment in the store's work.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Step {
+    /// The files of an incoming master are durable, its folder has no lasting name yet.
+    Prepared,
+    /// The incoming master has its name.
+    Begun,
+    /// About to write a chunk.
+    WriteChunk,
+    /// About to sync the data.
+    SyncData,
+    /// The data is synced, the journal knows nothing of it.
+    DataSynced,
+    /// About to write a record.
+    AppendJournal,
+    /// A record is written, not synced.
+    SyncJournal,
+    /// The record is durable.
+    JournalSynced,
+    /// Everything is durable, the master still lies in `incoming`.
+    SealSynced,
+    /// The master lies in `masters`, neither folder is synced.
+    SealMoved,
+    /// Both folders are synced, the master is writable and has a journal.
+    SealPlaced,
+    /// The journal is gone.
+    SealUnjournaled,
+    /// Sealed.
+    Sealed,
+    /// About to write a release.
+    WriteRelease,
+}
+
+#[cfg(not(test))]
+#[inline]
+pub(super) const fn reach(_step: Step) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) use hook::{reach, with_hook};
+
+#[cfg(test)]
+mod hook {
+    use std::cell::RefCell;
+    use std::io;
+
+    use super::Step;
+
+    type Hook = Box<dyn FnMut(Step) -> io::Result<()>>;
+
+    thread_local! {
+        static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+    }
+
+    pub(in crate::store) fn reach(step: Step) -> io::Result<()> {
+        HOOK.with_borrow_mut(|hook| hook.as_mut().map_or(Ok(()), |hook| hook(step)))
+    }
+
+    /// Runs `body` with `hook` called at each step that this thread reaches.
+    pub(in crate::store) fn with_hook<T>(
+        hook: impl FnMut(Step) -> io::Result<()> + 'static,
+        body: impl FnOnce() -> T,
+    ) -> T {
+        HOOK.set(Some(Box::new(hook)));
+        let result = body();
+        HOOK.set(None);
+        result
+    }
+}

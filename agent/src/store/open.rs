@@ -1,0 +1,190 @@
+//! Opening a state folder, which is the same after a clean end, a crash and a power cut.
+//!
+//! What was half made or half removed is swept away, journals are read up to their first bad record, a master that
+//! was complete is sealed, a seal that was not finished is finished. Nothing is hashed: every claim of a journal was
+//! made after its data was synced. What was written after the last checkpoint is fetched again. A folder that can't be
+//! read is left as it is and reported, and the others are used.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+
+use drover_protocol::id::ImageId;
+use drover_protocol::manifest::{Manifest, ManifestError};
+
+use super::catalog::Catalog;
+use super::disk_error::{DiskError, Doing};
+use super::image::Image;
+use super::journal::Journal;
+use super::layout::{DISK, JOURNAL, Layout, MANIFEST};
+use super::lock::{Holder, StateLock};
+use super::seal::{SealLevel, finish_seal};
+use super::verify::load_damage;
+use super::watch::{Source, Watch};
+use super::{Inner, Master, MasterInfo, Settings, Shelf, Store};
+
+/// Why a state folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another daemon uses it.
+    #[error(
+        "{} is in use by {holder}: one state folder serves one daemon; stop that one, or give this one another --state",
+        state.display()
+    )]
+    InUse {
+        /// The state folder.
+        state: PathBuf,
+        /// Who holds it, by its lock file.
+        holder: Holder,
+    },
+    /// The disk refuses.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Why one folder of an image can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("{}: {source}", path.display())]
+    Manifest { path: PathBuf, source: ManifestError },
+    #[error("{} has {found} bytes instead of {expected}", path.display())]
+    Len { path: PathBuf, found: u64, expected: u64 },
+}
+
+impl Store {
+    /// Opens a state folder, making it if it is missing, and brings it in order after whatever happened to it.
+    pub fn open(state: &Path) -> Result<Self, StoreError> {
+        Self::open_with(state, Settings::default())
+    }
+
+    /// As [`Store::open`], with other settings than the default.
+    pub fn open_with(state: &Path, settings: Settings) -> Result<Self, StoreError> {
+        let state = std::path::absolute(state).doing("find", state)?;
+        let layout = Layout::new(&state);
+        layout.make()?;
+        let lock = StateLock::take(&layout.lock())?;
+        let mut unreadable = Vec::new();
+        let shelf = Shelf { masters: load_masters(&layout, settings, &mut unreadable)?, incoming: Default::default() };
+        let catalog = Catalog::open(layout.releases(), &mut unreadable)?;
+        let inner = Inner {
+            layout,
+            settings,
+            catalog,
+            changes: Mutex::new(()),
+            shelf: Mutex::new(shelf),
+            unreadable,
+            _lock: lock,
+        };
+        let mut store = Store { inner: Arc::new(inner) };
+        store.load_incoming()?;
+        Ok(store)
+    }
+
+    fn load_incoming(&mut self) -> Result<(), StoreError> {
+        let layout = &self.inner.layout;
+        let mut unreadable = Vec::new();
+        for id in layout.sweep(&layout.incoming())? {
+            let folder = layout.incoming_of(id);
+            if self.shelf().masters.get(&id).is_some_and(|master| !master.is_withdrawn()) {
+                layout.discard(&folder)?;
+                continue;
+            }
+            match load_incoming(&folder, id) {
+                Ok(image) => drop(self.shelf().incoming.insert(id, Arc::new(image))),
+                Err(error) => unreadable.push(format!("{error}; remove {} to fetch it again", folder.display())),
+            }
+        }
+        for id in self.incoming() {
+            let complete = self.image(id).is_some_and(|image| image.is_complete());
+            if complete && let Err(error) = self.seal(id) {
+                unreadable.push(format!("image {id} is complete, but can't be sealed: {error}"));
+            }
+        }
+        let inner = Arc::get_mut(&mut self.inner).expect("nobody else has this store yet");
+        inner.unreadable.append(&mut unreadable);
+        Ok(())
+    }
+}
+
+fn load_masters(
+    layout: &Layout,
+    settings: Settings,
+    unreadable: &mut Vec<String>,
+) -> Result<std::collections::BTreeMap<ImageId, Master>, StoreError> {
+    let mut masters = std::collections::BTreeMap::new();
+    for id in layout.sweep(&layout.masters())? {
+        let folder = layout.master_of(id);
+        match load_master(&folder, id, settings) {
+            Ok(master) => drop(masters.insert(id, master)),
+            Err(error) => {
+                let remedy = format!("it is not served; remove {} to fetch it again", folder.display());
+                unreadable.push(format!("{error}; {remedy}"));
+            }
+        }
+    }
+    Ok(masters)
+}
+
+/// What is known of the master in `folder`, whose seal is finished if a crash left it half done.
+pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Result<Master, LoadError> {
+    let manifest = load_manifest(folder, id)?;
+    let source = Source::load(folder)?;
+    let watch = source.map(|source| Watch::new(source, folder.to_owned()));
+    let (path, sealing, dated) = match &watch {
+        Some(watch) => (watch.path().to_owned(), SealLevel::Watched, folder.join(MANIFEST)),
+        None => {
+            let path = folder.join(DISK);
+            check_len(&path, &manifest)?;
+            (path.clone(), finish_seal(folder, settings)?, path)
+        }
+    };
+    let sealed_at = fs::metadata(&dated).doing("look at", &dated)?.mtime();
+    let info = MasterInfo {
+        image: id,
+        path,
+        content_len: manifest.geometry().len(),
+        data_len: manifest.data_len(),
+        content_hash: manifest.content_hash(),
+        sealing,
+        in_place: watch.is_some(),
+        sealed_at_unix_s: u64::try_from(sealed_at).unwrap_or(0),
+        withdrawn: None,
+        damaged_chunks: 0,
+    };
+    let damaged = load_damage(folder, &manifest.geometry());
+    Ok(Master { info, image: Weak::new(), damaged, watch })
+}
+
+/// The image of a master that is known.
+pub(super) fn load_image(folder: &Path, master: &Master) -> Result<Image, LoadError> {
+    let id = master.info.image;
+    let manifest = load_manifest(folder, id)?;
+    let path = master.info.path.clone();
+    let file = File::open(&path).doing("open", &path)?;
+    Ok(Image::sealed(id, manifest, file, path, &master.damaged, master.watch.clone()))
+}
+
+fn load_incoming(folder: &Path, id: ImageId) -> Result<Image, LoadError> {
+    let manifest = load_manifest(folder, id)?;
+    let path = folder.join(DISK);
+    let file = OpenOptions::new().read(true).write(true).open(&path).doing("open", &path)?;
+    check_len(&path, &manifest)?;
+    let journal = Journal::open(&folder.join(JOURNAL), id, &manifest.geometry())?;
+    Ok(Image::incoming(id, manifest, file, path, journal))
+}
+
+fn load_manifest(folder: &Path, id: ImageId) -> Result<Manifest, LoadError> {
+    let path = folder.join(MANIFEST);
+    let bytes = fs::read(&path).doing("read", &path)?;
+    Manifest::from_bytes_of(id, &bytes).map_err(|source| LoadError::Manifest { path, source })
+}
+
+/// The length was synced before the folder had its name, so another one is nothing that a crash leaves.
+fn check_len(path: &Path, manifest: &Manifest) -> Result<(), LoadError> {
+    let found = fs::metadata(path).doing("look at", path)?.len();
+    let expected = manifest.geometry().len();
+    if found == expected { Ok(()) } else { Err(LoadError::Len { path: path.to_owned(), found, expected }) }
+}

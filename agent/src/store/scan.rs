@@ -1,0 +1,291 @@
+//! Reads a raw file once, on all cores, and hashes it two ways: each chunk as a message of its own, and the whole.
+//!
+//! The file is divided into spans, which threads take in turn. Within a span a block is read, its chunks are hashed
+//! while it is in the cache, and so is its subtree of the whole content's BLAKE3 tree; subtrees are joined into the
+//! span's, and at the end the spans' into the root. So no byte is read twice, and the result does not depend on how
+//! many threads there are. What lies in a hole is hashed from a block of zeros without reading the disk.
+//!
+//! Two hashes a byte cannot be avoided: the leaves of the big tree are numbered from the beginning of the content, so a
+//! chunk's hash, which must not depend on where the chunk lies, is never among them. Chunks of zeros have no hash.
+//!
+//! With a `sink`, the very bytes that were hashed are written to it, chunks of zeros left out, so that a copy is what
+//! the hashes say even if the file changes under us.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use drover_protocol::geometry::CHUNK_LEN;
+use drover_protocol::id::{ChunkHash, ContentHash};
+use drover_protocol::manifest::{hash_chunk, is_zeros};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+use rustix::io::Errno;
+
+use super::disk_error::{DiskError, Doing};
+
+/// What to read.
+#[derive(Clone, Copy)]
+pub(super) struct Scan<'a> {
+    pub(super) file: &'a File,
+    /// For errors.
+    pub(super) path: &'a Path,
+    /// How many bytes; at least one.
+    pub(super) len: u64,
+    /// Where to write what was read, and its path.
+    pub(super) sink: Option<(&'a File, &'a Path)>,
+    /// Whether a chunk that can't be read is noted, instead of ending the scan.
+    pub(super) tolerant: bool,
+    /// Ends the scan early.
+    pub(super) cancel: &'a AtomicBool,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// Of each chunk its hash, or `None` of one of zeros.
+    pub(super) chunks: Vec<Option<ChunkHash>>,
+    /// The hash of the whole.
+    pub(super) content_hash: ContentHash,
+    /// Chunks that could not be read; their entries and the content's hash are worth nothing.
+    pub(super) unread: Vec<u32>,
+}
+
+/// Why a scan ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ScanError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Reads everything; calls `progress` with the bytes done so far, on this thread.
+pub(super) fn scan(scan: Scan<'_>, progress: &dyn Fn(u64)) -> Result<Scanned, ScanError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    scan_on(threads, scan, progress)
+}
+
+fn scan_on(threads: usize, scan: Scan<'_>, progress: &dyn Fn(u64)) -> Result<Scanned, ScanError> {
+    let span_count = scan.len.div_ceil(SPAN_LEN);
+    let mut spans: Vec<Option<Span>> = (0..span_count).map(|_| None).collect();
+    // Only advice: a filesystem that has no read-ahead may refuse it.
+    let _ = fadvise(scan.file, 0, None, Advice::Sequential);
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let failure = thread::scope(|scope| {
+        // Bounded, so that a slow receiver of progress bounds what is in flight.
+        let (results, arrived) = sync_channel(4 * threads);
+        for _ in 0..threads.min(span_count as usize) {
+            let worker = Worker { scan, next: &next, stop: &stop, results: results.clone() };
+            scope.spawn(move || worker.run());
+        }
+        drop(results);
+        let (mut done, mut failure) = (0, None);
+        for (number, result) in arrived {
+            match result {
+                Ok(span) => {
+                    done += len_of(&span_range(number, scan.len));
+                    spans[number as usize] = Some(span);
+                    progress(done);
+                }
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure
+    });
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    if scan.cancel.load(Ordering::Relaxed) {
+        return Err(ScanError::Cancelled);
+    }
+    Ok(join(spans.into_iter().map(|span| span.expect("every span was read")).collect(), scan.len))
+}
+
+struct Worker<'a> {
+    scan: Scan<'a>,
+    next: &'a AtomicU64,
+    stop: &'a AtomicBool,
+    results: SyncSender<(u64, Result<Span, DiskError>)>,
+}
+
+struct Span {
+    chunks: Vec<Option<ChunkHash>>,
+    root: SpanRoot,
+    unread: Vec<u32>,
+}
+
+enum SpanRoot {
+    /// Of a span that is part of a larger content.
+    Part(ChainingValue),
+    /// Of a span that is all of the content.
+    Whole(blake3::Hash),
+}
+
+impl Worker<'_> {
+    fn run(self) {
+        let mut buffer = vec![0; BLOCK_LEN];
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let stop = self.stop.load(Ordering::Relaxed) || self.scan.cancel.load(Ordering::Relaxed);
+            if stop || number * SPAN_LEN >= self.scan.len {
+                return;
+            }
+            let result = self.read_span(span_range(number, self.scan.len), &mut buffer);
+            if self.results.send((number, result)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn read_span(&self, span: Range<u64>, buffer: &mut [u8]) -> Result<Span, DiskError> {
+        let mut read = Span { chunks: Vec::new(), root: SpanRoot::Whole(blake3::hash(b"")), unread: Vec::new() };
+        let whole = len_of(&span) == self.scan.len;
+        let (mut values, mut hasher) = (Vec::new(), blake3::Hasher::new());
+        let mut holes = Holes::new(self.scan.file, self.scan.len);
+        let mut offset = span.start;
+        while offset < span.end {
+            let end = span.end.min(offset + BLOCK_LEN as u64);
+            let block = if holes.cover(offset..end) {
+                read.chunks.extend((0..(end - offset).div_ceil(u64::from(CHUNK_LEN))).map(|_| None));
+                &ZEROS[..(end - offset) as usize]
+            } else {
+                let block = &mut buffer[..(end - offset) as usize];
+                self.read_block(block, offset, &mut read.unread)?;
+                let chunks = block.chunks(CHUNK_LEN as usize);
+                read.chunks.extend(chunks.map(|chunk| (!is_zeros(chunk)).then(|| hash_chunk(chunk))));
+                self.write_block(
+                    block,
+                    offset,
+                    &read.chunks[((offset - span.start) / u64::from(CHUNK_LEN)) as usize..],
+                )?;
+                &*block
+            };
+            if whole {
+                hasher.update(block);
+            } else {
+                values.push(blake3::Hasher::new().set_input_offset(offset).update(block).finalize_non_root());
+            }
+            offset = end;
+        }
+        read.root = match whole {
+            true => SpanRoot::Whole(hasher.finalize()),
+            false => SpanRoot::Part(merge(&values, len_of(&span), BLOCK_LEN as u64)),
+        };
+        Ok(read)
+    }
+
+    fn read_block(&self, block: &mut [u8], offset: u64, unread: &mut Vec<u32>) -> Result<(), DiskError> {
+        let result = self.scan.file.read_exact_at(block, offset);
+        if result.is_ok() || !self.scan.tolerant {
+            return result.doing("read", self.scan.path);
+        }
+        for (chunk, at) in block.chunks_mut(CHUNK_LEN as usize).zip((offset..).step_by(CHUNK_LEN as usize)) {
+            if self.scan.file.read_exact_at(chunk, at).is_err() {
+                unread.push((at / u64::from(CHUNK_LEN)) as u32);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes runs of chunks that are not zeros.
+    fn write_block(&self, block: &[u8], offset: u64, chunks: &[Option<ChunkHash>]) -> Result<(), DiskError> {
+        let Some((sink, path)) = self.scan.sink else { return Ok(()) };
+        let mut at = 0;
+        for run in chunks.chunk_by(|a, b| a.is_some() == b.is_some()) {
+            let end = block.len().min(at + run.len() * CHUNK_LEN as usize);
+            if run[0].is_some() {
+                sink.write_all_at(&block[at..end], offset + at as u64).doing("write", path)?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+/// Where a file has no data, asked of the filesystem only when what is known runs out.
+struct Holes<'a> {
+    file: &'a File,
+    len: u64,
+    /// From where to where is known.
+    known: Range<u64>,
+    /// Whether that is a hole.
+    hole: bool,
+}
+
+impl<'a> Holes<'a> {
+    fn new(file: &'a File, len: u64) -> Self {
+        Holes { file, len, known: 0..0, hole: false }
+    }
+
+    /// Whether all of `range` lies in a hole. A filesystem that does not know its holes has none.
+    fn cover(&mut self, range: Range<u64>) -> bool {
+        if !self.known.contains(&range.start) {
+            let (end, hole) = match seek(self.file, SeekFrom::Data(range.start)) {
+                Ok(data) if data > range.start => (data, true),
+                Ok(_) => (seek(self.file, SeekFrom::Hole(range.start)).unwrap_or(self.len), false),
+                Err(Errno::NXIO) => (self.len, true),
+                Err(_) => (self.len, false),
+            };
+            self.known = range.start..end.max(range.end.min(range.start + 1));
+            self.hole = hole;
+        }
+        self.hole && range.end <= self.known.end
+    }
+}
+
+fn join(spans: Vec<Span>, len: u64) -> Scanned {
+    let mut chunks = Vec::with_capacity(len.div_ceil(u64::from(CHUNK_LEN)) as usize);
+    let (mut values, mut unread, mut whole) = (Vec::with_capacity(spans.len()), Vec::new(), None);
+    for span in spans {
+        chunks.extend(span.chunks);
+        unread.extend(span.unread);
+        match span.root {
+            SpanRoot::Part(value) => values.push(value),
+            SpanRoot::Whole(hash) => whole = Some(hash),
+        }
+    }
+    let hash = whole.unwrap_or_else(|| {
+        let (left, right, left_len) = halves(&values, len, SPAN_LEN);
+        let (left, right) = (merge(left, left_len, SPAN_LEN), merge(right, len - left_len, SPAN_LEN));
+        merge_subtrees_root(&left, &right, Mode::Hash)
+    });
+    Scanned { chunks, content_hash: ContentHash::from_bytes(hash.into()), unread }
+}
+
+/// The value of the subtree over `len` bytes whose units of `unit` bytes have these values.
+fn merge(values: &[ChainingValue], len: u64, unit: u64) -> ChainingValue {
+    if let [value] = values {
+        return *value;
+    }
+    let (left, right, left_len) = halves(values, len, unit);
+    let (left, right) = (merge(left, left_len, unit), merge(right, len - left_len, unit));
+    merge_subtrees_non_root(&left, &right, Mode::Hash)
+}
+
+fn halves(values: &[ChainingValue], len: u64, unit: u64) -> (&[ChainingValue], &[ChainingValue], u64) {
+    let left_len = left_subtree_len(len);
+    let (left, right) = values.split_at((left_len / unit) as usize);
+    (left, right, left_len)
+}
+
+const fn len_of(range: &Range<u64>) -> u64 {
+    range.end - range.start
+}
+
+fn span_range(number: u64, len: u64) -> Range<u64> {
+    number * SPAN_LEN..len.min((number + 1) * SPAN_LEN)
+}
+
+/// What is read at once: fits the second-level cache with room to spare, so that the second hash finds it there.
+const BLOCK_LEN: usize = 256 << 10;
+/// What a thread takes at once: large enough that taking it costs nothing, small enough that all threads end together.
+const SPAN_LEN: u64 = 4 << 20;
+static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];

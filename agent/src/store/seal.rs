@@ -1,0 +1,169 @@
+//! From complete to sealed: the master gets its lasting place, and nothing may write to it any more.
+//!
+//! The steps, each of which may be the last before a power cut, and each of which can be done again:
+//! everything is durable → the folder moves from `incoming` to `masters` → both folders are synced → the journal goes →
+//! mode 0444 → immutable, where it works. Opening the store goes on where this stopped.
+//!
+//! Mode 0444 stops everybody but root. Immutable (`chattr +i`) stops root too, until root takes it off; it needs
+//! CAP_LINUX_IMMUTABLE and a filesystem that has it. It also stops hard links to the master, so whoever wants one has
+//! to do without: hand-over makes reflinks, overlays and copies, which it allows.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use drover_protocol::id::ImageId;
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use serde::{Deserialize, Serialize};
+
+use super::disk_error::{DiskError, Doing};
+use super::fault::{Step, reach};
+use super::image::{CheckpointError, Image};
+use super::layout::{DISK, JOURNAL, sync_folder};
+use super::open::{LoadError, load_master};
+use super::{Master, MasterInfo, Settings, Store};
+
+/// What protects a master from being written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SealLevel {
+    /// Nothing but watching: it is the user's own file, served in place.
+    Watched,
+    /// Mode 0444: nobody but root can write.
+    Mode,
+    /// Immutable: root can't write either.
+    Immutable,
+}
+
+/// Why a master is not sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// No such image is coming in.
+    #[error("image {0} is not in the store; fetch it first")]
+    Unknown(ImageId),
+    /// Chunks are missing.
+    #[error("image {image} lacks {missing} chunks; it is sealed when they have come")]
+    Incomplete {
+        /// The image.
+        image: ImageId,
+        /// How many chunks are missing.
+        missing: u32,
+    },
+    /// Its last chunks could not be made durable.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The disk refuses.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// It is in its place, but can't be read back.
+    #[error("the sealed master can't be read back: {0}")]
+    ReadBack(String),
+}
+
+impl Store {
+    /// Seals a master of which every chunk is held. Of one that is sealed already, gives what is known of it.
+    pub fn seal(&self, image: ImageId) -> Result<MasterInfo, SealError> {
+        let _change = self.changes();
+        let incoming = self.shelf().incoming.get(&image).cloned();
+        let Some(incoming) = incoming else {
+            return self.master(image).ok_or(SealError::Unknown(image));
+        };
+        incoming.checkpoint()?;
+        let path = incoming.path();
+        incoming.content().and_then(|file| file.sync_all()).doing("sync", &path)?;
+        if !incoming.is_durable() {
+            let missing = incoming.manifest().data_chunks().count() - incoming.held().count();
+            return Err(SealError::Incomplete { image, missing });
+        }
+        reach(Step::SealSynced).doing("sync", &path)?;
+        self.move_to_masters(&incoming)
+    }
+
+    fn move_to_masters(&self, incoming: &Arc<Image>) -> Result<MasterInfo, SealError> {
+        let (layout, id) = (&self.inner.layout, incoming.id());
+        let (from, to) = (layout.incoming_of(id), layout.master_of(id));
+        let mut sealed = None;
+        incoming.become_sealed(|| {
+            // Not there only if an earlier try came this far and failed behind it.
+            if from.exists() {
+                if to.exists() {
+                    // A master in place that was withdrawn.
+                    layout.discard(&to)?;
+                }
+                fs::rename(&from, &to).doing("move into place", &to)?;
+                reach(Step::SealMoved).doing("sync", &to)?;
+            }
+            sync_folder(&layout.masters())?;
+            sync_folder(&layout.incoming())?;
+            reach(Step::SealPlaced).doing("sync", &to)?;
+            let mut master = load_master(&to, id, self.inner.settings)?;
+            master.image = Arc::downgrade(incoming);
+            let path = master.info.path.clone();
+            let file = File::open(&path).doing("open", &path)?;
+            sealed = Some(master);
+            Ok::<_, SealError>((file, path))
+        })?;
+        let master = sealed.expect("a seal that succeeded has made a master");
+        Ok(self.shelve(id, master))
+    }
+
+    /// Lists a master as one that is held, and no longer as one that comes in.
+    pub(super) fn shelve(&self, id: ImageId, master: Master) -> MasterInfo {
+        let info = master.info();
+        let mut shelf = self.shelf();
+        shelf.masters.insert(id, master);
+        shelf.incoming.remove(&id);
+        info
+    }
+}
+
+impl From<LoadError> for SealError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Disk(error) => SealError::Disk(error),
+            other => SealError::ReadBack(other.to_string()),
+        }
+    }
+}
+
+/// Does what is left to do of the seal of the master in `folder`; says how far it got.
+pub(super) fn finish_seal(folder: &Path, settings: Settings) -> Result<SealLevel, DiskError> {
+    let journal = folder.join(JOURNAL);
+    match fs::remove_file(&journal) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => {
+            removed.doing("remove", &journal)?;
+            sync_folder(folder)?;
+        }
+    }
+    let path = folder.join(DISK);
+    reach(Step::SealUnjournaled).doing("seal", &path)?;
+    let file = File::open(&path).doing("open", &path)?;
+    let mode = file.metadata().doing("look at", &path)?.permissions().mode();
+    if mode & 0o7777 != SEALED_MODE {
+        file.set_permissions(Permissions::from_mode(SEALED_MODE)).doing("seal", &path)?;
+        file.sync_all().doing("sync", &path)?;
+    }
+    let immutable = settings.immutable && make_immutable(&file);
+    reach(Step::Sealed).doing("seal", &path)?;
+    Ok(if immutable { SealLevel::Immutable } else { SealLevel::Mode })
+}
+
+/// Takes the immutable flag off, so that the file can be removed; where that fails, removing it will say so.
+pub(super) fn unseal(path: &Path) {
+    let Ok(file) = File::open(path) else { return };
+    if let Ok(flags) = ioctl_getflags(&file)
+        && flags.contains(IFlags::IMMUTABLE)
+    {
+        let _ = ioctl_setflags(&file, flags - IFlags::IMMUTABLE);
+    }
+}
+
+fn make_immutable(file: &File) -> bool {
+    let Ok(flags) = ioctl_getflags(file) else { return false };
+    flags.contains(IFlags::IMMUTABLE) || ioctl_setflags(file, flags | IFlags::IMMUTABLE).is_ok()
+}
+
+const SEALED_MODE: u32 = 0o444;

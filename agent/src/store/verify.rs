@@ -1,0 +1,132 @@
+//! Reads an image back and makes sure that every chunk is what the manifest says.
+//!
+//! What is found damaged is not served any more: a receiver would notice, and blame this host. The finding is kept
+//! beside the master until a later verification finds it whole. A sealed master is not mended, because it may be the
+//! backing file of a running clone; it is removed and fetched again.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use drover_protocol::geometry::{ChunkIndex, Geometry};
+use drover_protocol::id::ImageId;
+
+use super::disk_error::{DiskError, Doing};
+use super::image::Image;
+use super::layout::write_file;
+use super::scan::{Scan, ScanError, Scanned, scan};
+use super::{Store, layout};
+
+/// What a verification found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifyReport {
+    /// Chunks that were held and are not what the manifest says, in rising order.
+    pub bad: Vec<ChunkIndex>,
+    /// Whether the whole content has its hash; `None` of an image that is not complete.
+    pub content_ok: Option<bool>,
+}
+
+impl VerifyReport {
+    /// Whether nothing was found.
+    pub fn is_good(&self) -> bool {
+        self.bad.is_empty() && self.content_ok != Some(false)
+    }
+}
+
+/// Why a verification gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// No such image.
+    #[error("image {0} is not in the store")]
+    Unknown(ImageId),
+    /// It is in place, and its file changed.
+    #[error("image {image} is withdrawn: {reason}; publish the file again")]
+    Changed {
+        /// The image.
+        image: ImageId,
+        /// What was noticed.
+        reason: String,
+    },
+    /// Somebody ended it.
+    #[error("the verification was cancelled")]
+    Cancelled,
+    /// The disk refuses.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl Store {
+    /// Hashes all of an image, on all cores, and calls `progress` with bytes done and bytes in all. Of an incoming
+    /// master only held chunks count. Damaged chunks are not held any more afterwards.
+    pub fn verify(
+        &self,
+        image: ImageId,
+        progress: &dyn Fn(u64, u64),
+        cancel: &AtomicBool,
+    ) -> Result<VerifyReport, VerifyError> {
+        let used = self.image(image).ok_or(VerifyError::Unknown(image))?;
+        if let Some(watch) = used.watch() {
+            watch.check().map_err(|reason| VerifyError::Changed { image, reason })?;
+        }
+        let path = used.path();
+        let len = used.manifest().geometry().len();
+        let file = used.content().doing("open", &path)?;
+        let (expected, complete) = (used.held(), used.is_sealed());
+        let job = Scan { file: &file, path: &path, len, sink: None, tolerant: true, cancel };
+        let scanned = scan(job, &|done| progress(done, len))?;
+        let wrong = |chunk: &ChunkIndex| {
+            let counts = complete || expected.contains(*chunk);
+            counts && is_wrong(&used, &scanned, *chunk)
+        };
+        let bad: Vec<ChunkIndex> = used.manifest().geometry().chunks().filter(wrong).collect();
+        let content_ok = complete.then(|| bad.is_empty() && scanned.content_hash == used.manifest().content_hash());
+        self.note_damage(&used, &bad)?;
+        Ok(VerifyReport { bad, content_ok })
+    }
+
+    fn note_damage(&self, image: &Arc<Image>, bad: &[ChunkIndex]) -> Result<(), DiskError> {
+        if let (Some(watch), Some(first)) = (image.watch(), bad.first()) {
+            let reason = format!("chunk {} of {} is not what was published", first.number(), watch.path().display());
+            watch.withdraw(reason);
+            return Ok(());
+        }
+        image.give_up(bad);
+        let folder = self.inner.layout.master_of(image.id());
+        let mut shelf = self.shelf();
+        let Some(master) = shelf.masters.get_mut(&image.id()) else { return Ok(()) };
+        if master.damaged != bad {
+            master.damaged = bad.to_vec();
+            save_damage(&folder, bad)?;
+        }
+        image.hold_all_but(bad);
+        Ok(())
+    }
+}
+
+fn is_wrong(image: &Image, scanned: &Scanned, chunk: ChunkIndex) -> bool {
+    let number = chunk.number();
+    image.manifest().chunk_hash(chunk) != scanned.chunks[number as usize] || scanned.unread.contains(&number)
+}
+
+fn save_damage(folder: &Path, bad: &[ChunkIndex]) -> Result<(), DiskError> {
+    let numbers: Vec<u32> = bad.iter().map(|chunk| chunk.number()).collect();
+    write_file(&folder.join(layout::DAMAGED), &serde_json::to_vec(&numbers).expect("numbers can be written"))
+}
+
+/// The chunks of the master in `folder` that were found damaged. Notes that can't be read are as none: the next
+/// verification finds the damage again, and until then receivers do.
+pub(super) fn load_damage(folder: &Path, geometry: &Geometry) -> Vec<ChunkIndex> {
+    let bytes = fs::read(folder.join(layout::DAMAGED)).unwrap_or_default();
+    let numbers: Vec<u32> = serde_json::from_slice(&bytes).unwrap_or_default();
+    numbers.into_iter().filter_map(|number| geometry.chunk(number)).collect()
+}
+
+impl From<ScanError> for VerifyError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Disk(error) => VerifyError::Disk(error),
+            ScanError::Cancelled => VerifyError::Cancelled,
+        }
+    }
+}
