@@ -5,12 +5,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Unusable, refuse_profile};
+use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
 use super::record::CloneRecord;
 use super::verify::inspect_raw;
 
@@ -55,8 +54,8 @@ impl Driver for Copy {
         Ok(())
     }
 
-    fn create(&self, job: &Job<'_>, file: &Path) -> Result<Made, MakeError> {
-        let clone = OpenOptions::new().write(true).open(file).map_err(MakeError::io("open the new file"))?;
+    fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
+        let clone = OpenOptions::new().write(true).open(site.file).map_err(MakeError::io("open the new file"))?;
         clone.set_len(job.disk_len).map_err(MakeError::io("set the length of the new file"))?;
         let mut buffer = vec![0; READ_LEN];
         let mut from = 0;

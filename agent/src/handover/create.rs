@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use drover_protocol::id::ImageId;
 use drover_protocol::release::Name;
 
-use super::driver::{Choice, Driver, DriverName, Job, Made, MakeError, NotTaken, Profile, Unusable};
+use super::driver::{Choice, Driver, DriverName, Job, Made, MakeError, NotTaken, Profile, Site, Unusable};
 use super::master::{Master, MasterError, MasterFile};
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RECORD_FORMAT, RecordError, RecordedMaster};
 use super::recover;
@@ -73,7 +73,7 @@ pub enum CreateError {
         content_len: u64,
     },
     /// The disk would end within a sector.
-    #[error("{disk_len} bytes are no whole number of 512-byte sectors; use {} ", disk_len.next_multiple_of(512))]
+    #[error("{disk_len} bytes are no whole number of 512-byte sectors; use {}", next_sector(*disk_len))]
     NotSectors {
         /// What was asked for, in bytes.
         disk_len: u64,
@@ -122,13 +122,13 @@ impl Handover {
     /// Makes a clone. Blocks: for moments with most drivers, for as long as reading and writing takes with `copy`.
     pub fn create(&self, master: &Master, spec: &CloneSpec) -> Result<Created, CreateError> {
         let target = Target::check(&spec.out)?;
-        let (disk_len, warnings) = disk_len(master, spec)?;
         let source = MasterFile::open(master)?;
+        let (disk_len, warnings) = disk_len(master, spec)?;
         let profile = spec.profile;
         let job = Job { master, source: &source, folder: &target.folder, disk_len, profile };
         let (driver, not_taken) = self.choose(&job, spec.driver)?;
         let (record, being_made) = self.begin(&job, spec, &target, driver)?;
-        match self.make(&job, driver, &record) {
+        match self.make(&job, driver, &record, &being_made) {
             Ok(record) => Ok(Created { record, not_taken, warnings }),
             Err(failure) => Err(self.clean_up(&record, being_made, failure)),
         }
@@ -190,13 +190,17 @@ impl Handover {
     }
 
     /// Steps 2 to 4.
-    fn make(&self, job: &Job<'_>, driver: &dyn Driver, begun: &CloneRecord) -> Result<CloneRecord, CreateError> {
+    fn make(
+        &self,
+        job: &Job<'_>,
+        driver: &dyn Driver,
+        begun: &CloneRecord,
+        being_made: &File,
+    ) -> Result<CloneRecord, CreateError> {
         make_empty(&begun.temporary)?;
-        let made = driver.create(job, &begun.temporary).map_err(|source| CreateError::Make {
-            driver: driver.name(),
-            path: begun.path.clone(),
-            source,
-        })?;
+        let made = driver
+            .create(job, &Site { file: &begun.temporary, being_made })
+            .map_err(|source| CreateError::Make { driver: driver.name(), path: begun.path.clone(), source })?;
         sync_file(&begun.temporary)?;
         job.source.check_unchanged(job.master)?;
         let record = finished(begun, made);
@@ -228,7 +232,7 @@ fn disk_len(master: &Master, spec: &CloneSpec) -> Result<(u64, Vec<String>), Cre
         None if content_len.is_multiple_of(SECTOR_LEN) => Ok((content_len, Vec::new())),
         // A guest's disk has whole sectors. qemu would add the missing zeros, a loop device would cut the last bytes off.
         None => {
-            let disk_len = content_len.next_multiple_of(SECTOR_LEN);
+            let disk_len = next_sector(content_len);
             let warning = format!(
                 "the master's {content_len} bytes are no whole number of 512-byte sectors: the clone's disk has {} zero \
                  bytes after them",
@@ -237,6 +241,11 @@ fn disk_len(master: &Master, spec: &CloneSpec) -> Result<(u64, Vec<String>), Cre
             Ok((disk_len, vec![warning]))
         }
     }
+}
+
+/// The end of the sector that a disk of this length ends within.
+fn next_sector(len: u64) -> u64 {
+    (len / SECTOR_LEN + 1).saturating_mul(SECTOR_LEN)
 }
 
 fn recorded(job: &Job<'_>) -> RecordedMaster {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -109,6 +110,15 @@ pub(super) struct Job<'a> {
     pub(super) profile: Option<Profile>,
 }
 
+/// What a driver fills.
+pub(super) struct Site<'a> {
+    /// The file: it exists, is empty and belongs to this job alone.
+    pub(super) file: &'a Path,
+    /// Open for as long as somebody is at work on the clone. A program that works on the file gets a copy of it, so that
+    /// the clone counts as being made until that ends, also if we are killed before.
+    pub(super) being_made: &'a File,
+}
+
 /// What a driver did, for the record.
 #[derive(Debug, Default)]
 pub(super) struct Made {
@@ -137,8 +147,8 @@ pub(super) trait Driver {
     /// Whether it can do this job here. Leaves nothing behind.
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable>;
 
-    /// Fills `file`, which exists, is empty and belongs to this job. Needs no sync, and need not clean up if it fails.
-    fn create(&self, job: &Job<'_>, file: &Path) -> Result<Made, MakeError>;
+    /// Fills the site's file. Needs no sync, and need not clean up if it fails.
+    fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError>;
 
     /// Looks at an existing clone; the master is looked at elsewhere. Changes nothing.
     fn verify(&self, record: &CloneRecord) -> Inspection;

@@ -23,6 +23,8 @@ mod recover;
 mod reflink;
 mod remove;
 mod target;
+#[cfg(test)]
+mod tests;
 mod tool;
 mod verify;
 

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Profile, Tools, Unusable};
+use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Profile, Site, Tools, Unusable};
 use super::record::CloneRecord;
 use super::tool::{Tool, ToolError, said};
 use super::verify::{Finding, in_use};
@@ -182,15 +182,17 @@ impl Driver for Qcow2 {
         Ok(())
     }
 
-    fn create(&self, job: &Job<'_>, file: &Path) -> Result<Made, MakeError> {
+    fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
         let profile = job.profile.unwrap_or_default();
         let options = match profile {
             Profile::Compat => "cluster_size=64k",
             Profile::Fast => "extended_l2=on,cluster_size=128k",
         };
+        let being_made = site.being_made.try_clone().map_err(MakeError::io("mark the clone as being made"))?;
         let arguments = |command: &mut Command| {
+            command.stdin(being_made);
             command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-o", options, "-b"]);
-            command.arg(&job.master.path).arg(file).arg(job.disk_len.to_string());
+            command.arg(&job.master.path).arg(site.file).arg(job.disk_len.to_string());
         };
         self.tool().run(arguments).map_err(|e| match e {
             ToolError::Failed { said, .. } if said.contains("No space left on device") => MakeError::NoSpace,

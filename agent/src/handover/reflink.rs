@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
-use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Unusable, refuse_profile};
+use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
 use super::record::CloneRecord;
 use super::verify::inspect_raw;
 
@@ -54,8 +54,8 @@ impl Driver for Reflink {
         }
     }
 
-    fn create(&self, job: &Job<'_>, file: &Path) -> Result<Made, MakeError> {
-        let clone = OpenOptions::new().write(true).open(file).map_err(MakeError::io("open the new file"))?;
+    fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
+        let clone = OpenOptions::new().write(true).open(site.file).map_err(MakeError::io("open the new file"))?;
         ioctl_ficlone(&clone, &job.source.file).map_err(|e| MakeError::io("clone the master (FICLONE)")(e.into()))?;
         if job.disk_len > job.source.identity.len {
             clone.set_len(job.disk_len).map_err(MakeError::io("enlarge the new file"))?;

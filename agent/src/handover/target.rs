@@ -134,7 +134,8 @@ pub(super) fn place(temporary: &Path, path: &Path) -> Result<(), TargetError> {
     })
 }
 
-fn link_then_unlink(temporary: &Path, path: &Path) -> io::Result<()> {
+/// [`place`] without its rename.
+pub(super) fn link_then_unlink(temporary: &Path, path: &Path) -> io::Result<()> {
     // A crash between these two leaves one file under both names.
     if !is_same_file(temporary, path) {
         std::fs::hard_link(temporary, path)?;

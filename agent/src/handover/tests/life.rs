@@ -1,0 +1,229 @@
+//! The life of a clone: made, listed, checked, removed.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use super::world::{Machine, World, name, run, sealed_master, text};
+use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
+use crate::handover::{
+    Choice, CloneState, CreateError, DriverName, LookupError, RecordError, RemoveError, Severity, Tools,
+};
+
+#[test]
+fn a_clone_is_made_listed_and_removed() {
+    let world = World::new();
+    let made = world.make("web-1", DriverName::Copy).record;
+    world.make("db.2", DriverName::Qcow2);
+
+    assert_eq!(made.state, CloneState::Ready);
+    assert_eq!((made.image, made.release.as_deref()), (world.master.image, Some("debian@3")));
+    assert_eq!(made.path, world.out.join("web-1.img"));
+    let names: Vec<String> = listed(&world);
+    assert_eq!(names, ["db.2", "web-1"]);
+    assert_eq!(world.handover.get(&name("web-1")).expect("a record"), made);
+    assert_eq!(clones_of(&world.state, world.master.image).expect("records"), names);
+    assert_eq!(clones_that_need(&world.state, world.master.image).expect("records"), ["db.2"]);
+
+    let removed = world.handover.remove(&name("web-1")).expect("removed");
+    assert!(removed.file_existed && !made.path.exists());
+    assert_eq!(listed(&world), ["db.2"]);
+    world.handover.remove(&name("db.2")).expect("removed");
+    world.assert_nothing_left();
+    assert!(matches!(world.handover.remove(&name("db.2")), Err(RemoveError::Unknown(_))));
+    assert!(matches!(world.handover.get(&name("db.2")), Err(LookupError::Unknown(_))));
+}
+
+fn listed(world: &World) -> Vec<String> {
+    let listing = world.handover.list().expect("records");
+    assert!(listing.unreadable.is_empty(), "{:?}", listing.unreadable);
+    listing.records.iter().map(|record| record.name.to_string()).collect()
+}
+
+#[test]
+fn records_are_for_the_folders_owner_and_clones_for_their_makers() {
+    let world = World::new();
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        std::os::unix::fs::chown(&world.state, Some(4711), Some(4712)).expect("root may");
+    }
+    let record = world.make("c", DriverName::Copy).record;
+    let of = |path: &Path| fs::metadata(path).expect("a file");
+    let clones = world.state.join("clones");
+    for (path, mode) in [(clones.clone(), 0o750), (clones.join("c.json"), 0o644), (clones.join(".lock"), 0o644)] {
+        let facts = of(&path);
+        assert_eq!(facts.mode() & 0o777, mode, "{}", path.display());
+        assert!(!root || (facts.uid(), facts.gid()) == (4711, 4712), "{}", path.display());
+    }
+    assert_eq!(of(&record.path).mode() & 0o777, 0o600);
+    let text = fs::read_to_string(clones.join("c.json")).expect("a record");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["image"], world.master.image.to_string());
+    assert_eq!(
+        (&json["driver"], &json["state"], &json["disk_len"]),
+        (&"copy".into(), &"ready".into(), &4194304.into())
+    );
+}
+
+#[test]
+fn auto_takes_the_first_that_works_and_says_why_not_the_others() {
+    let mut world = World::without_reflinks();
+    let mut spec = world.spec("a", DriverName::Copy);
+    spec.driver = Choice::Auto;
+    let created = world.handover.create(&world.master, &spec).expect("a clone");
+    assert_eq!(created.record.driver, DriverName::Qcow2);
+    assert_eq!(created.not_taken.len(), 1);
+    assert_eq!(created.not_taken[0].driver, DriverName::Reflink);
+    assert!(created.not_taken[0].reason.contains("no reflinks"), "{:?}", created.not_taken);
+
+    world = world.with_tools(Tools { qemu_img: "/nowhere/qemu-img".into() });
+    let mut spec = world.spec("b", DriverName::Copy);
+    spec.driver = Choice::Auto;
+    let created = world.handover.create(&world.master, &spec).expect("a clone");
+    assert_eq!(created.record.driver, DriverName::Copy);
+    let reasons: Vec<_> = created.not_taken.iter().map(|not| not.driver).collect();
+    assert_eq!(reasons, [DriverName::Reflink, DriverName::Qcow2]);
+    assert!(created.not_taken[1].reason.contains("/nowhere/qemu-img was not found"), "{:?}", created.not_taken);
+
+    let reports = world.handover.reports(&world.master, &world.out).expect("reports");
+    let usable: Vec<_> = reports.iter().map(|report| (report.driver, report.unusable.is_none())).collect();
+    assert_eq!(usable, [(DriverName::Reflink, false), (DriverName::Qcow2, false), (DriverName::Copy, true)]);
+}
+
+#[test]
+fn of_many_makers_of_one_name_one_wins_and_other_names_all_do() {
+    let world = World::new();
+    let made: usize = std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..6)
+            .map(|number| {
+                let world = &world;
+                scope.spawn(move || {
+                    world.make(&format!("own-{number}"), DriverName::Copy);
+                    let mut spec = world.spec("shared", DriverName::Copy);
+                    spec.out = world.out.join(format!("shared-{number}"));
+                    match world.handover.create(&world.master, &spec) {
+                        Ok(_) => 1,
+                        Err(CreateError::NameTaken { .. }) => 0,
+                        Err(e) => panic!("{e}"),
+                    }
+                })
+            })
+            .collect();
+        makers.into_iter().map(|maker| maker.join().expect("a maker")).sum()
+    });
+    assert_eq!((made, listed(&world).len()), (1, 7));
+    assert_eq!(world.leftovers().len(), 14, "{:?}", world.leftovers());
+}
+
+#[test]
+fn a_clone_in_use_is_neither_called_corrupt_nor_removed() {
+    let world = World::new();
+    for (driver, format) in [(DriverName::Qcow2, "qcow2"), (DriverName::Copy, "raw")] {
+        let record = world.make(driver.as_str(), driver).record;
+        let machine = Machine::start(format, &record.path);
+        let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+        assert!(found.in_use && found.is_sound(), "{found:?}");
+        let refused = world.handover.remove(&record.name);
+        assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
+        drop(machine);
+        assert!(!world.handover.verify(&record.name, Some(&world.master)).expect("a clone").in_use);
+        world.handover.remove(&record.name).expect("removed");
+    }
+}
+
+#[test]
+fn removing_a_clone_whose_file_is_gone_is_fine() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Copy).record;
+    fs::remove_file(&record.path).expect("gone");
+    assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+    let record = world.make("d", DriverName::Copy).record;
+    fs::remove_dir_all(&world.out).expect("gone with its folder");
+    assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+}
+
+#[test]
+fn verify_tells_what_is_wrong_with_a_clone() {
+    let world = World::new();
+    let worst = |clone: &str| {
+        let found = world.handover.verify(&name(clone), Some(&world.master)).expect("a clone");
+        (found.worst(), found.findings.iter().map(|finding| finding.text.clone()).collect::<String>())
+    };
+    let fresh = world.make("fresh", DriverName::Qcow2).record;
+    assert_eq!(worst("fresh"), (None, String::new()));
+
+    let other = sealed_master(&world.state.join("other.raw"), 4 << 20);
+    run("qemu-img", &["rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", text(&other.path), text(&fresh.path)]);
+    let (severity, text) = worst("fresh");
+    assert!(severity == Some(Severity::Fault) && text.contains("its backing file is"), "{text}");
+
+    let broken = world.make("broken", DriverName::Qcow2).record;
+    let file = fs::OpenOptions::new().write(true).open(&broken.path).expect("the clone");
+    file.write_all_at(&[0; 8], 65536).expect("its refcount table is at the second cluster");
+    let (severity, text) = worst("broken");
+    assert!(severity == Some(Severity::Fault) && text.contains("corruptions"), "{text}");
+
+    let short = world.make("short", DriverName::Copy).record;
+    fs::OpenOptions::new().write(true).open(&short.path).and_then(|file| file.set_len(512)).expect("cut");
+    let (severity, text) = worst("short");
+    assert!(severity == Some(Severity::Fault) && text.contains("512 bytes long"), "{text}");
+    fs::remove_file(&short.path).expect("gone");
+    assert!(worst("short").1.contains("there is no file at"));
+
+    let replaced = world.make("replaced", DriverName::Qcow2).record;
+    fs::write(&replaced.path, "no qcow2").expect("a write");
+    assert_eq!(worst("replaced").0, Some(Severity::Fault));
+}
+
+#[test]
+fn verify_tells_what_became_of_the_master() {
+    let world = World::new();
+    world.make("needs", DriverName::Qcow2);
+    world.make("whole", DriverName::Copy);
+    let path = world.master.path.clone();
+    let worst = |clone: &str, held: bool| {
+        let found = world.handover.verify(&name(clone), held.then_some(&world.master)).expect("a clone");
+        assert_eq!(found.master_to_hash.is_some(), clone == "needs");
+        found.worst()
+    };
+    assert_eq!((worst("needs", true), worst("whole", true)), (None, None));
+    assert_eq!((worst("needs", false), worst("whole", false)), (Some(Severity::Doubt), Some(Severity::Note)));
+
+    // One byte, same length: qemu's check is blind to it.
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("unsealed");
+    assert_eq!(worst("needs", true), Some(Severity::Doubt));
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("the master");
+    file.write_all_at(b"!", 77).expect("a write");
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).expect("its time");
+    fs::set_permissions(&path, Permissions::from_mode(0o444)).expect("sealed");
+    run("qemu-img", &["check", "-f", "qcow2", text(&world.out.join("needs.img"))]);
+    assert_eq!((worst("needs", true), worst("whole", true)), (Some(Severity::Doubt), Some(Severity::Note)));
+
+    fs::remove_file(&path).expect("gone");
+    assert_eq!((worst("needs", true), worst("whole", true)), (Some(Severity::Fault), Some(Severity::Note)));
+}
+
+#[test]
+fn a_record_that_cant_be_read_blocks_what_might_hurt_its_clone() {
+    let world = World::new();
+    world.make("good", DriverName::Copy);
+    fs::write(world.state.join("clones/bad.json"), "{").expect("a file");
+    let listing = world.handover.list().expect("records");
+    assert_eq!((listing.records.len(), listing.unreadable.len()), (1, 1));
+    let refused = clones_of(&world.state, world.master.image);
+    assert!(matches!(refused, Err(RecordError::Unreadable { .. })), "{refused:?}");
+    assert!(matches!(world.handover.remove(&name("bad")), Err(RemoveError::Record(_))));
+
+    let later = fs::read_to_string(world.state.join("clones/good.json")).expect("a record");
+    let later = later.replace("\"format\": 1", "\"format\": 2").replace("\"good\"", "\"bad\"");
+    fs::write(world.state.join("clones/bad.json"), later).expect("a file");
+    let error = world.handover.get(&name("bad")).expect_err("a later format");
+    assert!(error.to_string().contains("its format is 2, this version reads 1"), "{error}");
+}
+
+#[test]
+fn the_lock_needs_a_state_folder() {
+    let refused = ClonesLock::acquire(Path::new("/nowhere/state"));
+    assert!(matches!(refused, Err(RecordError::NoState(_))), "{refused:?}");
+    assert!(clones_of(Path::new("/nowhere/state"), World::new().master.image).expect("no records").is_empty());
+}

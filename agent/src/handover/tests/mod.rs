@@ -1,0 +1,10 @@
+//! Stories of clones on real files, with qemu's own tools as the oracle. `qemu-img` and `qemu-io` must be installed.
+//!
+//! What needs a file system of its own (reflinks, a full disk, a read-only one) is mounted by the test where it may
+//! mount; whoever may not is told which tests proved nothing.
+
+mod content;
+mod crash;
+mod life;
+mod refusals;
+mod world;

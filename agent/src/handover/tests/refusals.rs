@@ -1,0 +1,192 @@
+//! Every way of asking for a clone that can't be: refused with what, why and what to do, and nothing left behind.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::world::{MASTER_LEN, Mounted, World, name};
+use crate::handover::copy::Copy;
+use crate::handover::driver::{Driver, Job, Site};
+use crate::handover::master::MasterFile;
+use crate::handover::target::{link_then_unlink, place};
+use crate::handover::{
+    Choice, CloneSpec, CreateError, DriverName, MakeError, MasterError, Profile, TargetError, Tools,
+};
+
+fn refused(world: &World, change: impl FnOnce(&mut CloneSpec)) -> CreateError {
+    let mut spec = world.spec("c", DriverName::Qcow2);
+    change(&mut spec);
+    let error = world.handover.create(&world.master, &spec).expect_err("it can't be made");
+    assert!(world.handover.list().expect("records").records.is_empty());
+    error
+}
+
+#[test]
+fn bad_targets_are_refused() {
+    let world = World::new();
+    let error = refused(&world, |spec| spec.out = "clone.qcow2".into());
+    assert!(matches!(error, CreateError::Target(TargetError::NotAbsolute(_))), "{error}");
+    let error = refused(&world, |spec| spec.out = world.out.join("none/c.qcow2"));
+    assert!(error.to_string().contains("create it first"), "{error}");
+    let error = refused(&world, |spec| spec.out = world.out.clone());
+    assert!(error.to_string().contains("is a folder; name a file in it"), "{error}");
+    let error = refused(&world, |spec| spec.out = world.out.join("new/"));
+    assert!(matches!(error, CreateError::Target(TargetError::IsFolder(_))), "{error}");
+    world.assert_nothing_left();
+
+    let taken = world.out.join("taken");
+    fs::write(&taken, "mine").expect("a file");
+    let error = refused(&world, |spec| spec.out = taken.clone());
+    assert!(error.to_string().contains("exists already and is not overwritten"), "{error}");
+    assert_eq!(fs::read(&taken).expect("a file"), b"mine");
+    std::os::unix::fs::symlink("/nowhere", world.out.join("link")).expect("a link");
+    let error = refused(&world, |spec| spec.out = world.out.join("link"));
+    assert!(matches!(error, CreateError::Target(TargetError::Exists(_))), "{error}");
+    let error = refused(&world, |spec| spec.out = taken.join("c"));
+    assert!(matches!(error, CreateError::Target(TargetError::NoFolder(_))), "{error}");
+}
+
+#[test]
+fn what_comes_into_being_meanwhile_is_not_overwritten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (temporary, path) = (folder.path().join("t"), folder.path().join("p"));
+    fs::write(&temporary, "clone").expect("a file");
+    fs::write(&path, "mine").expect("a file");
+    let refused = place(&temporary, &path);
+    assert!(matches!(refused, Err(TargetError::Exists(_))), "{refused:?}");
+    let refused = link_then_unlink(&temporary, &path).expect_err("the name is taken");
+    assert_eq!(refused.kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(&path).expect("a file"), b"mine");
+    assert_eq!(fs::read(&temporary).expect("a file"), b"clone");
+
+    link_then_unlink(&temporary, &folder.path().join("free")).expect("the name is free");
+    assert_eq!(fs::read(folder.path().join("free")).expect("a file"), b"clone");
+    assert!(!temporary.exists());
+}
+
+#[test]
+fn folders_without_permission_are_refused() {
+    let world = World::new();
+    let closed = if rustix::process::geteuid().is_root() {
+        let Some(mounted) = Mounted::memory("ro") else { return };
+        let error = refused(&world, |spec| spec.out = mounted.root.join("c"));
+        error.to_string()
+    } else {
+        fs::set_permissions(&world.out, Permissions::from_mode(0o555)).expect("closed");
+        refused(&world, |_| {}).to_string()
+    };
+    assert!(closed.contains("can't make files in") && closed.contains("choose another folder"), "{closed}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn bad_sizes_and_profiles_are_refused() {
+    let world = World::new();
+    let error = refused(&world, |spec| spec.disk_len = Some(MASTER_LEN - 512));
+    assert!(error.to_string().contains("a clone can only be made larger"), "{error}");
+    let error = refused(&world, |spec| spec.disk_len = Some(MASTER_LEN + 100));
+    assert!(error.to_string().ends_with("use 4194816"), "{error}");
+    for driver in [DriverName::Qcow2, DriverName::Copy] {
+        for beyond_all_bounds in [u64::MAX, u64::MAX - 511, 1 << 62] {
+            refused(&world, |spec| {
+                spec.driver = Choice::Named(driver);
+                spec.disk_len = Some(beyond_all_bounds);
+            });
+        }
+    }
+    let error = refused(&world, |spec| {
+        spec.driver = Choice::Named(DriverName::Copy);
+        spec.profile = Some(Profile::Fast);
+    });
+    assert!(error.to_string().contains("know no profile such as fast"), "{error}");
+    assert_eq!("lvm".parse::<Choice>().expect_err("not yet").to_string().matches("auto, reflink").count(), 1);
+    assert!("slow".parse::<Profile>().is_err());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_missing_or_broken_qemu_img_is_told_with_what_to_do() {
+    let world = World::new().with_tools(Tools { qemu_img: "/nowhere/qemu-img".into() });
+    let error = refused(&world, |_| {});
+    assert!(error.to_string().contains("apt-get install qemu-utils) or choose --driver copy"), "{error}");
+    let world = World::new().with_tools(Tools { qemu_img: "false".into() });
+    let error = refused(&world, |_| {});
+    assert!(error.to_string().contains("false failed"), "{error}");
+    let world = World::new().with_tools(Tools { qemu_img: "true".into() });
+    let error = refused(&world, |_| {});
+    assert!(error.to_string().contains("can't be understood"), "{error}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn bad_masters_are_refused() {
+    let mut world = World::new();
+    let path = world.master.path.clone();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("unsealed");
+    let error = refused(&world, |_| {});
+    assert!(error.to_string().contains("is not sealed"), "{error}");
+
+    // Published in place it needs no seal, but then nothing may rest on it.
+    world.master.in_place = true;
+    let error = refused(&world, |_| {});
+    assert!(error.to_string().contains("published in place"), "{error}");
+    world.make("copy", DriverName::Copy);
+    world.handover.remove(&name("copy")).expect("removed");
+
+    world.master.in_place = false;
+    world.master.content_len += 1;
+    let error = refused(&world, |_| {});
+    assert!(matches!(error, CreateError::Master(MasterError::Changed { .. })), "{error}");
+    assert_eq!(error.bad_master(), Some(world.master.image));
+    fs::remove_file(&path).expect("gone");
+    let error = refused(&world, |_| {});
+    assert!(error.to_string().contains("removed or withdrawn; fetch it again"), "{error}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn names_that_are_taken_are_refused() {
+    let world = World::new();
+    world.make("c", DriverName::Copy);
+    let mut spec = world.spec("c", DriverName::Copy);
+    spec.out = world.out.join("other");
+    let error = world.handover.create(&world.master, &spec).expect_err("taken");
+    assert!(error.to_string().contains("there is a clone c already"), "{error}");
+    assert!(!spec.out.exists() && world.leftovers().len() == 2);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let world = World::new();
+    let Some(full) = Mounted::memory("size=64k") else { return };
+    let empty = |folder: &Path| fs::read_dir(folder).expect("a folder").count() == 0;
+    let error = refused(&world, |spec| spec.out = full.root.join("c"));
+    assert!(matches!(error, CreateError::Make { source: MakeError::NoSpace, .. }), "{error}");
+    assert!(empty(&full.root));
+    let error = refused(&world, |spec| {
+        spec.out = full.root.join("c");
+        spec.driver = Choice::Named(DriverName::Copy);
+    });
+    assert!(error.to_string().contains("free some or choose another folder"), "{error}");
+    assert!(empty(&full.root));
+
+    // The room may go while the copy is made.
+    let source = MasterFile::open(&world.master).expect("the master");
+    let (master, disk_len) = (&world.master, MASTER_LEN);
+    let job = Job { master, source: &source, folder: &full.root, disk_len, profile: None };
+    let file = full.root.join("t");
+    fs::write(&file, "").expect("a file");
+    let failed = Copy.create(&job, &Site { file: &file, being_made: &source.file });
+    assert!(matches!(failed, Err(MakeError::NoSpace)), "{failed:?}");
+}
+
+#[test]
+fn a_state_folder_without_room_for_records_leaves_no_file() {
+    let Some(full) = Mounted::memory("size=4k,nr_inodes=3") else { return };
+    let world = World::new();
+    fs::create_dir(full.root.join("clones")).expect("a folder");
+    let handover = crate::handover::Handover::new(&full.root);
+    let error = handover.create(&world.master, &world.spec("c", DriverName::Copy)).expect_err("no room");
+    assert!(matches!(error, CreateError::Record(_)), "{error}");
+    world.assert_nothing_left();
+}
