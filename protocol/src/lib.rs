@@ -21,6 +21,7 @@ pub mod have;
 pub mod id;
 pub mod manifest;
 pub mod message;
+pub mod pacing;
 pub mod release;
 pub mod rng;
 pub mod swarm;

@@ -86,7 +86,7 @@ pub enum Output {
         /// Whom.
         peer: PeerId,
     },
-    /// Every data chunk is held. Comes once.
+    /// Every data chunk is held. Comes once, when that becomes so; again only after chunks were lost.
     Complete,
 }
 

@@ -3,24 +3,89 @@
 //! A [`Swarm`] learns what is stored, what peers hold and what they ask for, and answers with [`Output`]s. It sees
 //! indices, lengths, peers and times, never bytes and never addresses. A seeder is a swarm that holds everything; there
 //! is no other difference.
+//!
+//! This file routes inputs to the parts. The parts think: `progress` knows what is held and asked for, `availability`
+//! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
+//! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
+//! took and lied. `asking`, `serving` and `meeting` are the three conversations that use them.
+//!
+//! What always holds: a chunk is asked for of at most two peers at a time; nothing is asked of a peer that did not say
+//! that it holds it; a banned peer is neither asked nor served; every table is bounded.
 
+mod announcer;
+mod asking;
+mod availability;
+mod candidates;
 mod config;
 mod event;
+mod handouts;
+mod ledger;
+mod meeting;
+mod peer;
+mod picker;
+mod progress;
+mod requests;
+mod serving;
+mod slots;
+#[cfg(test)]
+mod tests;
 
 pub use config::SwarmConfig;
 pub use event::{Misdeed, Output, Refusal, RequestEnd, RequestId, ServeId};
 
 use core::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use self::announcer::Announcer;
+use self::availability::Availability;
+use self::candidates::Candidates;
+use self::handouts::Handouts;
+use self::ledger::Ledger;
+use self::peer::Peer;
+use self::picker::Picker;
+use self::progress::{Gain, Progress};
+use self::requests::Requests;
+use self::slots::Slots;
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
-use crate::have::ChunkSet;
+use crate::have::{ChunkSet, WireHave, runs_of};
 use crate::id::PeerId;
 use crate::message::SwarmMessage;
+use crate::pacing::{Meter, TokenBucket};
+use crate::rng::Rng;
 use crate::time::Instant;
 
 /// The exchange of one image by one host.
 #[derive(Debug)]
-pub struct Swarm {}
+pub struct Swarm {
+    me: PeerId,
+    geometry: Geometry,
+    config: SwarmConfig,
+    rng: Rng,
+    /// Time of the last input.
+    now: Instant,
+    progress: Progress,
+    availability: Availability,
+    picker: Picker,
+    peers: BTreeMap<PeerId, Peer>,
+    candidates: Candidates,
+    requests: Requests,
+    slots: Slots,
+    handouts: Handouts,
+    ledger: Ledger,
+    announcer: Announcer,
+    download: TokenBucket,
+    /// What comes in from everybody, and the most that came lately.
+    intake: Meter,
+    intake_peak: u64,
+    /// Pieces without data, which everybody holds.
+    zero_pieces: u32,
+    paused: bool,
+    /// When to look again whether something can be asked; none while there is nothing to ask of anybody.
+    next_look: Option<Instant>,
+    next_refresh: Instant,
+    next_exchange: Instant,
+    outputs: VecDeque<Output>,
+}
 
 /// How a swarm stands, for people and for the tracker.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -60,7 +125,6 @@ pub struct PeerStatus {
     pub rate_bytes_per_s: u64,
 }
 
-#[allow(unused_variables, clippy::unused_self)]
 impl Swarm {
     /// A swarm on the host `me` for an image of `geometry` whose chunks that are not zeros are `data`, of which `held`
     /// are stored.
@@ -73,84 +137,297 @@ impl Swarm {
         config: SwarmConfig,
         seed: u64,
     ) -> Self {
-        Swarm {}
+        let with_data: BTreeSet<PieceIndex> = data.iter().map(|chunk| geometry.piece_of(chunk)).collect();
+        let mut swarm = Swarm {
+            me,
+            geometry,
+            rng: Rng::seeded(seed),
+            now,
+            progress: Progress::new(geometry, data, &held),
+            availability: Availability::new(geometry),
+            picker: Picker::new(geometry, config.random_first_pieces),
+            peers: BTreeMap::new(),
+            candidates: Candidates::default(),
+            requests: Requests::default(),
+            slots: Slots::new(config.upload_slots, config.upload_limit),
+            handouts: Handouts::new(geometry),
+            ledger: Ledger::default(),
+            announcer: Announcer::new(config.have_interval),
+            download: TokenBucket::new(config.download_limit),
+            intake: Meter::default(),
+            intake_peak: 0,
+            zero_pieces: geometry.piece_count() - with_data.len() as u32,
+            paused: false,
+            next_look: None,
+            next_refresh: now + config.refresh_interval,
+            next_exchange: now + meeting::EXCHANGE_INTERVAL,
+            outputs: VecDeque::new(),
+            config,
+        };
+        for piece in with_data {
+            swarm.note_piece(piece);
+        }
+        swarm
     }
 
     /// Peers that somebody named as exchanging this image: hints.
-    pub fn handle_candidates(&mut self, now: Instant, peers: &[PeerId]) {}
+    pub fn handle_candidates(&mut self, now: Instant, peers: &[PeerId]) {
+        self.now = now;
+        for peer in peers.iter().filter(|&peer| *peer != self.me && !self.ledger.is_banned(peer)) {
+            self.candidates.add(now, *peer);
+        }
+        self.dial(now);
+    }
 
     /// A peer that was to be connected is.
-    pub fn handle_connected(&mut self, now: Instant, peer: PeerId) {}
+    pub fn handle_connected(&mut self, now: Instant, peer: PeerId) {
+        self.now = now;
+        self.meet(now, peer);
+    }
 
     /// A peer that was to be connected can't be.
-    pub fn handle_connect_failed(&mut self, now: Instant, peer: PeerId) {}
+    pub fn handle_connect_failed(&mut self, now: Instant, peer: PeerId) {
+        self.now = now;
+        self.candidates.failed(now, peer);
+        self.dial(now);
+    }
 
     /// The connection to a peer is gone, and its streams with it: no `handle_request_ended` or `handle_served` follows.
-    pub fn handle_disconnected(&mut self, now: Instant, peer: PeerId) {}
+    pub fn handle_disconnected(&mut self, now: Instant, peer: PeerId) {
+        self.now = now;
+        self.lose_peer(now, peer);
+        self.finish(now);
+    }
 
     /// A connected peer said something.
-    pub fn handle_message(&mut self, now: Instant, peer: PeerId, message: SwarmMessage) {}
+    pub fn handle_message(&mut self, now: Instant, peer: PeerId, message: SwarmMessage) {
+        self.now = now;
+        match message {
+            SwarmMessage::Join { have } => self.hear_join(now, peer, &have),
+            SwarmMessage::Have { have } => self.hear_have(now, peer, &have),
+            SwarmMessage::HaveDelta { delta } => self.hear_delta(now, peer, &delta),
+            SwarmMessage::Leave { reason } => self.hear_leave(now, peer, reason),
+        }
+        self.finish(now);
+    }
 
     /// A peer asks for chunks of a piece. `chunks` are numbers within the image, unchecked.
-    pub fn handle_request(&mut self, now: Instant, peer: PeerId, serve: ServeId, piece: u32, chunks: Vec<Range<u32>>) {}
+    pub fn handle_request(&mut self, now: Instant, peer: PeerId, serve: ServeId, piece: u32, chunks: Vec<Range<u32>>) {
+        self.now = now;
+        self.hear_request(now, peer, serve, piece, &chunks);
+        self.finish(now);
+    }
 
     /// What a `Serve` output asked for has ended; `bytes` were sent.
-    pub fn handle_served(&mut self, now: Instant, serve: ServeId, bytes: u64) {}
+    pub fn handle_served(&mut self, now: Instant, serve: ServeId, bytes: u64) {
+        self.now = now;
+        self.end_serve(now, serve, bytes);
+        self.finish(now);
+    }
 
     /// A peer gave up on its request before or while it was served; `bytes` were sent.
-    pub fn handle_serve_cancelled(&mut self, now: Instant, serve: ServeId, bytes: u64) {}
+    pub fn handle_serve_cancelled(&mut self, now: Instant, serve: ServeId, bytes: u64) {
+        self.handle_served(now, serve, bytes);
+    }
 
     /// A chunk was verified and stored. `request` is the one that brought it, `None` if it came by another way.
-    pub fn handle_chunk_stored(&mut self, now: Instant, chunk: ChunkIndex, request: Option<RequestId>) {}
+    pub fn handle_chunk_stored(&mut self, now: Instant, chunk: ChunkIndex, request: Option<RequestId>) {
+        self.now = now;
+        let was_complete = self.is_complete();
+        self.gain_chunk(now, chunk, request);
+        if self.is_complete() && !was_complete {
+            self.cancel_all(now);
+            self.outputs.push_back(Output::Complete);
+        }
+        self.finish(now);
+    }
 
     /// A chunk that a request brought failed its verification.
-    pub fn handle_chunk_rejected(&mut self, now: Instant, chunk: ChunkIndex, request: RequestId) {}
+    pub fn handle_chunk_rejected(&mut self, now: Instant, chunk: ChunkIndex, request: RequestId) {
+        self.now = now;
+        if let Some(peer) = self.requests.sender(request) {
+            self.ledger.wasted(u64::from(self.geometry.chunk_len(chunk)));
+            self.ban(now, peer, Misdeed::WrongBytes { chunk: chunk.number() });
+        }
+        self.finish(now);
+    }
 
     /// A request has ended. What it did not bring is asked for elsewhere.
-    pub fn handle_request_ended(&mut self, now: Instant, request: RequestId, end: RequestEnd) {}
+    pub fn handle_request_ended(&mut self, now: Instant, request: RequestId, end: RequestEnd) {
+        self.now = now;
+        self.end_request(now, request, end);
+        self.finish(now);
+    }
 
     /// Chunks that were stored are not any more: the disk lost them.
-    pub fn handle_chunks_lost(&mut self, now: Instant, chunks: &[ChunkIndex]) {}
+    pub fn handle_chunks_lost(&mut self, now: Instant, chunks: &[ChunkIndex]) {
+        self.now = now;
+        let announced = self.progress.held_pieces().count();
+        for &chunk in chunks {
+            if self.progress.lose(chunk) {
+                self.note_piece(self.geometry.piece_of(chunk));
+            }
+        }
+        if self.progress.held_pieces().count() < announced {
+            self.announcer.clear();
+            let have = WireHave::of(self.progress.held_pieces());
+            self.tell_all(&SwarmMessage::Have { have });
+        }
+        self.fill_all(now);
+        self.finish(now);
+    }
 
     /// Somebody waits for these chunks (numbers): they outrank everything until they are held.
-    pub fn handle_reader(&mut self, now: Instant, chunks: Range<u32>) {}
+    pub fn handle_reader(&mut self, now: Instant, chunks: Range<u32>) {
+        self.now = now;
+        self.picker.add_reader(chunks);
+        self.fill_all(now);
+    }
 
     /// Stops or resumes asking for data; serving goes on. For a disk that is full.
-    pub fn set_paused(&mut self, now: Instant, paused: bool) {}
+    pub fn set_paused(&mut self, now: Instant, paused: bool) {
+        self.now = now;
+        self.paused = paused;
+        if paused {
+            self.cancel_all(now);
+            self.next_look = None;
+        } else {
+            self.fill_all(now);
+        }
+    }
 
     /// Changes the limits of [`SwarmConfig`], in bytes per second.
-    pub fn set_rate_limits(&mut self, now: Instant, upload: Option<u64>, download: Option<u64>) {}
+    pub fn set_rate_limits(&mut self, now: Instant, upload: Option<u64>, download: Option<u64>) {
+        self.now = now;
+        (self.config.upload_limit, self.config.download_limit) = (upload, download);
+        self.slots.set_limit(now, upload);
+        self.download.set_rate(now, download);
+        self.fill_all(now);
+        self.finish(now);
+    }
 
     /// The time given to [`Swarm::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.give_up_stalled(now);
+        self.look(now);
+        if self.next_refresh <= now {
+            self.refresh(now);
+        }
+        self.candidates.expire_dials(now);
+        self.dial(now);
+        self.finish(now);
+    }
 
     /// What to do next. To be called until it is `None` after every input.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// When to call [`Swarm::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let times = [self.announcer.due_at(), self.slots.next_at(), self.next_dial(), self.next_ask()];
+        times.into_iter().flatten().chain([self.next_refresh]).min()
     }
 
-    /// Chunks held.
+    /// Data chunks held.
     pub fn held(&self) -> &ChunkSet {
-        unreachable!("a swarm without parts holds nothing")
+        self.progress.held()
     }
 
     /// Whether every data chunk is held.
     pub fn is_complete(&self) -> bool {
-        false
+        self.progress.is_complete()
     }
 
     /// How it stands. Costs time in the size of the image: for people, not for every step.
     pub fn status(&self) -> SwarmStatus {
-        SwarmStatus::default()
+        let (data_chunks, data_bytes) = self.progress.data();
+        let known: BTreeSet<&PeerId> = self.peers.keys().chain(self.ledger.peers()).collect();
+        let peers = known.into_iter().map(|peer| {
+            let (account, neighbour) = (self.ledger.of(peer), self.peers.get(peer));
+            PeerStatus {
+                peer: *peer,
+                connected: neighbour.is_some(),
+                held_pieces: neighbour.map_or(0, |neighbour| neighbour.have.count()),
+                taken_bytes: account.taken,
+                given_bytes: account.given,
+                rate_bytes_per_s: neighbour.map_or(0, Peer::rate),
+            }
+        });
+        let unheld = self.geometry.pieces().filter(|piece| self.availability.holders(*piece) == 0);
+        let unheld = unheld.flat_map(|piece| self.geometry.chunks_of(piece));
+        let unavailable = unheld.filter(|&chunk| self.progress.is_missing(chunk)).map(ChunkIndex::number);
+        SwarmStatus {
+            held_chunks: self.progress.held().count(),
+            data_chunks,
+            held_bytes: self.progress.held_bytes(),
+            data_bytes,
+            peers: peers.collect(),
+            wasted_bytes: self.ledger.wasted_bytes(),
+            unavailable: runs_of(unavailable).collect(),
+            banned: self.ledger.banned(),
+        }
     }
 
     /// Whether a piece is held, for tests and drivers.
     pub fn holds_piece(&self, piece: PieceIndex) -> bool {
-        false
+        self.progress.held_pieces().contains(piece)
+    }
+
+    /// Counts everything anew and compares, for tests.
+    #[cfg(test)]
+    fn check(&self) {
+        self.progress.check();
+        self.requests.check(&self.geometry);
+        for piece in self.geometry.pieces() {
+            let holders = self.peers.values().filter(|peer| peer.have.contains(piece)).count();
+            assert_eq!(holders, usize::from(self.availability.holders(piece)), "{piece:?}");
+            assert_eq!(self.progress.is_open(piece), self.availability.open().contains(piece), "{piece:?}");
+        }
+        let mut copies = BTreeMap::<u32, u8>::new();
+        for number in self.requests.iter().flat_map(|(_, request)| &request.left) {
+            *copies.entry(*number).or_default() += 1;
+        }
+        for chunk in self.geometry.chunks() {
+            let copies = copies.get(&chunk.number()).copied().unwrap_or(0);
+            assert_eq!(copies, self.progress.copies(chunk), "{chunk:?}");
+        }
+    }
+
+    /// What is done after every input that may have changed what can be told or served.
+    fn finish(&mut self, now: Instant) {
+        self.announce(now);
+        self.serve_next(now);
+    }
+
+    /// A chunk of `piece`, or its holders, changed: brings the parts that keep a view of it in line.
+    fn note_piece(&mut self, piece: PieceIndex) {
+        self.availability.set_open(piece, self.progress.is_open(piece));
+        let held = self.progress.held_pieces().contains(piece);
+        self.handouts.update(piece, held, self.availability.holders(piece));
+    }
+
+    fn gain_chunk(&mut self, now: Instant, chunk: ChunkIndex, request: Option<RequestId>) {
+        let len = u64::from(self.geometry.chunk_len(chunk));
+        let sender = request.and_then(|request| self.hear_chunk(now, request, len));
+        let gain = self.progress.store(chunk);
+        match (gain, request, sender) {
+            (Gain::Nothing, Some(_), _) => self.ledger.wasted(len),
+            (Gain::Chunk | Gain::Piece, Some(_), Some(sender)) => self.ledger.taken(sender, len),
+            _ => {}
+        }
+        let piece = self.geometry.piece_of(chunk);
+        if gain != Gain::Nothing {
+            self.settle_chunk(chunk, request);
+            self.note_piece(piece);
+        }
+        if gain == Gain::Piece {
+            let numbers = self.geometry.chunk_numbers(piece);
+            self.announcer.add(piece, u64::from(numbers.end - numbers.start) * u64::from(crate::geometry::CHUNK_LEN));
+        }
+        if let Some(sender) = sender {
+            self.fill(now, sender);
+        }
     }
 }

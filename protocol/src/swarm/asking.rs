@@ -1,0 +1,365 @@
+//! The asking side: keeps requests on their way to the peers that serve best, and mends what goes wrong with them.
+//!
+//! `fill` is the heart: it asks one peer for more until its window is full. It runs for a peer when that peer brought or
+//! announced something, and for all of them at every look, some ten times a second, so that no change that nobody
+//! thought of can leave a peer idle for long.
+
+use core::time::Duration;
+
+use super::Swarm;
+use super::event::{Output, RequestEnd, RequestId};
+use super::picker::{Offer, Pick};
+use super::requests::{Request, bytes_of};
+use crate::geometry::{CHUNK_LEN, ChunkIndex, PieceIndex};
+use crate::have::runs_of;
+use crate::id::PeerId;
+use crate::time::Instant;
+
+/// Most bytes on their way from everybody together.
+const IN_FLIGHT_MOST: u64 = 64 << 20;
+/// How often it is looked whether more can be asked: usually, and when everything is asked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL_IN_ENDGAME: Duration = Duration::from_millis(20);
+/// A request that is expected sooner than this is not worth asking for elsewhere.
+const WORTH_STEALING: Duration = Duration::from_millis(100);
+/// Added to what is expected of a peer that would take over a request: a round trip and a disk.
+const TAKING_OVER: Duration = Duration::from_millis(20);
+/// What is assumed of a peer's rate if nobody's is known, in bytes per second.
+const RATE_ASSUMED: u64 = 1 << 20;
+/// A host is hungry while it gets less than this share, in percent, of the most that it got lately.
+const HUNGRY_BELOW: u64 = 70;
+
+impl Swarm {
+    /// Looks whether more can be asked of anybody, and whether something is better asked of somebody else.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.intake.roll(now);
+        self.intake_peak = (self.intake_peak - self.intake_peak / 128).max(self.intake.rate());
+        for peer in self.peers.values_mut() {
+            peer.forget_declined(now, &self.geometry);
+        }
+        self.next_look = None;
+        self.fill_all(now);
+        if self.is_asking() && !self.requests.is_empty() {
+            for peer in self.in_order_of_preference(now) {
+                self.steal_for(now, peer);
+            }
+        }
+        self.plan_look(now);
+    }
+
+    /// Asks everybody for as much as fits.
+    pub(super) fn fill_all(&mut self, now: Instant) {
+        for peer in self.in_order_of_preference(now) {
+            self.fill(now, peer);
+        }
+        self.plan_look(now);
+    }
+
+    /// Asks a peer for as much as fits.
+    pub(super) fn fill(&mut self, now: Instant, peer: PeerId) {
+        while let Some((piece, chunks)) = self.next_for(now, peer) {
+            self.ask(now, peer, piece, chunks);
+        }
+        if self.next_look.is_none() {
+            self.plan_look(now);
+        }
+    }
+
+    /// A chunk came by a request. Returns who sent it.
+    pub(super) fn hear_chunk(&mut self, now: Instant, request: RequestId, len: u64) -> Option<PeerId> {
+        self.requests.progress(now, request);
+        self.intake.add(now, len);
+        let sender = self.requests.sender(request)?;
+        if let Some(neighbour) = self.peers.get_mut(&sender) {
+            neighbour.progress(now, len);
+        }
+        Some(sender)
+    }
+
+    /// A chunk is held now: nobody need send it any more.
+    pub(super) fn settle_chunk(&mut self, chunk: ChunkIndex, brought_by: Option<RequestId>) {
+        let len = self.geometry.chunk_len(chunk);
+        for request in self.requests.of_piece(self.geometry.piece_of(chunk)) {
+            let (settled, is_empty) = self.requests.settle(request, chunk, len);
+            if settled && is_empty {
+                let peer = self.requests.close(request).map(|request| request.peer);
+                if let Some(peer) = peer.filter(|_| brought_by != Some(request)) {
+                    self.outputs.push_back(Output::Cancel { peer, request });
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_request(&mut self, now: Instant, id: RequestId, end: RequestEnd) {
+        let Some(request) = self.take_back(id) else { return };
+        let Request { peer, piece, ref left, .. } = request;
+        let Some(neighbour) = self.peers.get_mut(&peer) else { return };
+        match end {
+            RequestEnd::Done => {}
+            RequestEnd::Busy { retry_after, instead } => {
+                let advice = instead.and_then(|number| self.geometry.piece(number));
+                if advice.is_some() {
+                    neighbour.decline(now, piece);
+                } else {
+                    neighbour.busy(now, retry_after.max(self.config.busy_backoff / 16), &mut self.rng);
+                }
+                if let Some(advice) = advice {
+                    self.follow_advice(now, peer, advice);
+                }
+            }
+            RequestEnd::NotHeld => neighbour.decline(now, piece),
+            RequestEnd::Failed => neighbour.rest(now, &self.config),
+        }
+        if left.is_empty() {
+            self.fill(now, peer);
+        } else {
+            self.fill_all(now);
+        }
+    }
+
+    /// Takes requests back from peers that have been silent for too long.
+    pub(super) fn give_up_stalled(&mut self, now: Instant) {
+        let is_stalled = |(peer, neighbour): (&PeerId, &super::Peer)| {
+            let stalls = neighbour.stalls_at(&self.config) <= now && self.requests.of_peer(*peer).next().is_some();
+            stalls.then_some(*peer)
+        };
+        let stalled: Vec<PeerId> = self.peers.iter().filter_map(is_stalled).collect();
+        for peer in stalled {
+            if let Some(neighbour) = self.peers.get_mut(&peer) {
+                neighbour.snub(now, &self.config);
+            }
+            self.cancel_peer(now, peer, true);
+        }
+        // A peer that serves others of our requests may still have lost one of them.
+        let late = self.config.no_progress * 5;
+        let is_lost = |request: &Request| {
+            let rate = self.peers.get(&request.peer).map_or(0, super::Peer::rate);
+            let queue = time_of(self.requests.in_flight_of(request.peer), rate.max(1));
+            now.since(request.progress_at) > late.max(queue * 4)
+        };
+        let lost: Vec<RequestId> =
+            self.requests.iter().filter(|(_, request)| is_lost(request)).map(|(id, _)| id).collect();
+        for id in lost {
+            self.cancel(id);
+        }
+    }
+
+    /// Takes back whatever a peer was asked for.
+    pub(super) fn cancel_peer(&mut self, _now: Instant, peer: PeerId, connected: bool) {
+        let requests: Vec<RequestId> = self.requests.of_peer(peer).map(|(id, _)| id).collect();
+        for id in requests {
+            if connected {
+                self.cancel(id);
+            } else {
+                self.take_back(id);
+            }
+        }
+    }
+
+    /// Takes back whatever anybody was asked for.
+    pub(super) fn cancel_all(&mut self, _now: Instant) {
+        let requests: Vec<RequestId> = self.requests.iter().map(|(id, _)| id).collect();
+        for id in requests {
+            self.cancel(id);
+        }
+    }
+
+    /// When something about requests is to be looked at.
+    pub(super) fn next_ask(&self) -> Option<Instant> {
+        let look = self.next_look.filter(|_| self.is_asking())?;
+        let peers = self.peers.iter().filter_map(|(peer, neighbour)| {
+            if self.requests.of_peer(*peer).next().is_some() {
+                return Some(neighbour.stalls_at(&self.config));
+            }
+            Some(neighbour.askable_at()).filter(|&at| at > self.now)
+        });
+        let ready = Some(self.download.ready_at()).filter(|&at| at > self.now);
+        peers.chain(ready).chain([look]).min()
+    }
+
+    fn is_asking(&self) -> bool {
+        !self.paused && !self.is_complete()
+    }
+
+    /// Plans the next look, if there is anything that time could change.
+    fn plan_look(&mut self, now: Instant) {
+        let is_endgame = self.progress.unasked_chunks() == 0;
+        let in_time = if is_endgame { LOOK_INTERVAL_IN_ENDGAME } else { LOOK_INTERVAL };
+        let has_work =
+            || !self.requests.is_empty() || self.peers.values().any(|neighbour| self.is_interesting(neighbour));
+        self.next_look = match self.next_look {
+            Some(at) if at <= now + in_time => Some(at),
+            _ => (self.is_asking() && has_work()).then_some(now + in_time),
+        };
+    }
+
+    /// Peers that may be asked: leechers at random, then seeders at random. What a leecher can give, a seeder need not.
+    fn in_order_of_preference(&mut self, now: Instant) -> Vec<PeerId> {
+        if !self.is_asking() {
+            return Vec::new();
+        }
+        let askable = self.peers.iter().filter(|(_, neighbour)| neighbour.is_askable(now));
+        let mut order: Vec<(bool, PeerId)> = askable.map(|(peer, neighbour)| (neighbour.is_seeder(), *peer)).collect();
+        self.rng.shuffle(&mut order);
+        order.sort_by_key(|(is_seeder, _)| *is_seeder);
+        order.into_iter().map(|(_, peer)| peer).collect()
+    }
+
+    /// What to ask of a peer now, if anything.
+    fn next_for(&mut self, now: Instant, peer: PeerId) -> Option<Pick> {
+        let len = self.room(now, peer)?;
+        let is_urgent = self.picker.has_readers();
+        let neighbour = self.peers.get(&peer)?;
+        let restrict = neighbour.is_seeder() && !self.is_hungry();
+        let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_seeder()).count());
+        let except = neighbour.declined();
+        let offer = Offer { have: &neighbour.have, except, only_with_seeders: seeders, len };
+        if let Some(pick) = self.picker.pick_for_reader(&self.progress, &offer).filter(|_| is_urgent) {
+            return Some(pick);
+        }
+        self.picker.pick(&self.progress, &self.availability, &offer, &mut self.rng)
+    }
+
+    /// How much may be asked of a peer at once now, if anything.
+    fn room(&self, now: Instant, peer: PeerId) -> Option<u64> {
+        let neighbour = self.peers.get(&peer).filter(|neighbour| neighbour.is_askable(now))?;
+        if !self.is_asking() || !self.download.is_ready(now) || self.requests.in_flight() >= IN_FLIGHT_MOST {
+            return None;
+        }
+        let limited = self.download.rate().map_or(u64::MAX, |rate| (rate / 10).max(u64::from(CHUNK_LEN)));
+        let len = neighbour.request_len(&self.config).min(limited);
+        let in_flight = self.requests.in_flight_of(peer);
+        if in_flight == 0 {
+            return self.has_place_for_source().then_some(len);
+        }
+        (in_flight + len <= neighbour.window(&self.config)).then_some(len)
+    }
+
+    /// Whether one more peer may be asked at the same time.
+    fn has_place_for_source(&self) -> bool {
+        let sources = self.peers.keys().filter(|peer| self.requests.of_peer(**peer).next().is_some()).count();
+        sources < self.config.sources_most || (sources < self.config.sources_most * 2 && self.is_hungry())
+    }
+
+    /// Whether much less comes in than could.
+    fn is_hungry(&self) -> bool {
+        self.requests.is_empty() || self.intake.rate() < self.intake_peak / 100 * HUNGRY_BELOW
+    }
+
+    fn ask(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, chunks: Vec<u32>) {
+        let Some(neighbour) = self.peers.get_mut(&peer) else { return };
+        if self.requests.of_peer(peer).next().is_none() {
+            neighbour.begin(now);
+        }
+        for chunk in chunks.iter().filter_map(|&number| self.geometry.chunk(number)) {
+            self.progress.ask(chunk);
+        }
+        self.download.spend(now, bytes_of(&chunks, &self.geometry));
+        let ranges = runs_of(chunks.iter().copied()).collect();
+        let request = self.requests.open(now, peer, piece, chunks, &self.geometry);
+        self.outputs.push_back(Output::Request { peer, request, piece, chunks: ranges });
+        self.note_piece(piece);
+    }
+
+    /// Asks a peer for the piece that it would rather hand out.
+    fn follow_advice(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
+        let holds = self.peers.get(&peer).is_some_and(|neighbour| neighbour.have.contains(piece));
+        if !holds || !self.progress.is_open(piece) || !self.is_asking() {
+            return;
+        }
+        let len = self.peers[&peer].request_len(&self.config);
+        let chunks = self.progress.unasked_in(self.geometry.chunk_numbers(piece), len, crate::message::MAX_RANGES);
+        if !chunks.is_empty() {
+            self.ask(now, peer, piece, chunks);
+        }
+    }
+
+    /// Cancels a request at the peer; what is left of it can be asked for again.
+    fn cancel(&mut self, id: RequestId) {
+        if let Some(request) = self.take_back(id) {
+            self.outputs.push_back(Output::Cancel { peer: request.peer, request: id });
+        }
+    }
+
+    /// Closes a request; what is left of it can be asked for again.
+    fn take_back(&mut self, id: RequestId) -> Option<Request> {
+        let request = self.requests.close(id)?;
+        for chunk in request.left.iter().filter_map(|&number| self.geometry.chunk(number)) {
+            self.progress.unask(chunk);
+        }
+        self.download.refund(request.left_bytes);
+        self.note_piece(request.piece);
+        Some(request)
+    }
+
+    /// Takes over a request from a much slower peer, for one that has nothing else to do.
+    ///
+    /// A request that was not begun is taken away, so that nothing comes twice; of one that was, the rest is asked for
+    /// a second time, and who is first wins.
+    fn steal_for(&mut self, now: Instant, thief: PeerId) {
+        let Some(len) = self.room(now, thief) else { return };
+        let Some(neighbour) = self.peers.get(&thief) else { return };
+        if neighbour.is_seeder() && !self.is_hungry() && self.progress.unasked_chunks() > 0 {
+            return;
+        }
+        let rate = if neighbour.rate() > 0 { neighbour.rate() } else { self.usual_rate() / 2 };
+        let in_flight = self.requests.in_flight_of(thief);
+        let victim = self.slowest_request(now, thief, |left| {
+            (TAKING_OVER + time_of(in_flight + left.min(len), rate)) * self.config.steal_factor
+        });
+        let Some((id, is_waiting)) = victim else { return };
+        let Some(request) = self.requests.get(id) else { return };
+        let (piece, mut chunks) = (request.piece, request.left.clone());
+        if is_waiting {
+            self.cancel(id);
+        }
+        let fit = (len / u64::from(CHUNK_LEN)).max(1) as usize;
+        // The other side works from the front: the thief takes the rear.
+        chunks.drain(..chunks.len().saturating_sub(fit));
+        chunks.retain(|&number| self.geometry.chunk(number).is_some_and(|chunk| !self.progress.is_doubled(chunk)));
+        if !chunks.is_empty() {
+            self.ask(now, thief, piece, chunks);
+        }
+    }
+
+    /// The request that is expected last, if later than `limit` of its bytes allows; and whether it waits behind others.
+    fn slowest_request(
+        &self,
+        now: Instant,
+        thief: PeerId,
+        limit: impl Fn(u64) -> Duration,
+    ) -> Option<(RequestId, bool)> {
+        let have = &self.peers.get(&thief)?.have;
+        let mut slowest: Option<(Duration, RequestId, bool)> = None;
+        for (peer, neighbour) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
+            let rate = if neighbour.rate() > 0 { neighbour.rate() } else { self.usual_rate() };
+            let (mut ahead, silence) = (0, neighbour.silence(now));
+            for (id, request) in self.requests.of_peer(*peer) {
+                let is_waiting = ahead > 0 && request.untouched;
+                ahead += request.left_bytes;
+                let expected = time_of(ahead, rate) + silence * 2;
+                let is_late = expected > limit(request.left_bytes).max(WORTH_STEALING);
+                let is_single = request.left.iter().filter_map(|&number| self.geometry.chunk(number));
+                if is_late
+                    && have.contains(request.piece)
+                    && slowest.is_none_or(|(slowest, ..)| expected > slowest)
+                    && is_single.clone().all(|chunk| !self.progress.is_doubled(chunk))
+                {
+                    slowest = Some((expected, id, is_waiting));
+                }
+            }
+        }
+        slowest.map(|(_, id, is_waiting)| (id, is_waiting))
+    }
+
+    /// The mean rate of the peers whose rate is known.
+    fn usual_rate(&self) -> u64 {
+        let rates: Vec<u64> = self.peers.values().map(super::Peer::rate).filter(|&rate| rate > 0).collect();
+        rates.iter().sum::<u64>().checked_div(rates.len() as u64).unwrap_or(RATE_ASSUMED).max(1)
+    }
+}
+
+/// How long so many bytes take at this rate.
+fn time_of(bytes: u64, rate: u64) -> Duration {
+    Duration::from_nanos(u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX / 64))
+}

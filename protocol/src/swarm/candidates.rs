@@ -1,0 +1,116 @@
+//! Peers that might become neighbours: named by a tracker or by other peers, or neighbours of former days.
+//!
+//! A name is a hint. One that can't be reached is left alone for a while and tried again later, so that neither a dead
+//! host nor a made-up one costs more than a dial now and then, and a host that comes back is found again.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use crate::id::PeerId;
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// Most names kept: enough to fill the neighbours many times over.
+const CANDIDATES_MOST: usize = 512;
+/// How long a peer that can't be reached is left alone.
+const FAILED_FOR: Duration = Duration::from_secs(30);
+/// How long a dial may take before it counts as failed, if the driver says nothing.
+const DIAL_MOST: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    /// Not to be dialled before.
+    retry_at: Instant,
+    /// How often in a row dialling it failed.
+    failures: u32,
+    /// Whether a dial is under way; it is given up at `retry_at`.
+    dialling: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    known: BTreeMap<PeerId, Candidate>,
+}
+
+impl Candidates {
+    /// Somebody named `peer`.
+    pub(super) fn add(&mut self, now: Instant, peer: PeerId) {
+        if self.known.contains_key(&peer) {
+            return;
+        }
+        if self.known.len() >= CANDIDATES_MOST {
+            let worst =
+                self.known.iter().filter(|(_, known)| known.failures > 0).max_by_key(|(_, known)| known.failures);
+            let Some(worst) = worst.map(|(peer, _)| *peer) else { return };
+            self.known.remove(&worst);
+        }
+        self.known.insert(peer, Candidate { retry_at: now, failures: 0, dialling: false });
+    }
+
+    /// A peer is to be left alone for a while, and is a candidate again after that.
+    pub(super) fn postpone(&mut self, now: Instant, peer: PeerId, by: Duration) {
+        self.add(now, peer);
+        if let Some(known) = self.known.get_mut(&peer) {
+            (known.retry_at, known.dialling) = (now + by, false);
+        }
+    }
+
+    /// Dialling a peer failed.
+    pub(super) fn failed(&mut self, now: Instant, peer: PeerId) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.failures = known.failures.saturating_add(1);
+            (known.retry_at, known.dialling) = (now + FAILED_FOR, false);
+        }
+    }
+
+    /// A peer was reached.
+    pub(super) fn reached(&mut self, peer: PeerId) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            (known.failures, known.dialling) = (0, false);
+        }
+    }
+
+    /// Never again.
+    pub(super) fn remove(&mut self, peer: &PeerId) {
+        self.known.remove(peer);
+    }
+
+    /// One that may be dialled now, at random; it counts as being dialled from now on.
+    pub(super) fn dial(
+        &mut self,
+        now: Instant,
+        rng: &mut Rng,
+        is_neighbour: impl Fn(&PeerId) -> bool,
+    ) -> Option<PeerId> {
+        let ready: Vec<PeerId> = self
+            .known
+            .iter()
+            .filter(|(peer, known)| !known.dialling && known.retry_at <= now && !is_neighbour(peer))
+            .map(|(peer, _)| *peer)
+            .collect();
+        let peer = *rng.pick(&ready)?;
+        if let Some(known) = self.known.get_mut(&peer) {
+            (known.retry_at, known.dialling) = (now + DIAL_MOST, true);
+        }
+        Some(peer)
+    }
+
+    /// Gives up dials of which nothing was heard.
+    pub(super) fn expire_dials(&mut self, now: Instant) {
+        for known in self.known.values_mut().filter(|known| known.dialling && known.retry_at <= now) {
+            known.failures = known.failures.saturating_add(1);
+            (known.retry_at, known.dialling) = (now + FAILED_FOR, false);
+        }
+    }
+
+    /// How many are being dialled.
+    pub(super) fn dialling(&self) -> usize {
+        self.known.values().filter(|known| known.dialling).count()
+    }
+
+    /// When the next one may be dialled, or a dial is to be given up.
+    pub(super) fn next_at(&self, is_neighbour: impl Fn(&PeerId) -> bool) -> Option<Instant> {
+        self.known.iter().filter(|(peer, _)| !is_neighbour(peer)).map(|(_, known)| known.retry_at).min()
+    }
+}

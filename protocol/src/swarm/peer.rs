@@ -1,0 +1,161 @@
+//! What one neighbour holds, whether it serves us, and how much it may be asked for at once.
+
+use core::time::Duration;
+
+use super::config::SwarmConfig;
+use crate::geometry::{CHUNK_LEN, Geometry, PieceIndex};
+use crate::have::PieceSet;
+use crate::pacing::Meter;
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// Shortest request worth its round trip, in bytes, if there is so much to ask.
+const REQUEST_LEN_LEAST: u64 = 256 * 1024;
+/// Longest that a stalling peer is left alone.
+const SNUB_MOST: Duration = Duration::from_secs(60);
+/// Longest "ask again after" that is believed.
+const BUSY_MOST: Duration = Duration::from_secs(10);
+/// How long a piece that a peer would rather not hand out is not asked of it again.
+const DECLINED_FOR: Duration = Duration::from_millis(500);
+
+/// A neighbour.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Pieces that it says it holds.
+    pub(super) have: PieceSet,
+    /// Whether it said what it holds: before that nothing is asked.
+    pub(super) has_answered: bool,
+    /// When it became a neighbour, or was last asked to be one.
+    pub(super) joined_at: Instant,
+    /// Bytes exchanged with it, both ways, since neighbours were last reconsidered.
+    pub(super) exchanged: u64,
+    /// When it last brought something, or began to be asked.
+    progress_at: Instant,
+    busy_until: Instant,
+    snubbed_until: Instant,
+    /// How often in a row it stalled.
+    stalls: u32,
+    /// Pieces that it would not hand out, for now.
+    declined: PieceSet,
+    declined_until: Instant,
+    meter: Meter,
+}
+
+impl Peer {
+    /// A neighbour that has said nothing yet.
+    pub(super) fn new(now: Instant, geometry: &Geometry) -> Self {
+        Peer {
+            have: PieceSet::empty(geometry),
+            has_answered: false,
+            joined_at: now,
+            exchanged: 0,
+            progress_at: now,
+            busy_until: now,
+            snubbed_until: now,
+            stalls: 0,
+            declined: PieceSet::empty(geometry),
+            declined_until: now,
+            meter: Meter::default(),
+        }
+    }
+
+    /// The first request after a pause is sent to it.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.progress_at = now;
+        self.meter.resume(now);
+    }
+
+    /// It sent a chunk.
+    pub(super) fn progress(&mut self, now: Instant, bytes: u64) {
+        self.progress_at = now;
+        self.stalls = 0;
+        self.exchanged += bytes;
+        self.meter.add(now, bytes);
+    }
+
+    /// It stalled: it is left alone, twice as long each time.
+    pub(super) fn snub(&mut self, now: Instant, config: &SwarmConfig) {
+        self.snubbed_until = now + self.patience(config).saturating_mul(2).min(SNUB_MOST);
+        self.stalls = self.stalls.saturating_add(1);
+    }
+
+    /// It broke off a request or did not hold what it said: it is left alone for a moment.
+    pub(super) fn rest(&mut self, now: Instant, config: &SwarmConfig) {
+        self.busy_until = self.busy_until.max(now + config.busy_backoff);
+    }
+
+    /// It said "busy". A little is added at random, so that all who were refused do not come back at once.
+    pub(super) fn busy(&mut self, now: Instant, retry_after: Duration, rng: &mut Rng) {
+        let retry_after = retry_after.min(BUSY_MOST);
+        let jitter = retry_after * rng.below(256) / 1024;
+        self.busy_until = self.busy_until.max(now + retry_after + jitter);
+    }
+
+    /// It would rather not hand out this piece.
+    pub(super) fn decline(&mut self, now: Instant, piece: PieceIndex) {
+        self.declined.insert(piece);
+        self.declined_until = now + DECLINED_FOR;
+    }
+
+    /// Forgets what it would rather not hand out, when that was long ago.
+    pub(super) fn forget_declined(&mut self, now: Instant, geometry: &Geometry) {
+        if self.declined_until <= now && !self.declined.is_empty() {
+            self.declined = PieceSet::empty(geometry);
+        }
+    }
+
+    /// Pieces that it is not asked for now.
+    pub(super) fn declined(&self) -> &PieceSet {
+        &self.declined
+    }
+
+    /// Whether it may be asked now.
+    pub(super) fn is_askable(&self, now: Instant) -> bool {
+        self.has_answered && self.askable_at() <= now
+    }
+
+    /// From when on it may be asked.
+    pub(super) fn askable_at(&self) -> Instant {
+        self.busy_until.max(self.snubbed_until)
+    }
+
+    /// Whether it holds every piece.
+    pub(super) fn is_seeder(&self) -> bool {
+        self.has_answered && self.have.is_full()
+    }
+
+    /// Its rate to us while asked, in bytes per second; zero if not known.
+    pub(super) fn rate(&self) -> u64 {
+        self.meter.rate()
+    }
+
+    /// Bytes that may be on their way from it.
+    pub(super) fn window(&self, config: &SwarmConfig) -> u64 {
+        let by_time = u128::from(self.rate()) * config.in_flight_time.as_nanos() / 1_000_000_000;
+        u64::try_from(by_time).unwrap_or(u64::MAX).min(config.in_flight_most).max(config.in_flight_least)
+    }
+
+    /// How much to ask of it at once: half of its window, so that the next request is under way when one ends.
+    pub(super) fn request_len(&self, config: &SwarmConfig) -> u64 {
+        (self.window(config) / 2).max(REQUEST_LEN_LEAST).min(config.request_len_most)
+    }
+
+    /// How long it may be silent with requests open: a slow one that is known to be slow may take its time.
+    pub(super) fn patience(&self, config: &SwarmConfig) -> Duration {
+        let chunk_time = match self.rate() {
+            0 => Duration::ZERO,
+            rate => Duration::from_nanos(4 * u64::from(CHUNK_LEN) * 1_000_000_000 / rate),
+        };
+        config.no_progress.max(chunk_time).saturating_mul(1 << self.stalls.min(4)).min(SNUB_MOST)
+    }
+
+    /// How long it has been silent.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.since(self.progress_at)
+    }
+
+    /// When its patience ends, if requests are open.
+    pub(super) fn stalls_at(&self, config: &SwarmConfig) -> Instant {
+        self.progress_at + self.patience(config)
+    }
+}

@@ -1,0 +1,153 @@
+//! Who was asked for what, and what of it is still to come.
+//!
+//! A request is over for us when its last chunk is stored, when it is cancelled, or when its driver says that it ended.
+//! Chunks may still come in after that, from a disk queue or a slow verifier, and blame must reach the right peer; so
+//! the senders of the last ended requests are remembered.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::event::RequestId;
+use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
+use crate::id::PeerId;
+use crate::time::Instant;
+
+/// Ended requests whose sender is remembered: more than can be between a cancel and the last word of the disk.
+const REMEMBERED: usize = 1024;
+
+/// One request on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) peer: PeerId,
+    pub(super) piece: PieceIndex,
+    /// Numbers of the chunks that have not come yet, rising.
+    pub(super) left: Vec<u32>,
+    /// Bytes of those.
+    pub(super) left_bytes: u64,
+    /// When it was asked, or last brought something.
+    pub(super) progress_at: Instant,
+    /// Whether nothing came yet.
+    pub(super) untouched: bool,
+}
+
+/// All requests on their way.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    open: BTreeMap<RequestId, Request>,
+    by_piece: BTreeSet<(PieceIndex, RequestId)>,
+    by_peer: BTreeSet<(PeerId, RequestId)>,
+    ended: VecDeque<(RequestId, PeerId)>,
+    in_flight: u64,
+    last: u64,
+}
+
+impl Requests {
+    /// Notes that `peer` is asked for these chunks of `piece`.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        piece: PieceIndex,
+        chunks: Vec<u32>,
+        geometry: &Geometry,
+    ) -> RequestId {
+        self.last += 1;
+        let id = RequestId(self.last);
+        let bytes = bytes_of(&chunks, geometry);
+        self.in_flight += bytes;
+        self.by_piece.insert((piece, id));
+        self.by_peer.insert((peer, id));
+        let request = Request { peer, piece, left: chunks, left_bytes: bytes, progress_at: now, untouched: true };
+        self.open.insert(id, request);
+        id
+    }
+
+    /// A chunk need not come any more by this request. Says whether it was to, and whether the request is empty now.
+    pub(super) fn settle(&mut self, id: RequestId, chunk: ChunkIndex, len: u32) -> (bool, bool) {
+        let Some(request) = self.open.get_mut(&id) else { return (false, false) };
+        let Ok(at) = request.left.binary_search(&chunk.number()) else { return (false, request.left.is_empty()) };
+        request.left.remove(at);
+        request.left_bytes -= u64::from(len);
+        self.in_flight -= u64::from(len);
+        (true, request.left.is_empty())
+    }
+
+    /// A request brought something.
+    pub(super) fn progress(&mut self, now: Instant, id: RequestId) {
+        if let Some(request) = self.open.get_mut(&id) {
+            request.progress_at = now;
+            request.untouched = false;
+        }
+    }
+
+    /// Forgets a request and hands out what is left of it.
+    pub(super) fn close(&mut self, id: RequestId) -> Option<Request> {
+        let request = self.open.remove(&id)?;
+        self.in_flight -= request.left_bytes;
+        self.by_piece.remove(&(request.piece, id));
+        self.by_peer.remove(&(request.peer, id));
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((id, request.peer));
+        Some(request)
+    }
+
+    /// Who was asked, also if the request ended a moment ago.
+    pub(super) fn sender(&self, id: RequestId) -> Option<PeerId> {
+        let ended = || self.ended.iter().rev().find(|(ended, _)| *ended == id).map(|(_, peer)| *peer);
+        self.open.get(&id).map(|request| request.peer).or_else(ended)
+    }
+
+    /// A request that has not ended.
+    pub(super) fn get(&self, id: RequestId) -> Option<&Request> {
+        self.open.get(&id)
+    }
+
+    /// Requests for chunks of a piece, the oldest first.
+    pub(super) fn of_piece(&self, piece: PieceIndex) -> Vec<RequestId> {
+        let all = (piece, RequestId(0))..=(piece, RequestId(u64::MAX));
+        self.by_piece.range(all).map(|(_, id)| *id).collect()
+    }
+
+    /// Requests to a peer, the oldest first.
+    pub(super) fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = (RequestId, &Request)> {
+        let all = (peer, RequestId(0))..=(peer, RequestId(u64::MAX));
+        self.by_peer.range(all).map(|(_, id)| (*id, &self.open[id]))
+    }
+
+    /// Bytes that are on their way from a peer.
+    pub(super) fn in_flight_of(&self, peer: PeerId) -> u64 {
+        self.of_peer(peer).map(|(_, request)| request.left_bytes).sum()
+    }
+
+    /// Every request, the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
+        self.open.iter().map(|(id, request)| (*id, request))
+    }
+
+    /// Bytes that are on their way from everybody.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Whether nothing is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Counts everything anew and compares, for tests.
+    #[cfg(test)]
+    pub(super) fn check(&self, geometry: &Geometry) {
+        assert_eq!(self.in_flight, self.open.values().map(|request| request.left_bytes).sum::<u64>());
+        for request in self.open.values() {
+            assert_eq!(request.left_bytes, bytes_of(&request.left, geometry));
+        }
+        assert_eq!((self.by_piece.len(), self.by_peer.len()), (self.open.len(), self.open.len()));
+    }
+}
+
+/// Bytes of these chunks, which the image has.
+pub(super) fn bytes_of(chunks: &[u32], geometry: &Geometry) -> u64 {
+    let lens = chunks.iter().filter_map(|&number| geometry.chunk(number));
+    lens.map(|chunk| u64::from(geometry.chunk_len(chunk))).sum()
+}

@@ -1,0 +1,89 @@
+//! The answering side: which requests are served, which refused, and with what advice.
+
+use core::ops::Range;
+use core::time::Duration;
+
+use super::Swarm;
+use super::event::{Output, Refusal, ServeId};
+use super::slots::{Claim, Job};
+use crate::geometry::PieceIndex;
+use crate::id::PeerId;
+use crate::message::MAX_RANGES;
+use crate::time::Instant;
+
+impl Swarm {
+    pub(super) fn hear_request(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        serve: ServeId,
+        piece: u32,
+        chunks: &[Range<u32>],
+    ) {
+        let known = self.geometry.piece(piece).filter(|_| !self.ledger.is_banned(&peer));
+        let servable = known.and_then(|piece| Some((piece, self.servable_bytes(piece, chunks)?)));
+        let Some((piece, bytes)) = servable else {
+            self.outputs.push_back(Output::Refuse { peer, serve, refusal: Refusal::NotHeld });
+            return;
+        };
+        let refusal = match self.slots.admit(now, peer, bytes, self.claim(&peer)) {
+            Err(retry_after) => Some(Refusal::Busy { retry_after, instead: None }),
+            Ok(()) => self.point_elsewhere(now, peer, piece),
+        };
+        if let Some(refusal) = refusal {
+            self.outputs.push_back(Output::Refuse { peer, serve, refusal });
+            return;
+        }
+        self.handouts.give(peer, piece);
+        self.slots.queue(now, peer, Job { serve, bytes });
+    }
+
+    pub(super) fn end_serve(&mut self, now: Instant, serve: ServeId, bytes: u64) {
+        let Some(peer) = self.slots.ended(now, serve, bytes) else { return };
+        self.ledger.given(peer, bytes);
+        if let Some(neighbour) = self.peers.get_mut(&peer) {
+            neighbour.exchanged = neighbour.exchanged.saturating_add(bytes);
+        }
+    }
+
+    /// Hands what may be served now to the driver.
+    pub(super) fn serve_next(&mut self, now: Instant) {
+        while let Some((peer, serve)) = self.slots.next(now) {
+            self.outputs.push_back(Output::Serve { peer, serve });
+        }
+    }
+
+    fn point_elsewhere(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) -> Option<Refusal> {
+        for released in self.handouts.release(now) {
+            self.note_piece(released);
+        }
+        let instead = self.handouts.instead(now, peer, piece, &mut self.rng)?;
+        Some(Refusal::Busy { retry_after: Duration::ZERO, instead: Some(instead) })
+    }
+
+    fn claim(&self, peer: &PeerId) -> Claim {
+        let neighbour = self.peers.get(peer).filter(|neighbour| neighbour.has_answered);
+        let is_newcomer = neighbour.is_some_and(|neighbour| neighbour.have.count() <= self.zero_pieces);
+        Claim { given: self.ledger.of(peer).given, is_newcomer }
+    }
+
+    /// Bytes of chunks that a peer asks for, if they are well-formed ranges of this piece and all of them can be given.
+    fn servable_bytes(&self, piece: PieceIndex, chunks: &[Range<u32>]) -> Option<u64> {
+        let within = self.geometry.chunk_numbers(piece);
+        if chunks.is_empty() || chunks.len() > MAX_RANGES {
+            return None;
+        }
+        let (mut after, mut bytes) = (within.start, 0);
+        for range in chunks {
+            if range.is_empty() || range.start < after || range.end > within.end {
+                return None;
+            }
+            after = range.end;
+            for number in range.clone() {
+                let chunk = self.geometry.chunk(number).filter(|&chunk| self.progress.is_servable(chunk))?;
+                bytes += u64::from(self.geometry.chunk_len(chunk));
+            }
+        }
+        Some(bytes)
+    }
+}

@@ -1,0 +1,240 @@
+//! Who may download from us now, and who is told "busy".
+//!
+//! A slot belongs to a peer, not to a request, so that a peer in a slot can keep its pipeline full. It keeps the slot
+//! while it keeps asking; once others were refused meanwhile, it keeps it until its quantum is used up. Then it is
+//! refused itself, and waits like the others. Who was given least comes first: who asks while somebody with less is
+//! waiting is put off for a moment. One more slot is there only for peers that hold nothing yet, which can't help
+//! anybody before they are helped.
+//!
+//! Requests of a slot are served in order and two at a time: bytes of one that is complete can be passed on, halves of
+//! many can't.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::event::ServeId;
+use crate::id::PeerId;
+use crate::pacing::{Meter, TokenBucket};
+use crate::time::Instant;
+
+/// What a peer may take, in bytes, while others wait.
+const QUANTUM: u64 = 4 << 20;
+/// How long a peer may hold its slot while others wait.
+const QUANTUM_TIME: Duration = Duration::from_secs(1);
+/// How long a slot stays with a peer that asks for nothing.
+const IDLE_MOST: Duration = Duration::from_millis(50);
+/// Requests of one peer that may be served at the same time: the second fills the gap after the first.
+const SERVED_AT_ONCE: usize = 2;
+/// Requests of one peer that may wait, and their bytes.
+const QUEUED_MOST: usize = 64;
+const QUEUED_BYTES_MOST: u64 = 32 << 20;
+/// A request that could not begin within this, for the rate limit, is refused at once.
+const QUEUED_TIME_MOST: Duration = Duration::from_secs(1);
+/// Shortest and longest time after which a refused peer is told to ask again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// Peers that wait, at most.
+const WAITING_MOST: usize = 256;
+
+/// What a peer asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    pub(super) serve: ServeId,
+    pub(super) bytes: u64,
+}
+
+/// What decides between peers that want the same slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    /// Bytes that it was given.
+    pub(super) given: u64,
+    /// Whether it holds nothing yet.
+    pub(super) is_newcomer: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    queued: VecDeque<Job>,
+    serving: Vec<Job>,
+    /// Bytes accepted since the quantum began.
+    taken: u64,
+    since: Instant,
+    /// When it last asked for something or was served.
+    used_at: Instant,
+    /// Its quantum is used up and others wait: it ends when what was accepted is served.
+    closing: bool,
+}
+
+/// Slots, those who have one and those who wait for one.
+#[derive(Debug)]
+pub(super) struct Slots {
+    most: usize,
+    slots: BTreeMap<PeerId, Slot>,
+    owners: BTreeMap<ServeId, PeerId>,
+    /// Refused peers: what they claim, and until when they are expected back.
+    waiting: BTreeMap<PeerId, (Claim, Instant)>,
+    bucket: TokenBucket,
+    meter: Meter,
+    /// Who was served last, so that the others come first.
+    last_served: Option<PeerId>,
+}
+
+impl Slots {
+    /// This many slots, together limited to so many bytes per second.
+    pub(super) fn new(most: usize, limit: Option<u64>) -> Self {
+        Slots {
+            most: most.max(1),
+            slots: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            bucket: TokenBucket::new(limit),
+            meter: Meter::default(),
+            last_served: None,
+        }
+    }
+
+    /// Changes the limit.
+    pub(super) fn set_limit(&mut self, now: Instant, limit: Option<u64>) {
+        self.bucket.set_rate(now, limit);
+    }
+
+    /// Whether `peer` may have a request of `bytes` queued; if not, after what time it should ask again.
+    pub(super) fn admit(&mut self, now: Instant, peer: PeerId, bytes: u64, claim: Claim) -> Result<(), Duration> {
+        self.waiting.retain(|_, (_, until)| *until > now);
+        self.slots.retain(|_, slot| slot.is_used(now));
+        let is_wanted = self.waiting.keys().any(|waiting| *waiting != peer);
+        let admitted = match self.slots.get_mut(&peer) {
+            Some(slot) => {
+                slot.closing |= is_wanted && slot.is_used_up(now);
+                !slot.closing && slot.has_room(bytes) && !self.is_overdrawn(now)
+            }
+            None => self.has_place(claim, peer) && !self.is_overdrawn(now),
+        };
+        if admitted {
+            self.waiting.remove(&peer);
+            return Ok(());
+        }
+        let retry_after = self.retry_after();
+        if self.waiting.len() < WAITING_MOST || self.waiting.contains_key(&peer) {
+            self.waiting.insert(peer, (claim, now + retry_after * 2));
+        }
+        Err(retry_after)
+    }
+
+    /// Queues a request that was admitted.
+    pub(super) fn queue(&mut self, now: Instant, peer: PeerId, job: Job) {
+        let slot = self.slots.entry(peer).or_insert_with(|| Slot {
+            queued: VecDeque::new(),
+            serving: Vec::new(),
+            taken: 0,
+            since: now,
+            used_at: now,
+            closing: false,
+        });
+        slot.queued.push_back(job);
+        slot.taken += job.bytes;
+        slot.used_at = now;
+        self.owners.insert(job.serve, peer);
+    }
+
+    /// The next request to serve, if the limit allows one.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(PeerId, ServeId)> {
+        if !self.bucket.is_ready(now) {
+            return None;
+        }
+        let peer = self.next_peer()?;
+        let slot = self.slots.get_mut(&peer)?;
+        let job = slot.queued.pop_front()?;
+        slot.serving.push(job);
+        self.bucket.spend(now, job.bytes);
+        self.last_served = Some(peer);
+        Some((peer, job.serve))
+    }
+
+    /// A request has ended, `bytes` of it were sent. Returns whose it was.
+    pub(super) fn ended(&mut self, now: Instant, serve: ServeId, bytes: u64) -> Option<PeerId> {
+        let peer = self.owners.remove(&serve)?;
+        let slot = self.slots.get_mut(&peer).expect("a request that is queued or served has a slot");
+        slot.used_at = now;
+        slot.queued.retain(|job| job.serve != serve);
+        if let Some(at) = slot.serving.iter().position(|job| job.serve == serve) {
+            let job = slot.serving.swap_remove(at);
+            self.bucket.refund(job.bytes.saturating_sub(bytes));
+        }
+        self.meter.add(now, bytes);
+        Some(peer)
+    }
+
+    /// Takes a peer's slot away. Returns its requests that were not begun.
+    pub(super) fn forget(&mut self, peer: PeerId) -> Vec<ServeId> {
+        self.waiting.remove(&peer);
+        let Some(slot) = self.slots.remove(&peer) else { return Vec::new() };
+        for job in slot.queued.iter().chain(&slot.serving) {
+            self.owners.remove(&job.serve);
+        }
+        slot.queued.iter().map(|job| job.serve).collect()
+    }
+
+    /// When `next` may have something, if not now for the limit's sake.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.next_peer().map(|_| self.bucket.ready_at())
+    }
+
+    fn has_place(&self, claim: Claim, peer: PeerId) -> bool {
+        let most = self.most + usize::from(claim.is_newcomer);
+        let Some(free) = most.checked_sub(self.slots.len()).filter(|&free| free > 0) else { return false };
+        let better =
+            self.waiting.iter().filter(|(other, (theirs, _))| **other != peer && theirs.outranks(&claim)).count();
+        // A slot that waits for somebody serves nobody: only while another slot is at work.
+        better < free || self.slots.is_empty()
+    }
+
+    /// Whether a new request would wait too long for the limit.
+    fn is_overdrawn(&self, now: Instant) -> bool {
+        let Some(rate) = self.bucket.rate() else { return false };
+        let ahead: u64 = self.slots.values().flat_map(|slot| &slot.queued).map(|job| job.bytes).sum();
+        let nanos = u128::from(ahead) * 1_000_000_000 / u128::from(rate.max(1));
+        let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        ahead > 0 && self.bucket.ready_at().since(now).saturating_add(time) > QUEUED_TIME_MOST
+    }
+
+    /// About as long as it takes until some slot has used its quantum.
+    fn retry_after(&self) -> Duration {
+        let rate = self.meter.rate().max(1);
+        let nanos = u128::from(QUANTUM / 2) * 1_000_000_000 / u128::from(rate);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).clamp(RETRY.0, RETRY.1)
+    }
+
+    /// Among slots with something to serve, the one after the last served.
+    fn next_peer(&self) -> Option<PeerId> {
+        let ready = |(peer, slot): (&PeerId, &Slot)| {
+            (!slot.queued.is_empty() && slot.serving.len() < SERVED_AT_ONCE).then_some(*peer)
+        };
+        let after = self.last_served.and_then(|last| {
+            self.slots.range((core::ops::Bound::Excluded(last), core::ops::Bound::Unbounded)).find_map(ready)
+        });
+        after.or_else(|| self.slots.iter().find_map(ready))
+    }
+}
+
+impl Slot {
+    fn is_used(&self, now: Instant) -> bool {
+        let is_busy = !self.queued.is_empty() || !self.serving.is_empty();
+        is_busy || (!self.closing && now.since(self.used_at) < IDLE_MOST)
+    }
+
+    fn is_used_up(&self, now: Instant) -> bool {
+        self.taken >= QUANTUM || now.since(self.since) >= QUANTUM_TIME
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        let queued: u64 = self.queued.iter().map(|job| job.bytes).sum();
+        self.queued.len() < QUEUED_MOST && queued + bytes <= QUEUED_BYTES_MOST
+    }
+}
+
+impl Claim {
+    /// Whether it comes before another by more than chance.
+    fn outranks(&self, other: &Claim) -> bool {
+        self.given + QUANTUM / 2 < other.given
+    }
+}
