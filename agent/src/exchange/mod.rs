@@ -1,0 +1,328 @@
+//! Everything between the store and the network: one [`Exchange`] moves this host's masters.
+//!
+//! It runs on one current-thread runtime (measured: a quarter cheaper than two threads) and has its own threads for disk
+//! and hashing. Its parts:
+//!
+//! - one task for each image ([`driver`](crate::driver)) that owns the image's `Swarm`;
+//! - one task for each peer that is connected ([`transport`](crate::transport)), shared by all images;
+//! - one task for each tracker ([`discovery`](crate::discovery));
+//! - tasks for the bytes under way ([`transfer`](crate::transfer)), bounded by two pools of buffers.
+//!
+//! They know each other by bounded channels. What an image's exchange costs in memory is its manifest, a few bits for
+//! each of its chunks, and its share of the pools.
+
+mod status;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use drover_link::endpoint::Endpoint;
+use drover_protocol::announce::{Enrolment, TrackerReply, TrackerRequest};
+use drover_protocol::id::{ImageId, PeerId};
+use drover_protocol::release::SignedRelease;
+use drover_protocol::swarm::SwarmConfig;
+use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+pub use self::status::{Banned, PeerExchange, Phase, TransferStatus};
+use crate::discovery::Announcements;
+pub use crate::discovery::tracker::TrackerStatus;
+use crate::discovery::tracker::{self, Tracker};
+use crate::driver::{self, Goal, Handle, Input};
+use crate::store::Store;
+use crate::transfer::buffers::Buffers;
+pub use crate::transfer::workers::StartWorkersError;
+use crate::transfer::workers::Workers;
+use crate::transport::{Links, Router};
+
+/// Releases that wait for a listener that does not listen. Older ones are lost to it; trackers tell them again.
+const RELEASES_KEPT: usize = 1024;
+/// Threads for what may take long: a slow sync of one image must not keep another from sealing.
+const SYNC_THREADS: usize = 2;
+/// Manifests that are handed out at the same time.
+const MANIFESTS_AT_ONCE: usize = 4;
+/// How long shutting down may take, for the last checkpoint and for neighbours to hear of it.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What an exchange is made of.
+pub struct ExchangeParts {
+    /// Where masters are.
+    pub store: Store,
+    /// What it talks through; closed by [`Exchange::shutdown`].
+    pub endpoint: Endpoint,
+    /// Who this host is.
+    pub me: PeerId,
+    /// Trackers to announce to, "host:port" each.
+    pub trackers: Vec<String>,
+    /// Everything else.
+    pub settings: ExchangeSettings,
+}
+
+/// How an exchange behaves.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExchangeSettings {
+    /// The rack that this host stands in, if known: neighbours are then sought there first.
+    pub rack: Option<String>,
+    /// Where this host listens, as trackers are told. An unspecified address stands for the one that they see.
+    pub listen: Vec<SocketAddr>,
+    /// How each image's swarm behaves; the limits in it are for all images together.
+    pub swarm: SwarmConfig,
+    /// Threads that verify, write and read chunks.
+    pub disk_threads: usize,
+    /// Bytes of masters that may be on their way from the network to the disk.
+    pub receive_buffer: usize,
+    /// Bytes of masters that may be on their way from the disk to the network.
+    pub send_buffer: usize,
+}
+
+impl Default for ExchangeSettings {
+    fn default() -> Self {
+        ExchangeSettings {
+            rack: None,
+            listen: Vec::new(),
+            swarm: SwarmConfig::default(),
+            // One hashes while the other waits for the disk; hashing alone does 4.6 GB/s a thread.
+            disk_threads: 2,
+            // A disk may pause for 15 ms at 10 Gbit/s.
+            receive_buffer: 24 << 20,
+            // A few uploads of 1 MiB each, read ahead, and what is not acknowledged yet.
+            send_buffer: 24 << 20,
+        }
+    }
+}
+
+/// Why no tracker did what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskTrackersError {
+    /// There is none.
+    #[error("no tracker is configured; name one in the settings (trackers) or join a cluster")]
+    NoTracker,
+    /// Each gave a reason.
+    #[error("no tracker did it: {}", told(.0))]
+    Refused(Vec<(String, String)>),
+}
+
+/// Which trackers took a release.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PostOutcome {
+    /// Those that did, "host:port".
+    pub taken: Vec<String>,
+    /// Those that did not, and why.
+    pub refused: Vec<(String, String)>,
+}
+
+/// The exchange of this host's masters. Clones are handles on the same one; it runs until [`Exchange::shutdown`].
+#[derive(Clone)]
+pub struct Exchange(Arc<Inner>);
+
+struct Inner {
+    parts: Arc<driver::Parts>,
+    endpoint: Endpoint,
+    trackers: Vec<Tracker>,
+    releases: broadcast::Sender<SignedRelease>,
+    drivers: Mutex<Drivers>,
+}
+
+#[derive(Default)]
+struct Drivers {
+    running: BTreeMap<ImageId, Handle>,
+    closed: bool,
+}
+
+impl Exchange {
+    /// Starts it. Must be called on a tokio runtime, which should have one thread.
+    pub fn start(given: ExchangeParts) -> Result<Self, StartWorkersError> {
+        let ExchangeParts { store, endpoint, me, trackers, settings } = given;
+        let router = Router::default();
+        let links = Links::new(endpoint.clone(), me, router.clone());
+        let parts = Arc::new(driver::Parts {
+            me,
+            store,
+            links: links.clone(),
+            router,
+            disk: Workers::start("drover-disk", settings.disk_threads)?,
+            sync: Workers::start("drover-sync", SYNC_THREADS)?,
+            receiving: Buffers::of(settings.receive_buffer),
+            serving: Buffers::of(settings.send_buffer),
+            manifests: Arc::new(Semaphore::new(MANIFESTS_AT_ONCE)),
+            announcements: Announcements::default(),
+            swarm: settings.swarm.clone(),
+        });
+        let worst_case =
+            endpoint.config().worst_case_memory() + (settings.receive_buffer + settings.send_buffer) as u64;
+        tracing::info!(worst_case_mib = worst_case >> 20, "memory that peers can make this host use, beside manifests");
+        tokio::spawn(links.accept());
+        let (releases, _) = broadcast::channel(RELEASES_KEPT);
+        let start_tracker = |address| {
+            let parts = tracker::Parts {
+                endpoint: endpoint.clone(),
+                links: parts.links.clone(),
+                router: parts.router.clone(),
+                announcements: parts.announcements.clone(),
+                store: parts.store.clone(),
+                workers: parts.sync.clone(),
+                releases: releases.clone(),
+                listen: settings.listen.clone(),
+                rack: settings.rack.clone(),
+            };
+            Tracker::start(address, parts)
+        };
+        let trackers = trackers.into_iter().map(start_tracker).collect();
+        Ok(Exchange(Arc::new(Inner { parts, endpoint, trackers, releases, drivers: Mutex::default() })))
+    }
+
+    /// Offers what the store has of an image, and fetches what it lacks. For every image at start, and after a publish.
+    pub fn seed(&self, image: ImageId) -> watch::Receiver<TransferStatus> {
+        self.begin(image, Goal::Seed)
+    }
+
+    /// Fetches an image, or joins the fetch that is under way; the length of its content is known from a release. The
+    /// receiver tells how it stands, at most a few times a second; the transfer does not depend on it.
+    pub fn fetch(&self, image: ImageId, content_len: Option<u64>) -> watch::Receiver<TransferStatus> {
+        self.begin(image, Goal::Fetch { content_len })
+    }
+
+    /// Leaves the swarm of an image and has nothing open of it any more. What has come of it stays in the store.
+    pub async fn stop(&self, image: ImageId) {
+        let handle = self.drivers().running.remove(&image);
+        if let Some(handle) = handle {
+            stop(handle).await;
+        }
+    }
+
+    /// How every exchange stands.
+    pub fn status(&self) -> Vec<TransferStatus> {
+        self.drivers().running.values().map(|handle| handle.status.borrow().clone()).collect()
+    }
+
+    /// How the exchange of one image stands.
+    pub fn status_of(&self, image: ImageId) -> Option<TransferStatus> {
+        self.drivers().running.get(&image).map(|handle| handle.status.borrow().clone())
+    }
+
+    /// Every tracker of the settings.
+    pub fn trackers(&self) -> Vec<TrackerStatus> {
+        self.0.trackers.iter().map(Tracker::status).collect()
+    }
+
+    /// Releases as trackers tell of them: all newest ones after each connect, then each new one. Nothing about them is
+    /// checked, and they come again and again.
+    pub fn releases(&self) -> broadcast::Receiver<SignedRelease> {
+        self.0.releases.subscribe()
+    }
+
+    /// Gives a release to all trackers; goes well if at least one takes it. The others get it when they are reached, if
+    /// it is in the store's catalog.
+    pub async fn post(&self, release: SignedRelease) -> Result<PostOutcome, AskTrackersError> {
+        let answers = self.ask_all(&TrackerRequest::Post(release)).await;
+        let mut outcome = PostOutcome::default();
+        for (address, answer) in answers {
+            match answer {
+                Ok(TrackerReply::Posted) => outcome.taken.push(address),
+                Ok(other) => outcome.refused.push((address, refusal(other))),
+                Err(why) => outcome.refused.push((address, why)),
+            }
+        }
+        if outcome.taken.is_empty() { Err(nobody(outcome.refused)) } else { Ok(outcome) }
+    }
+
+    /// Has a new certificate made for this host's key by the first tracker that does it. `csr` is the certificate
+    /// request (PKCS#10, DER).
+    pub async fn renew(&self, csr: Vec<u8>) -> Result<Enrolment, AskTrackersError> {
+        let mut refused = Vec::new();
+        for tracker in &self.0.trackers {
+            let why = match tracker.call(TrackerRequest::Renew { csr: csr.clone() }).await {
+                Ok(TrackerReply::Renewed(enrolment)) => return Ok(enrolment),
+                Ok(other) => refusal(other),
+                Err(why) => why,
+            };
+            refused.push((tracker.status().address, why));
+        }
+        Err(nobody(refused))
+    }
+
+    /// Peers that are not let in any more, and why.
+    pub fn banned(&self) -> Vec<(PeerId, String)> {
+        self.0.parts.links.banned()
+    }
+
+    /// Leaves all swarms, makes durable what has come, and closes the endpoint. Takes three seconds at the most.
+    pub async fn shutdown(&self) {
+        let running = {
+            let mut drivers = self.drivers();
+            drivers.closed = true;
+            std::mem::take(&mut drivers.running)
+        };
+        let mut stopping = JoinSet::new();
+        for handle in running.into_values() {
+            stopping.spawn(stop(handle));
+        }
+        if timeout(LEAVE_DEADLINE, stopping.join_all()).await.is_err() {
+            tracing::warn!(
+                "the disk was too slow for a last checkpoint; some seconds of transfer will be fetched again"
+            );
+        }
+        self.0.parts.links.close();
+        self.0.endpoint.close("this host shuts down");
+        // Peers that do not hear of it notice by their own time-outs.
+        let _ = timeout(CLOSE_DEADLINE, self.0.endpoint.wait_idle()).await;
+    }
+
+    fn begin(&self, image: ImageId, goal: Goal) -> watch::Receiver<TransferStatus> {
+        let mut drivers = self.drivers();
+        if let Some(handle) = drivers.running.get(&image).filter(|handle| !handle.inbox.is_closed()) {
+            return handle.status.clone();
+        }
+        if drivers.closed {
+            let (_, status) = watch::channel(TransferStatus {
+                phase: Phase::Failed("this host shuts down".to_owned()),
+                ..TransferStatus::unknown(image, crate::clock::unix_s())
+            });
+            return status;
+        }
+        let handle = driver::start(self.0.parts.clone(), image, goal);
+        let status = handle.status.clone();
+        drivers.running.insert(image, handle);
+        status
+    }
+
+    async fn ask_all(&self, request: &TrackerRequest) -> Vec<(String, Result<TrackerReply, String>)> {
+        let calls = self.0.trackers.iter().map(|tracker| async {
+            let answer = tracker.call(request.clone()).await;
+            (tracker.status().address, answer)
+        });
+        futures_util::future::join_all(calls).await
+    }
+
+    fn drivers(&self) -> MutexGuard<'_, Drivers> {
+        self.0.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn stop(handle: Handle) {
+    let (done, stopped) = oneshot::channel();
+    // A driver that has ended by itself has stopped.
+    if handle.inbox.send(Input::Stop(done)).await.is_ok() {
+        let _ = stopped.await;
+    }
+}
+
+fn refusal(reply: TrackerReply) -> String {
+    match reply {
+        TrackerReply::Refused(why) => why,
+        _ => "it answered with something else".to_owned(),
+    }
+}
+
+fn nobody(refused: Vec<(String, String)>) -> AskTrackersError {
+    if refused.is_empty() { AskTrackersError::NoTracker } else { AskTrackersError::Refused(refused) }
+}
+
+fn told(reasons: &[(String, String)]) -> String {
+    let reasons: Vec<_> = reasons.iter().map(|(address, why)| format!("{address}: {why}")).collect();
+    reasons.join("; ")
+}

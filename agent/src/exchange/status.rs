@@ -1,0 +1,121 @@
+//! How a transfer stands, for people and scripts.
+
+use core::ops::Range;
+
+use drover_protocol::announce::Cohort;
+use drover_protocol::id::{ImageId, PeerId};
+use serde::{Deserialize, Serialize};
+
+/// How the exchange of one image stands.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TransferStatus {
+    /// Which image.
+    pub image: ImageId,
+    /// What is being done.
+    pub phase: Phase,
+    /// Length of the image in bytes, once its manifest is known.
+    pub content_len: Option<u64>,
+    /// Bytes that are not zeros and held here.
+    pub held_bytes: u64,
+    /// Bytes that are not zeros; 0 while the manifest is not known.
+    pub data_bytes: u64,
+    /// Bytes that peers gave this host, since the exchange began.
+    pub taken_bytes: u64,
+    /// Bytes that this host gave to peers, since the exchange began.
+    pub given_bytes: u64,
+    /// Bytes that came twice or for nothing.
+    pub wasted_bytes: u64,
+    /// The sum of what peers give now, in bytes per second.
+    pub rate_bytes_per_s: u64,
+    /// What was exchanged with whom.
+    pub peers: Vec<PeerExchange>,
+    /// The parts of the image, as ranges of bytes, that are missing here and held by no connected peer.
+    pub unavailable: Vec<Range<u64>>,
+    /// Peers that were banned for what they did to this image.
+    pub banned: Vec<Banned>,
+    /// How far all hosts are, as far as a tracker has said.
+    pub cohort: Cohort,
+    /// Trackers that can be reached now.
+    pub trackers_reachable: u32,
+    /// When the exchange began in this process, in seconds since 1970 (UTC).
+    pub started_unix_s: u64,
+    /// When it became complete or failed, in seconds since 1970 (UTC).
+    pub ended_unix_s: Option<u64>,
+}
+
+/// What is being done for an image.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase", content = "why")]
+pub enum Phase {
+    /// Looking for peers and for the manifest.
+    Manifest,
+    /// Fetching what is missing.
+    Fetching,
+    /// Fetching waits for something that a person may have to do; it goes on by itself.
+    Paused(String),
+    /// Everything is there; making it durable and unchangeable.
+    Sealing,
+    /// Everything is there and sealed; it is offered to others.
+    Complete,
+    /// Given up, for this reason.
+    Failed(String),
+}
+
+/// What was exchanged with one peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerExchange {
+    /// Who.
+    pub peer: PeerId,
+    /// Its name, while it is connected.
+    pub name: Option<String>,
+    /// Whether it is a neighbour now.
+    pub connected: bool,
+    /// The share of the image's pieces that it says it holds, in thousandths.
+    pub held_permille: u16,
+    /// Bytes that it gave us.
+    pub taken_bytes: u64,
+    /// Bytes that we gave it.
+    pub given_bytes: u64,
+    /// Its rate to us, in bytes per second.
+    pub rate_bytes_per_s: u64,
+}
+
+/// A peer that is not let in again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Banned {
+    /// Who.
+    pub peer: PeerId,
+    /// What it did.
+    pub misdeed: String,
+}
+
+impl Phase {
+    /// Whether nothing more will change by itself.
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Phase::Complete | Phase::Failed(_))
+    }
+}
+
+impl TransferStatus {
+    /// Of an image of which nothing is known yet.
+    pub(crate) fn unknown(image: ImageId, now_unix_s: u64) -> Self {
+        TransferStatus {
+            image,
+            phase: Phase::Manifest,
+            content_len: None,
+            held_bytes: 0,
+            data_bytes: 0,
+            taken_bytes: 0,
+            given_bytes: 0,
+            wasted_bytes: 0,
+            rate_bytes_per_s: 0,
+            peers: Vec::new(),
+            unavailable: Vec::new(),
+            banned: Vec::new(),
+            cohort: Cohort::default(),
+            trackers_reachable: 0,
+            started_unix_s: now_unix_s,
+            ended_unix_s: None,
+        }
+    }
+}

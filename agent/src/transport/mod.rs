@@ -1,0 +1,365 @@
+//! Connections with peers: one for each identity, whoever dialled, shared by all images.
+//!
+//! Who a peer is comes from its certificate alone; [`addresses`] holds hints. A [`Link`] is known here exactly as long as
+//! its task runs, and its end is told to every driver, always after everything else that came by it. When two hosts dial
+//! each other at the same time, both keep the connection that the host with the smaller id dialled.
+//!
+//! A peer that is banned stays out for as long as this process lives.
+
+pub(crate) mod addresses;
+pub(crate) mod link;
+pub(crate) mod router;
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use drover_link::endpoint::{Connection, Endpoint, Expect, Incoming};
+use drover_link::member::Role;
+use drover_protocol::id::{ImageId, PeerId};
+use drover_protocol::message::{MAX_PEERS, PeerAddress, PeerMessage};
+use drover_protocol::time::Instant;
+use quinn::VarInt;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use self::addresses::AddressBook;
+pub(crate) use self::link::Link;
+pub(crate) use self::router::{Asked, Event, Router};
+use crate::clock;
+
+/// The next address of a peer is tried beside the one before after so long.
+const DIAL_STAGGER: Duration = Duration::from_millis(250);
+/// Dials at the same time.
+const MOST_DIALS: usize = 32;
+/// A peer that could not be reached is left alone for so long, doubled with each failure.
+const BACKOFF_LEAST: Duration = Duration::from_millis(500);
+const BACKOFF_MOST: Duration = Duration::from_secs(5);
+/// Two connections made within so long were dialled at the same time from both ends.
+const SIMULTANEOUS: Duration = Duration::from_secs(5);
+/// Peers whose failures are remembered.
+const MOST_FAILURES: usize = 4096;
+
+/// All links of this host. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Links(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    me: PeerId,
+    router: Router,
+    book: Mutex<AddressBook>,
+    table: Mutex<Table>,
+    dials: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    links: BTreeMap<PeerId, Link>,
+    dialling: BTreeMap<PeerId, Vec<oneshot::Sender<Option<Link>>>>,
+    failures: BTreeMap<PeerId, Failures>,
+    /// Whom not to let in again, and why.
+    banned: BTreeMap<PeerId, String>,
+    last_id: u64,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    until: Instant,
+}
+
+/// Why this side closes a connection. The numbers are QUIC application error codes and never change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Closing {
+    /// The program ends.
+    Shutdown = 0x10,
+    /// Nobody uses the connection.
+    Unused = 0x11,
+    /// There is another connection with the same peer.
+    Duplicate = 0x12,
+    /// The peer does not read what it is sent.
+    NotReading = 0x13,
+    /// The peer sent what is no message.
+    Malformed = 0x14,
+    /// The peer was caught doing what no honest one does.
+    Banned = 0x15,
+    /// The peer is no host.
+    Role = 0x16,
+}
+
+impl Links {
+    /// Links of the host `me` over `endpoint`; events go to the drivers in `router`.
+    pub(crate) fn new(endpoint: Endpoint, me: PeerId, router: Router) -> Self {
+        Links(Arc::new(Inner {
+            endpoint,
+            me,
+            router,
+            book: Mutex::default(),
+            table: Mutex::default(),
+            dials: Semaphore::new(MOST_DIALS),
+        }))
+    }
+
+    /// Lets peers in, until the endpoint is closed. It bounds the number of handshakes.
+    pub(crate) async fn accept(self) {
+        let mut handshakes = JoinSet::new();
+        loop {
+            tokio::select! {
+                incoming = self.0.endpoint.accept() => match incoming {
+                    Some(incoming) => { handshakes.spawn(self.clone().let_in(incoming)); }
+                    None => return,
+                },
+                Some(_) = handshakes.join_next() => {}
+            }
+        }
+    }
+
+    /// The link that stands with `peer`, if one does.
+    pub(crate) fn standing(&self, peer: PeerId) -> Option<Link> {
+        self.table().links.get(&peer).filter(|link| !link.is_closed()).cloned()
+    }
+
+    /// The link with `peer`, dialled if there is none; `None` if it can't be reached now.
+    pub(crate) async fn reach(&self, peer: PeerId) -> Option<Link> {
+        let reached = {
+            let mut table = self.table();
+            if let Some(link) = table.links.get(&peer).filter(|link| !link.is_closed()) {
+                return Some(link.clone());
+            }
+            if peer == self.0.me || table.closing || !table.may_dial(peer) {
+                return None;
+            }
+            let (waiter, reached) = oneshot::channel();
+            let waiters = table.dialling.entry(peer).or_default();
+            waiters.push(waiter);
+            if waiters.len() == 1 {
+                tokio::spawn(self.clone().dial(peer));
+            }
+            reached
+        };
+        reached.await.ok().flatten()
+    }
+
+    /// Remembers where these peers may be reached; gives those that are worth trying.
+    pub(crate) fn learn(&self, peers: &[PeerAddress]) -> Vec<PeerId> {
+        let now = clock::now();
+        let mut book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = || peers.iter().take(MAX_PEERS).filter(|about| about.peer != self.0.me);
+        for about in others() {
+            book.hint(now, about.peer, &about.addrs);
+        }
+        others().map(|about| about.peer).collect()
+    }
+
+    /// Tells a peer about others that exchange `image`, as far as their addresses are known.
+    pub(crate) fn introduce(&self, to: &Link, image: ImageId, about: &[PeerId]) {
+        let peers: Vec<_> = {
+            let book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+            about.iter().take(MAX_PEERS).filter_map(|&peer| book.tell(peer)).collect()
+        };
+        if !peers.is_empty() {
+            to.send(PeerMessage::Peers { image, peers });
+        }
+    }
+
+    /// Disconnects a peer and never lets it in again.
+    pub(crate) fn ban(&self, peer: PeerId, misdeed: String) {
+        tracing::warn!(peer = %peer, misdeed, "banned");
+        let link = {
+            let mut table = self.table();
+            table.banned.insert(peer, misdeed);
+            table.links.get(&peer).cloned()
+        };
+        if let Some(link) = link {
+            link.close(Closing::Banned);
+        }
+    }
+
+    /// Whom not to let in, and why.
+    pub(crate) fn banned(&self) -> Vec<(PeerId, String)> {
+        self.table().banned.iter().map(|(&peer, misdeed)| (peer, misdeed.clone())).collect()
+    }
+
+    /// Makes no more links and ends those that are.
+    pub(crate) fn close(&self) {
+        let links: Vec<_> = {
+            let mut table = self.table();
+            table.closing = true;
+            table.links.values().cloned().collect()
+        };
+        for link in links {
+            link.close(Closing::Shutdown);
+        }
+    }
+
+    fn router(&self) -> &Router {
+        &self.0.router
+    }
+
+    async fn let_in(self, incoming: Incoming) {
+        match incoming.handshake().await {
+            Ok(connection) => {
+                self.register(connection);
+            }
+            Err(error) => tracing::debug!(%error, "a connection from outside failed"),
+        }
+    }
+
+    async fn dial(self, peer: PeerId) {
+        let link = match self.dial_addrs(peer).await {
+            Some(connection) => self.register(connection),
+            None => None,
+        };
+        let waiters = {
+            let mut table = self.table();
+            if link.is_none() {
+                table.note_failure(peer);
+            }
+            table.dialling.remove(&peer).unwrap_or_default()
+        };
+        for waiter in waiters {
+            // Who does not wait any more does not need the link.
+            let _ = waiter.send(link.clone());
+        }
+    }
+
+    /// Dials the peer's addresses, each a little later than the one before, and takes the first that answers.
+    async fn dial_addrs(&self, peer: PeerId) -> Option<Connection> {
+        let _permit = self.0.dials.acquire().await.ok()?;
+        let addrs = self.0.book.lock().unwrap_or_else(PoisonError::into_inner).addrs(peer);
+        let mut dials = JoinSet::new();
+        for (at, addr) in addrs.into_iter().enumerate() {
+            let endpoint = self.0.endpoint.clone();
+            dials.spawn(async move {
+                sleep(DIAL_STAGGER * at as u32).await;
+                let dialled = endpoint.connect(addr, Expect::Peer(peer)).await;
+                dialled.inspect_err(|error| tracing::debug!(peer = %peer.short(), %error, "can't connect")).ok()
+            });
+        }
+        while let Some(dialled) = dials.join_next().await {
+            if let Ok(Some(connection)) = dialled {
+                return Some(connection);
+            }
+        }
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner).not_reached(peer);
+        None
+    }
+
+    /// Makes a fresh connection the link with its peer, or closes it; gives the link that stands with the peer then.
+    fn register(&self, connection: Connection) -> Option<Link> {
+        let member = connection.member();
+        let (peer, addr) = (member.peer, connection.link().remote_addr());
+        if member.role == Role::Tracker {
+            close(&connection, Closing::Role);
+            return None;
+        }
+        let mut table = self.table();
+        let stands = table.links.get(&peer).filter(|link| !link.is_closed()).cloned();
+        if let Err(why) = table.admits(&connection, stands.as_ref(), self.0.me) {
+            drop(table);
+            close(&connection, why);
+            return stands.filter(|_| why == Closing::Duplicate);
+        }
+        table.last_id += 1;
+        let (link, ends) = Link::new(table.last_id, connection);
+        table.links.insert(peer, link.clone());
+        table.failures.remove(&peer);
+        drop(table);
+        if let Some(old) = stands {
+            old.close(Closing::Duplicate);
+        }
+        self.note_reached(peer, addr);
+        tracing::debug!(peer = %peer.short(), name = link.member().name, %addr, dialled = link.dialled_here(), "linked");
+        tokio::spawn(self.clone().run(link.clone(), ends));
+        Some(link)
+    }
+
+    async fn run(self, link: Link, ends: link::Ends) {
+        link::run(self.clone(), link.clone(), ends).await;
+        {
+            let mut table = self.table();
+            if table.links.get(&link.peer()) == Some(&link) {
+                table.links.remove(&link.peer());
+            }
+        }
+        for driver in self.0.router.drivers() {
+            // A driver that has ended uses no link.
+            let _ = driver.send(Event::Disconnected(link.clone())).await;
+        }
+    }
+
+    fn note_reached(&self, peer: PeerId, addr: SocketAddr) {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner).reached(clock::now(), peer, addr);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.table().links.values()).finish()
+    }
+}
+
+impl Table {
+    /// Whether a fresh connection becomes the link with its peer, with which `stands` is the link so far.
+    fn admits(&self, fresh: &Connection, stands: Option<&Link>, me: PeerId) -> Result<(), Closing> {
+        let peer = fresh.member().peer;
+        if self.banned.contains_key(&peer) || peer == me {
+            return Err(Closing::Banned);
+        }
+        if self.closing {
+            return Err(Closing::Shutdown);
+        }
+        let Some(stands) = stands else { return Ok(()) };
+        // A host dials only when it has no link: a second dial from the same end, or one long after the first, means
+        // that the link that stands is dead and this side has not noticed yet.
+        let fresh_dialled_here = fresh.link().quic.side().is_client();
+        let simultaneous = stands.dialled_here() != fresh_dialled_here && stands.age() < SIMULTANEOUS;
+        let dialler = if fresh_dialled_here { me } else { peer };
+        if simultaneous && dialler != me.min(peer) { Err(Closing::Duplicate) } else { Ok(()) }
+    }
+
+    fn may_dial(&self, peer: PeerId) -> bool {
+        let backed_off = self.failures.get(&peer).is_some_and(|failures| failures.until > clock::now());
+        !backed_off && !self.banned.contains_key(&peer)
+    }
+
+    fn note_failure(&mut self, peer: PeerId) {
+        if self.failures.len() >= MOST_FAILURES {
+            let now = clock::now();
+            self.failures.retain(|_, failures| failures.until > now);
+        }
+        let count = self.failures.get(&peer).map_or(0, |failures| failures.count);
+        let backoff = (BACKOFF_LEAST * 2u32.pow(count.min(8))).min(BACKOFF_MOST);
+        let until = clock::now() + clock::jittered(backoff);
+        self.failures.insert(peer, Failures { count: count + 1, until });
+    }
+}
+
+fn close(connection: &Connection, why: Closing) {
+    connection.link().close(VarInt::from_u32(why as u32), why.text());
+}
+
+impl Closing {
+    /// What the peer is told.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Closing::Shutdown => "this host shuts down",
+            Closing::Unused => "nobody uses this connection",
+            Closing::Duplicate => "there is another connection",
+            Closing::NotReading => "messages were not read",
+            Closing::Malformed => "a message was malformed",
+            Closing::Banned => "banned",
+            Closing::Role => "only hosts and publishers exchange masters",
+        }
+    }
+}
