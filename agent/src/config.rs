@@ -45,6 +45,9 @@ pub struct Settings {
     pub max_connections: u32,
     /// Bytes that one connection may buffer. Default 1 MiB: 10 Gbit/s over 0.2 ms are 250 KB.
     pub connection_window: u64,
+    /// Whether sealed masters are made immutable (`chattr +i`) where that works. Default true: it is what stops even root
+    /// from writing to the backing file of a running clone.
+    pub immutable: bool,
     /// Threads for disk and hashing. Default: one per processor, at most 4, at least 2.
     pub io_threads: usize,
     /// What is logged, as in `info,drover_agent=debug`. Default `info`.
@@ -132,6 +135,7 @@ struct RawSettings {
     keep_versions: Option<u32>,
     max_connections: Option<u32>,
     connection_window: Option<String>,
+    immutable: Option<bool>,
     io_threads: Option<u32>,
     log: Option<String>,
     log_format: Option<LogFormat>,
@@ -177,6 +181,7 @@ impl RawSettings {
             keep_versions: within("keep_versions", self.keep_versions.unwrap_or(1), 1, 1000)? as usize,
             max_connections: within("max_connections", self.max_connections.unwrap_or(128), 4, 4096)?,
             connection_window: window(self.connection_window)?,
+            immutable: self.immutable.unwrap_or(true),
             io_threads: within("io_threads", self.io_threads.unwrap_or_else(default_io_threads), 1, 64)? as usize,
             log: self.log.map_or(Ok("info".to_owned()), |filter| parsed("log", &filter, check_filter))?,
             log_format: self.log_format.unwrap_or_default(),
@@ -185,7 +190,7 @@ impl RawSettings {
 }
 
 /// Names of all settings, for finding mistyped ones; a test keeps it equal to [`RawSettings`].
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "listen",
     "trackers",
     "subscribe",
@@ -197,6 +202,7 @@ const KEYS: [&str; 14] = [
     "keep_versions",
     "max_connections",
     "connection_window",
+    "immutable",
     "io_threads",
     "log",
     "log_format",

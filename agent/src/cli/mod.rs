@@ -18,6 +18,7 @@
 //! A command that fails says `drover: WHAT: WHY` and, on a second line, what to do.
 
 mod check_config;
+mod clone;
 mod fetch;
 mod gc;
 mod list;
@@ -67,6 +68,7 @@ enum Command {
     Verify(verify::Verify),
     Rm(rm::Rm),
     Gc(gc::Gc),
+    Clone(clone::Clone),
     CheckConfig(check_config::CheckConfig),
 }
 
@@ -103,6 +105,7 @@ async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Verify(command) => command.run(&common).await,
         Command::Rm(command) => command.run(&common).await,
         Command::Gc(command) => command.run(&common).await,
+        Command::Clone(command) => command.run(&common).await,
         Command::CheckConfig(command) => command.run(&common),
     }
 }
