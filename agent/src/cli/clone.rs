@@ -234,7 +234,7 @@ fn remove(common: &Common, handover: &Handover, clone: &Name) -> Result<Exit, Pr
             RemoveError::BeingMade(_) | RemoveError::InUse { .. } => Code::Refused,
             RemoveError::File { .. } | RemoveError::Record(_) => Code::Failed,
         };
-        split(code, &what, &error)
+        Problem::explained(code, &what, &error)
     })?;
     common.output().print(&removed.record, |record| format!("removed {}, {}", record.name, record.path.display()))?;
     if !removed.file_existed {
@@ -268,25 +268,16 @@ pub(super) fn refuse(what: &str, error: &CreateError) -> Problem {
         CreateError::TooSmall { .. } | CreateError::NotSectors { .. } | CreateError::Target(_) => Code::Usage,
         _ => Code::Failed,
     };
-    split(code, what, error)
+    Problem::explained(code, what, error)
 }
 
 fn lookup(what: &str, clone: &Name, error: &LookupError) -> Problem {
     match error {
-        LookupError::Unknown(_) => split(Code::NotFound, &format!("{what} {clone}"), error),
+        LookupError::Unknown(_) => Problem::explained(Code::NotFound, format!("{what} {clone}"), error),
         LookupError::Record(error) => records(what, error),
     }
 }
 
 fn records(what: &str, error: &RecordError) -> Problem {
-    split(Code::Failed, what, error)
-}
-
-/// The hand-over's errors say why and, after a semicolon, what to do.
-fn split(code: Code, what: &str, error: &dyn std::error::Error) -> Problem {
-    let text = error.to_string();
-    match text.split_once("; ") {
-        Some((why, todo)) if !why.contains('\n') => Problem::new(code, what, why).todo(todo),
-        _ => Problem::new(code, what, text),
-    }
+    Problem::explained(Code::Failed, what, error)
 }

@@ -19,8 +19,10 @@
 
 mod check_config;
 mod clone;
+mod daemon;
 mod fetch;
 mod gc;
+mod join;
 mod list;
 mod output;
 mod progress;
@@ -61,6 +63,8 @@ pub(crate) struct Common {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Join(join::Join),
+    Daemon(daemon::Daemon),
     Publish(publish::Publish),
     Fetch(fetch::Fetch),
     List(list::List),
@@ -98,6 +102,8 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<Exit, Problem> {
     let common = cli.common;
     match cli.command {
+        Command::Join(command) => command.run(&common).await,
+        Command::Daemon(command) => command.run(&common).await,
         Command::Publish(command) => command.run(&common).await,
         Command::Fetch(command) => command.run(&common).await,
         Command::List(command) => command.run(&common).await,

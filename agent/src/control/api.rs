@@ -138,6 +138,9 @@ pub enum Phase {
 pub struct Peer {
     /// Who.
     pub peer: PeerId,
+    /// What it is called, while it is connected.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Whether it is a neighbour now.
     pub connected: bool,
     /// What it gave us.

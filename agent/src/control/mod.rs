@@ -22,7 +22,8 @@
 
 pub mod api;
 pub mod client;
-mod problem;
+pub(crate) mod problem;
+pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
 

@@ -47,6 +47,15 @@ impl Problem {
         Self::new(Code::Failed, what, why)
     }
 
+    /// From an error whose text says why and, after its first semicolon, what to do.
+    pub(crate) fn explained(code: Code, what: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        let text = chain(error);
+        match text.split_once("; ") {
+            Some((why, todo)) if !why.contains('\n') => Self::new(code, what, why).todo(todo),
+            _ => Self::new(code, what, text),
+        }
+    }
+
     /// With what to do about it.
     pub fn todo(self, todo: impl Into<String>) -> Self {
         Problem { todo: todo.into(), ..self }

@@ -1,0 +1,132 @@
+//! A master that a person asks for: which one is meant, and how it comes.
+
+use std::time::Duration;
+
+use drover_protocol::id::ImageId;
+use drover_protocol::release::{Name, Release};
+use tokio::time::Instant;
+
+use super::Daemon;
+use crate::control::api::{self, Event, MasterRef};
+use crate::control::server::EventSink;
+use crate::control::{Code, Problem};
+use crate::exchange::Phase;
+
+impl Daemon {
+    /// Brings a master here and reports on it until it is sealed. Goes on when nobody listens any more.
+    pub(crate) async fn fetch(&self, request: api::Fetch, events: &EventSink) -> Result<Event, Problem> {
+        let what = format!("fetch {}", request.master);
+        let (image, content_len) = self.find(&what, &request.master).await?;
+        if self.store().master(image).is_some() {
+            return self.fetched(image, &request.master).await;
+        }
+        // Noted first: what a person asked for is resumed after a restart, superseded or not.
+        let note = move |daemon: &Daemon| daemon.notes().want(image).map_err(|error| Problem::failed("fetch", error));
+        self.blocking(&what, note).await?;
+        let mut status = self.exchange().fetch(image, content_len);
+        if !request.wait {
+            return Ok(Event::Started { image });
+        }
+        let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = events.closed() => return Ok(Event::Started { image }),
+            }
+            let now = status.borrow_and_update().clone();
+            match &now.phase {
+                Phase::Complete => return self.fetched(image, &request.master).await,
+                Phase::Failed(why) => {
+                    self.unwant(image).await;
+                    return Err(Problem::failed(what, why));
+                }
+                _ => {}
+            }
+            let _ = events.try_send(Event::Transfer(Box::new(self.transfer(&now))));
+            if status.has_changed().is_err() {
+                return Err(Problem::failed(what, "it was stopped: removed, superseded, or the daemon is ending")
+                    .todo("`drover list` shows what is here; fetch it by its version to have it all the same"));
+            }
+        }
+    }
+
+    async fn fetched(&self, image: ImageId, wanted: &MasterRef) -> Result<Event, Problem> {
+        self.unwant(image).await;
+        let rows = self.masters().await?.into_iter().filter(|master| master.image == image);
+        let by_name = |master: &api::Master| match wanted {
+            MasterRef::Named { name, .. } => master.name.as_ref() == Some(name),
+            MasterRef::Image(_) => true,
+        };
+        let mut rows: Vec<api::Master> = rows.collect();
+        let at = rows.iter().position(by_name).unwrap_or(0);
+        if rows.is_empty() {
+            return Err(Problem::failed(format!("fetch {wanted}"), "it was removed in the meantime"));
+        }
+        Ok(Event::Fetched(Box::new(rows.swap_remove(at))))
+    }
+
+    async fn unwant(&self, image: ImageId) {
+        let note = move |daemon: &Daemon| daemon.notes().unwant(image).map_err(|error| Problem::failed("fetch", error));
+        if let Err(problem) = self.blocking("fetch", note).await {
+            // It is looked for once more after a restart, and found to be here.
+            tracing::warn!("{problem}");
+        }
+    }
+
+    async fn find(&self, what: &str, wanted: &MasterRef) -> Result<(ImageId, Option<u64>), Problem> {
+        match wanted {
+            MasterRef::Image(image) => Ok((*image, self.content_len(*image))),
+            MasterRef::Named { name, version } => {
+                let release = self.find_release(what, name, *version).await?;
+                Ok((release.image, Some(release.content_len)))
+            }
+        }
+    }
+
+    /// The release of a name. One that is not known yet may just not have been told: the trackers are given a moment.
+    async fn find_release(&self, what: &str, name: &Name, version: Option<u64>) -> Result<Release, Problem> {
+        let mut deadline = Instant::now() + TRACKER_PATIENCE;
+        let mut answered = false;
+        loop {
+            if let Some(release) = self.store().catalog().resolve(name, version) {
+                return Ok(release);
+            }
+            if !answered && self.exchange().trackers().iter().any(|tracker| tracker.reachable) {
+                answered = true;
+                // It tells all releases as soon as it is connected.
+                deadline = Instant::now() + TELLING_PATIENCE;
+            }
+            if Instant::now() >= deadline {
+                return Err(self.no_release(what, name, version));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn no_release(&self, what: &str, name: &Name, version: Option<u64>) -> Problem {
+        let trackers = self.exchange().trackers();
+        let addresses: Vec<String> = trackers.iter().map(|tracker| tracker.address.clone()).collect();
+        let addresses = addresses.join(", ");
+        if !trackers.iter().any(|tracker| tracker.reachable) {
+            let why = format!("no release of it is known here, and no tracker answers ({addresses})");
+            return Problem::new(Code::TrackerUnreachable, what, why)
+                .todo("is drover-tracker running there, and does UDP to it get through? `drover status` shows each");
+        }
+        match (version, self.store().catalog().newest(name)) {
+            (Some(version), Some(newest)) => Problem::new(
+                Code::NotFound,
+                what,
+                format!("version {version} is not known; the newest is {}", newest.version),
+            )
+            .todo("trackers keep the newest release of a name; an older one can be fetched by its image id"),
+            _ => Problem::new(Code::NotFound, what, format!("nobody released {name}; trackers asked: {addresses}"))
+                .todo(format!("release it with `drover publish FILE --name {name} --key KEY`")),
+        }
+    }
+}
+
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// A tracker on the same site answers in milliseconds; one that does not within this is away.
+const TRACKER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a tracker that answers may take to tell its releases.
+const TELLING_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,231 @@
+//! Releases: which are believed, what they set off, and how those made here reach the trackers.
+//!
+//! Every release that a trusted publisher signed is kept, whatever its name, so that a version never goes back and the
+//! next one is known. What is subscribed to is fetched; a newer release ends the fetch of an older one, which is left
+//! as it is until `gc`, unless a person asked for it.
+
+use std::time::Duration;
+
+use drover_protocol::id::{ImageId, PublisherKey};
+use drover_protocol::release::{Name, Release, ReleaseError, SignedRelease};
+use tokio::sync::broadcast;
+
+use super::{Daemon, unix_now_s};
+use crate::control::api::{NextRelease, Posted};
+use crate::control::{Code, Problem};
+use crate::exchange::{AskTrackersError, PostOutcome};
+use crate::store::{AcceptError, Accepted};
+
+/// Why no tracker took a release.
+enum PostError {
+    /// None answers: what each was tried with. To be tried again.
+    Unreachable(Vec<String>),
+    /// At least one answers, and will not have it.
+    Refused(String),
+}
+
+impl Daemon {
+    /// Takes a release that somebody made here, seeds nothing by it, and offers it to the trackers. If none can be
+    /// reached it is kept and offered again.
+    pub(crate) async fn post_release(&self, signed: SignedRelease) -> Result<Posted, Problem> {
+        let accepted = self.accept(signed.clone()).await?;
+        let release = accepted.map_err(|error| refuse(&error))?.release;
+        let (name, version) = (release.name.clone(), release.version);
+        let label = format!("{name}@{version}");
+        let kept = (name.clone(), version);
+        self.blocking("release", move |daemon| {
+            daemon.notes().to_post(&kept.0, kept.1).map_err(|error| Problem::failed("keep the release", error))
+        })
+        .await?;
+        self.follow(&release).await;
+        match self.post(&name, version, signed).await {
+            Ok(outcome) => Ok(Posted { name, version, taken_by: outcome.taken, problems: told(outcome.refused) }),
+            Err(PostError::Unreachable(problems)) => {
+                tracing::warn!("release {label} is kept: no tracker answers; it is posted when one does");
+                Ok(Posted { name, version, taken_by: Vec::new(), problems })
+            }
+            Err(PostError::Refused(why)) => Err(Problem::new(Code::Refused, format!("release {label}"), why)),
+        }
+    }
+
+    /// What is known of a name's releases.
+    pub(crate) fn next_release(&self, name: &Name) -> NextRelease {
+        let newest = self.store().catalog().highest_seen(name);
+        NextRelease { newest, next: newest.map_or(1, |version| version + 1), publishers: self.trusted() }
+    }
+
+    /// Acts on releases as trackers tell of them. Ends when the exchange does.
+    pub(super) async fn hear_releases(self, mut releases: broadcast::Receiver<SignedRelease>) {
+        loop {
+            match releases.recv().await {
+                Ok(signed) => self.hear(signed).await,
+                // What was missed is told again when a tracker is connected anew, and a newer one supersedes it.
+                Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!("{missed} releases were missed"),
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Posts what no tracker has taken yet, for as long as there is any.
+    pub(super) async fn post_kept(self) {
+        let mut ticks = tokio::time::interval(POST_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for (name, version) in self.notes().unposted() {
+                let Some(signed) = self.store().catalog().signed(&name, version) else {
+                    self.settle(&name, version).await;
+                    continue;
+                };
+                match self.post(&name, version, signed).await {
+                    Ok(outcome) => tracing::info!("release {name}@{version} taken by {}", outcome.taken.join(", ")),
+                    Err(PostError::Unreachable(_)) => break,
+                    Err(PostError::Refused(why)) => tracing::error!("release {name}@{version}: {why}"),
+                }
+            }
+        }
+    }
+
+    /// Resumes what was under way when the last daemon of this state folder ended, and seeds what is here.
+    pub(super) async fn resume(&self) {
+        for master in self.store().masters() {
+            self.exchange().seed(master.image);
+        }
+        let wanted = self.notes().wanted();
+        for image in self.store().incoming() {
+            if wanted.contains(&image) || !self.is_superseded(image) {
+                self.exchange().fetch(image, self.content_len(image));
+            }
+        }
+        for &image in &wanted {
+            if self.store().master(image).is_none() {
+                self.exchange().fetch(image, self.content_len(image));
+            }
+        }
+        for name in &self.settings().subscribe {
+            if let Some(newest) = self.store().catalog().newest(name) {
+                self.follow(&newest).await;
+            }
+        }
+    }
+
+    /// Joins the swarm of an image that is here, whole or not.
+    pub(super) fn join_again(&self, image: ImageId) {
+        if self.store().master(image).is_some() {
+            self.exchange().seed(image);
+        } else {
+            self.exchange().fetch(image, self.content_len(image));
+        }
+    }
+
+    /// Publishers whose releases count.
+    pub(super) fn trusted(&self) -> Vec<PublisherKey> {
+        match &self.settings().publishers {
+            Some(publishers) => publishers.clone(),
+            None => self.identity().publishers().to_vec(),
+        }
+    }
+
+    /// Whether a release is fetched by itself.
+    pub(super) fn follows(&self, release: &Release) -> bool {
+        let newest = self.store().catalog().newest(&release.name);
+        self.settings().subscribe.contains(&release.name)
+            && newest.is_some_and(|newest| newest.version == release.version)
+    }
+
+    /// The length that a release gives for an image.
+    pub(super) fn content_len(&self, image: ImageId) -> Option<u64> {
+        self.releases_of(image).first().map(|release| release.content_len)
+    }
+
+    async fn hear(&self, signed: SignedRelease) {
+        match self.accept(signed).await {
+            Ok(Ok(Accepted { release, new })) => {
+                if new {
+                    tracing::info!("release {}@{}: image {}", release.name, release.version, release.image);
+                }
+                self.follow(&release).await;
+            }
+            // Trackers tell what they have; that this host knows better is nothing to report.
+            Ok(Err(AcceptError::Release(error @ ReleaseError::Rollback { .. }))) => tracing::debug!("{error}"),
+            Ok(Err(error)) => tracing::warn!("a release heard from a tracker is not accepted: {error}"),
+            Err(problem) => tracing::error!("{problem}"),
+        }
+    }
+
+    async fn accept(&self, signed: SignedRelease) -> Result<Result<Accepted, AcceptError>, Problem> {
+        let trusted = self.trusted();
+        let accept = move |daemon: &Daemon| Ok(daemon.store().catalog().accept(&signed, &trusted, unix_now_s()));
+        self.blocking("release", accept).await
+    }
+
+    /// Fetches a release that is subscribed to, in place of older ones of its name.
+    async fn follow(&self, release: &Release) {
+        if !self.follows(release) {
+            return;
+        }
+        let wanted = self.notes().wanted();
+        for older in self.store().catalog().all() {
+            let superseded = older.name == release.name && older.version < release.version;
+            if superseded && !wanted.contains(&older.image) && self.is_superseded(older.image) {
+                self.stop_unfinished(older.image).await;
+            }
+        }
+        if self.store().master(release.image).is_none() {
+            self.exchange().fetch(release.image, Some(release.content_len));
+        }
+    }
+
+    async fn stop_unfinished(&self, image: ImageId) {
+        let under_way = self.exchange().status_of(image).is_some() && self.store().master(image).is_none();
+        if under_way {
+            tracing::info!(
+                "image {image} is superseded before it was complete: no longer fetched; `drover gc` removes it"
+            );
+            self.exchange().stop(image).await;
+        }
+    }
+
+    async fn post(&self, name: &Name, version: u64, signed: SignedRelease) -> Result<PostOutcome, PostError> {
+        let refused = match self.exchange().post(signed).await {
+            Ok(outcome) => {
+                self.settle(name, version).await;
+                return Ok(outcome);
+            }
+            Err(AskTrackersError::NoTracker) => Vec::new(),
+            Err(AskTrackersError::Refused(refused)) => refused,
+        };
+        let trackers = self.exchange().trackers();
+        let answers = |address: &String| trackers.iter().any(|it| it.reachable && it.address == *address);
+        if !refused.iter().any(|(address, _)| answers(address)) {
+            return Err(PostError::Unreachable(told(refused)));
+        }
+        self.settle(name, version).await;
+        Err(PostError::Refused(told(refused).join("; ")))
+    }
+
+    async fn settle(&self, name: &Name, version: u64) {
+        let name = name.clone();
+        let noted = self.blocking("release", move |daemon| {
+            daemon.notes().posted(&name, version).map_err(|error| Problem::failed("note a posted release", error))
+        });
+        if let Err(problem) = noted.await {
+            // It is posted once more after a restart, which changes nothing.
+            tracing::warn!("{problem}");
+        }
+    }
+}
+
+fn told(refused: Vec<(String, String)>) -> Vec<String> {
+    refused.into_iter().map(|(address, why)| format!("tracker {address}: {why}")).collect()
+}
+
+fn refuse(error: &AcceptError) -> Problem {
+    match error {
+        AcceptError::Release(error) => Problem::explained(Code::Refused, "release", error),
+        AcceptError::Disk(error) => Problem::explained(Code::Failed, "release", error),
+    }
+}
+
+/// How often trackers that were away are tried with releases that wait for one.
+const POST_INTERVAL: Duration = Duration::from_secs(2);
