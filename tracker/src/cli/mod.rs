@@ -1,0 +1,83 @@
+//! The command line: one file for each command.
+//!
+//! Data goes to stdout, the rest to stderr. Exit codes: 0 done, 1 not done (the message says what, why and what to do),
+//! 2 the command line or the settings can't be understood.
+
+mod init;
+mod run;
+mod token;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Introduces Drover agents to each other, lets hosts join and keeps releases.
+#[derive(Parser)]
+#[command(name = "drover-tracker", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a cluster: its CA, the tracker's certificate and the first publisher's key.
+    Init(init::InitArguments),
+    /// Run the tracker until it is told to stop.
+    Run(run::RunArguments),
+    /// Make a one-use token with which a host can join, and print it.
+    Token(token::TokenArguments),
+}
+
+/// Where a cluster's state is.
+#[derive(clap::Args)]
+struct StateArgument {
+    /// The tracker's state folder.
+    #[arg(long, value_name = "DIR", env = "DROVER_TRACKER_STATE", default_value = "/var/lib/drover-tracker")]
+    state: PathBuf,
+}
+
+/// How a command ended that did not do what it was told.
+enum Failure {
+    /// Not done.
+    Failed(String),
+    /// Not understood.
+    Usage(String),
+}
+
+pub(crate) fn run() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Token(arguments) => token::run(&arguments),
+    };
+    let (text, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(text)) => (text, 1),
+        Err(Failure::Usage(text)) => (text, 2),
+    };
+    // If stderr is closed, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "drover-tracker: {text}");
+    ExitCode::from(code)
+}
+
+impl Failure {
+    fn failed(error: impl Display) -> Self {
+        Failure::Failed(error.to_string())
+    }
+
+    fn usage(error: impl Display) -> Self {
+        Failure::Usage(error.to_string())
+    }
+}
+
+/// Data for whoever called.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::failed(format!("can't print: {error}")))
+}

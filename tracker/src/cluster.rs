@@ -1,0 +1,223 @@
+//! Making a cluster, and what the tools need of one that is there.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_link::ca::{CaError, CertificateAuthority, IssueError, MEMBER_DAYS};
+use drover_link::durable::{self, WriteError};
+use drover_link::identity::{Identity, IdentityError, MemberKey, Role};
+use drover_link::member::{HostNameError, check_host_name};
+use drover_link::token::{CaPin, JoinToken};
+use drover_protocol::id::PublisherKey;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::EncodePrivateKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+use crate::config;
+use crate::publishers::{self, Publishers};
+use crate::tokens::{MintError, Tokens};
+
+/// What the tracker calls itself in its certificate.
+const TRACKER_NAME: &str = "tracker";
+
+/// A cluster that was just made.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its state folder.
+    pub dir: PathBuf,
+    /// Recognises its CA.
+    pub pin: CaPin,
+    /// The first publisher whom it trusts.
+    pub publisher: PublisherKey,
+    /// Where that publisher's private key lies (PKCS#8, PEM, 0600).
+    pub publisher_key: PathBuf,
+}
+
+/// Why no cluster was made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Something is there already.
+    #[error(
+        "{0} exists: a cluster was made here before, or its making was interrupted. A new one would lock out every host \
+         of the old one; use another --state, or move the old folder away"
+    )]
+    Exists(PathBuf),
+    /// No cluster can be called that.
+    #[error("the cluster's name: {0}")]
+    Name(#[from] HostNameError),
+    /// The CA can't be made.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The tracker's certificate can't be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The tracker's identity is no use.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A file can't be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// There is no cluster.
+    #[error("{0} holds no cluster; make one with `drover-tracker init`, or name its folder with --state")]
+    NoCluster(PathBuf),
+    /// The cluster can't be read.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The token can't be made.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+}
+
+/// Why a state folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another tracker runs on it.
+    #[error("{0} is used by another tracker that runs now; stop it first, or name another folder with --state")]
+    Held(PathBuf),
+    /// The lock can't be taken.
+    #[error("can't lock {path}: {cause}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// The right to be the one tracker on a state folder; ends when it is dropped, or the process dies.
+#[derive(Debug)]
+pub(crate) struct StateLock {
+    _file: File,
+}
+
+/// Makes a cluster in `dir`: its CA, the tracker's certificate and the first publisher's key. Nothing is left behind if
+/// it fails. `listen` is noted as the default of `drover-tracker run`.
+pub fn init(dir: &Path, listen: SocketAddr) -> Result<Cluster, InitError> {
+    init_named(dir, listen, "drover")
+}
+
+/// The same, with a name that shows in the CA's certificate.
+pub fn init_named(dir: &Path, listen: SocketAddr, name: &str) -> Result<Cluster, InitError> {
+    check_host_name(name)?;
+    let parts = parts(dir);
+    if let Some(there) = parts.iter().find(|part| part.exists()) {
+        return Err(InitError::Exists(there.clone()));
+    }
+    let made_dir = !dir.exists();
+    make(dir, listen, name).inspect_err(|_| {
+        // What can't be removed is named by the next attempt.
+        for part in &parts {
+            let _ = if part.is_dir() { fs::remove_dir_all(part) } else { fs::remove_file(part) };
+        }
+        if made_dir {
+            let _ = fs::remove_dir(dir);
+        }
+    })
+}
+
+/// Makes a join token, whether the tracker runs or not.
+pub fn new_token(dir: &Path, role: Role, ttl: Duration) -> Result<JoinToken, TokenError> {
+    if !ca_folder(dir).exists() {
+        return Err(TokenError::NoCluster(dir.to_owned()));
+    }
+    let pin = CertificateAuthority::load(&ca_folder(dir))?.pin();
+    Ok(Tokens::in_state(dir).mint(role, ttl, pin)?)
+}
+
+/// A new certificate for the tracker's own key, or its first one.
+pub(crate) fn issue_own(ca: &CertificateAuthority, key: Arc<MemberKey>) -> Result<Identity, InitError> {
+    let certificate = ca.issue(&key.request(), Role::Tracker, TRACKER_NAME, MEMBER_DAYS)?;
+    Ok(Identity::new(key, certificate, ca.certificate().to_vec(), Vec::new(), Vec::new())?)
+}
+
+pub(crate) fn ca_folder(dir: &Path) -> PathBuf {
+    dir.join("ca")
+}
+
+pub(crate) fn identity_folder(dir: &Path) -> PathBuf {
+    dir.join("identity")
+}
+
+/// Gives `path` to whoever owns `state`, if that is somebody else than its owner and we may.
+pub(crate) fn give_to_owner_of(state: &Path, path: &Path) -> io::Result<()> {
+    let (owner, now) = (fs::metadata(state)?, fs::symlink_metadata(path)?);
+    if (owner.uid(), owner.gid()) == (now.uid(), now.gid()) || !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()))
+}
+
+impl StateLock {
+    pub(crate) fn take(dir: &Path) -> Result<Self, LockError> {
+        let path = dir.join("lock");
+        let failed = |cause| LockError::Io { path: path.clone(), cause };
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StateLock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(dir.to_owned())),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+}
+
+fn parts(dir: &Path) -> [PathBuf; 6] {
+    [
+        ca_folder(dir),
+        identity_folder(dir),
+        dir.join("publisher.key"),
+        publishers::path(dir),
+        dir.join("releases.redb"),
+        config::default_file(dir),
+    ]
+}
+
+fn make(dir: &Path, listen: SocketAddr, name: &str) -> Result<Cluster, InitError> {
+    durable::private_folder(dir)?;
+    let publisher_key = dir.join("publisher.key");
+    let publisher = make_publisher(&publisher_key)?;
+    Publishers::create(dir, publisher)?;
+    durable::create(&config::default_file(dir), config::initial(listen).as_bytes(), durable::PUBLIC)?;
+    let ca = CertificateAuthority::create(&ca_folder(dir), name)?;
+    issue_own(&ca, Arc::new(MemberKey::generate()))?.save(&identity_folder(dir))?;
+    for part in parts(dir) {
+        give_tree(dir, &part).map_err(|cause| WriteError { path: part, cause })?;
+    }
+    Ok(Cluster { dir: dir.to_owned(), pin: ca.pin(), publisher, publisher_key })
+}
+
+/// Makes a publisher's key pair and writes the private key to `path`.
+fn make_publisher(path: &Path) -> Result<PublisherKey, WriteError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).expect("the system's random numbers work");
+    let key = SigningKey::from_bytes(&seed);
+    let text = key.to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key can be written as PKCS#8");
+    durable::create(path, text.as_bytes(), durable::PRIVATE)?;
+    Ok(PublisherKey::from_bytes(key.verifying_key().to_bytes()))
+}
+
+/// Gives `path` and, if it is a folder, what lies in it to the owner of `state`.
+fn give_tree(state: &Path, path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    give_to_owner_of(state, path)?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_tree(state, &entry?.path())?;
+        }
+    }
+    Ok(())
+}

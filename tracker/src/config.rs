@@ -1,0 +1,166 @@
+//! Settings of `drover-tracker run`: as written, then checked.
+//!
+//! Layers, each over the one before: defaults, one TOML file (`--config`, else `DIR/tracker.toml`), environment, flags.
+//! A key that is no setting is refused: it is a mistyped one that would silently do nothing.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// UDP port of trackers.
+pub const DEFAULT_PORT: u16 = 7440;
+/// Where hosts reach the tracker unless told otherwise: on every address.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+/// Where status is to be had unless told otherwise: on this machine only, because it asks nobody who they are.
+pub const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7441);
+
+/// Checked settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// UDP address for hosts.
+    pub listen: SocketAddr,
+    /// TCP address for status, if any.
+    pub http: Option<SocketAddr>,
+    /// What is logged, as in `info,drover_tracker=debug`.
+    pub log: String,
+}
+
+/// Settings as somebody wrote them; what is missing falls through to the layer below.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSettings {
+    /// `ADDRESS:PORT`, UDP.
+    pub listen: Option<String>,
+    /// `ADDRESS:PORT`, TCP, or `off`.
+    pub http: Option<String>,
+    /// As in `RUST_LOG`.
+    pub log: Option<String>,
+}
+
+/// Why settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file can't be read.
+    #[error("can't read the settings in {path}: {cause}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The file holds something else than settings; the text says where.
+    #[error("can't use the settings in {path}: {cause}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        #[source]
+        cause: Box<toml::de::Error>,
+    },
+    /// An address is none.
+    #[error("{setting} = {value:?} is no address: write it as 192.0.2.7:{DEFAULT_PORT} or [::]:{DEFAULT_PORT}")]
+    Address {
+        /// Which setting.
+        setting: &'static str,
+        /// What was written.
+        value: String,
+    },
+}
+
+/// Where settings are looked for if no file is named.
+pub fn default_file(dir: &Path) -> PathBuf {
+    dir.join("tracker.toml")
+}
+
+/// What `init` writes there.
+pub(crate) fn initial(listen: SocketAddr) -> String {
+    format!(
+        "# Settings of `drover-tracker run`; flags and environment go before them.\n\
+         # UDP address for hosts.\n\
+         listen = \"{listen}\"\n\
+         # TCP address for /status, /livez and /readyz, or \"off\". Whoever reaches it may read it.\n\
+         #http = \"{DEFAULT_HTTP}\"\n\
+         # What is logged, as in \"info,drover_tracker=debug\".\n\
+         #log = \"info\"\n"
+    )
+}
+
+impl Settings {
+    /// `over` over the file (`named`, else the one in `dir` if there is one) over the defaults.
+    pub fn layered(dir: &Path, named: Option<&Path>, over: RawSettings) -> Result<Settings, SettingsError> {
+        let file = match named {
+            Some(path) => RawSettings::read(path)?,
+            None if default_file(dir).exists() => RawSettings::read(&default_file(dir))?,
+            None => RawSettings::default(),
+        };
+        let listen = over.listen.or(file.listen);
+        let http = over.http.or(file.http);
+        Ok(Settings {
+            listen: listen.map_or(Ok(DEFAULT_LISTEN), |text| parse_addr("listen", &text))?,
+            http: match http.as_deref() {
+                None => Some(DEFAULT_HTTP),
+                Some("off") => None,
+                Some(text) => Some(parse_addr("http", text)?),
+            },
+            log: over.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+        })
+    }
+}
+
+impl RawSettings {
+    fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = fs::read_to_string(path).map_err(|cause| SettingsError::Read { path: path.to_owned(), cause })?;
+        toml::from_str(&text).map_err(|cause| SettingsError::Parse { path: path.to_owned(), cause: Box::new(cause) })
+    }
+}
+
+/// An address for hosts, as it is written in settings and flags; without a port it gets the usual one.
+pub fn parse_addr(setting: &'static str, text: &str) -> Result<SocketAddr, SettingsError> {
+    let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DEFAULT_PORT));
+    text.parse().or_else(|_| alone()).map_err(|_| SettingsError::Address { setting, value: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str, over: RawSettings) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::write(default_file(dir.path()), text).expect("written");
+        Settings::layered(dir.path(), None, over)
+    }
+
+    #[test]
+    fn flags_go_before_the_file_and_the_file_before_defaults() {
+        let over = RawSettings { http: Some("off".to_owned()), ..RawSettings::default() };
+        let settings = with_file("listen = '[::1]:9'\nhttp = '127.0.0.1:1'\n", over).expect("settings");
+        assert_eq!(
+            settings,
+            Settings { listen: "[::1]:9".parse().expect("an address"), http: None, log: "info".to_owned() }
+        );
+    }
+
+    #[test]
+    fn what_init_writes_can_be_read() {
+        let listen = "127.0.0.1:7000".parse().expect("an address");
+        let settings = with_file(&initial(listen), RawSettings::default()).expect("settings");
+        assert_eq!((settings.listen, settings.http), (listen, Some(DEFAULT_HTTP)));
+    }
+
+    #[test]
+    fn a_mistyped_key_is_refused_with_its_line() {
+        let error = with_file("log = 'info'\nlissten = '1.2.3.4:5'\n", RawSettings::default()).expect_err("mistyped");
+        let text = error.to_string();
+        assert!(text.contains("lissten") && text.contains("line 2") && text.contains("tracker.toml"), "{text}");
+    }
+
+    #[test]
+    fn an_address_may_lack_its_port_but_not_more() {
+        assert_eq!(parse_addr("listen", "::1").expect("an address").port(), DEFAULT_PORT);
+        assert!(parse_addr("listen", "tracker.example:7440").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! The task that owns the [`Directory`]: others ask it through a bounded inbox, and it keeps the directory's time.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use drover_protocol::announce::{Announce, Announced, Cohort};
+use drover_protocol::directory::{Directory, DirectoryConfig};
+use drover_protocol::id::{ImageId, PeerId};
+use drover_protocol::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time;
+
+/// Questions that may wait. Who finds no room waits with his connection, which slows him down and nobody else.
+const INBOX_LEN: usize = 256;
+/// Swarms that a status shows.
+const MAX_SWARMS_SHOWN: usize = 1000;
+
+/// Asks the directory's task.
+#[derive(Clone)]
+pub(crate) struct Introductions {
+    inbox: mpsc::Sender<Question>,
+}
+
+enum Question {
+    Announce { peer: PeerId, observed: IpAddr, announce: Box<Announce>, answer: oneshot::Sender<Announced> },
+    Leave { peer: PeerId },
+    Swarms { answer: oneshot::Sender<Vec<(ImageId, Cohort)>> },
+}
+
+impl Introductions {
+    /// Makes a directory, and the task that owns it; the caller runs the task.
+    pub(crate) fn new(config: DirectoryConfig, seed: u64) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (inbox, questions) = mpsc::channel(INBOX_LEN);
+        (Introductions { inbox }, own(Directory::new(config, seed), questions))
+    }
+
+    /// Whom a host that announces itself should know; `None` if the tracker shuts down.
+    pub(crate) async fn announce(&self, peer: PeerId, observed: IpAddr, announce: Announce) -> Option<Announced> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question::Announce { peer, observed, announce: Box::new(announce), answer };
+        self.inbox.send(question).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// A host is gone.
+    pub(crate) async fn leave(&self, peer: PeerId) {
+        // If the task has ended, so has its memory.
+        let _ = self.inbox.send(Question::Leave { peer }).await;
+    }
+
+    /// The swarms and how far they are; `None` if the task does not answer.
+    pub(crate) async fn swarms(&self) -> Option<Vec<(ImageId, Cohort)>> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.send(Question::Swarms { answer }).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+async fn own(mut directory: Directory, mut questions: mpsc::Receiver<Question>) {
+    let start = time::Instant::now();
+    loop {
+        let wake = directory.poll_timeout().map(|due| start + Duration::from_nanos(due.as_nanos()));
+        let question = tokio::select! {
+            question = questions.recv() => question,
+            () = time::sleep_until(wake.unwrap_or(start)), if wake.is_some() => {
+                directory.handle_timeout(now(start));
+                continue;
+            }
+        };
+        // Who does not wait for an answer any more does not need one.
+        match question {
+            None => return,
+            Some(Question::Announce { peer, observed, announce, answer }) => {
+                let _ = answer.send(directory.handle_announce(now(start), peer, observed, &announce));
+            }
+            Some(Question::Leave { peer }) => directory.handle_leave(now(start), peer),
+            Some(Question::Swarms { answer }) => {
+                let _ = answer.send(directory.swarms().take(MAX_SWARMS_SHOWN).collect());
+            }
+        }
+    }
+}
+
+fn now(start: time::Instant) -> Instant {
+    Instant::START + start.elapsed()
+}

@@ -1,0 +1,89 @@
+//! What all connections share, and the loop that accepts them.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use drover_link::ca::CertificateAuthority;
+use drover_link::endpoint::{Accepted, Endpoint, HandshakeError, Incoming};
+use drover_link::identity::{Identity, unix_now_s};
+use drover_protocol::announce::MAX_REFUSAL_LEN;
+use drover_protocol::release::{Name, Release, SignedRelease};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use crate::introductions::Introductions;
+use crate::members::Members;
+use crate::publishers::Publishers;
+use crate::releases::{PostError, Posted, Releases};
+use crate::tokens::Tokens;
+use crate::{joining, session};
+
+/// What all connections share.
+pub(crate) struct Server {
+    pub(crate) ca: CertificateAuthority,
+    pub(crate) tokens: Tokens,
+    pub(crate) publishers: Publishers,
+    pub(crate) introductions: Introductions,
+    pub(crate) members: Members,
+    /// Each new release, for those who watch.
+    pub(crate) news: broadcast::Sender<SignedRelease>,
+    pub(crate) identity: RwLock<Identity>,
+    /// Held while a release is written: one at a time, and whoever reads meanwhile waits for a disk's moment.
+    pub(crate) releases: Mutex<Releases>,
+}
+
+impl Server {
+    /// Keeps a release and tells everybody who watches. Blocks for the disk.
+    pub(crate) fn post(&self, signed: &SignedRelease) -> Result<(Release, Posted), PostError> {
+        let mut releases = self.releases();
+        let (release, posted) = releases.post(signed, &self.publishers.all(), unix_now_s())?;
+        if posted == Posted::New {
+            // Under the lock, so that watchers hear versions in their order. Nobody may be watching.
+            let _ = self.news.send(signed.clone());
+        }
+        Ok((release, posted))
+    }
+
+    /// The newest release of each of these names, or of all.
+    pub(crate) fn newest(&self, names: &[Name]) -> Vec<SignedRelease> {
+        self.releases().newest(names, unix_now_s())
+    }
+
+    /// The releases, once nobody else has them.
+    pub(crate) fn releases(&self) -> MutexGuard<'_, Releases> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accepts until the endpoint is closed, and ends all connections' tasks with it.
+pub(crate) async fn accept(server: Arc<Server>, endpoint: Endpoint) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => drop(connections.spawn(meet(server.clone(), incoming))),
+                None => return connections.shutdown().await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn meet(server: Arc<Server>, incoming: Incoming) {
+    let from = incoming.remote_addr();
+    match incoming.identify().await {
+        Ok(Accepted::Member(connection)) => session::serve(server, connection).await,
+        Ok(Accepted::Joining(joining)) => joining::serve(server, joining).await,
+        Err(HandshakeError::Connection(_)) => debug!(%from, "a handshake broke off"),
+        Err(error) => debug!(%from, %error, "turned away"),
+    }
+}
+
+/// The text of a refusal, no longer than one may be.
+pub(crate) fn refusal(error: &impl Display) -> String {
+    let mut text = error.to_string();
+    let end = (0..=MAX_REFUSAL_LEN).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.truncate(end);
+    text
+}

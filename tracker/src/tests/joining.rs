@@ -1,0 +1,146 @@
+//! Making a cluster, joining it, staying in it.
+
+use super::*;
+use crate::StartError;
+use crate::cluster::InitError;
+
+#[tokio::test]
+async fn a_host_joins_connects_and_renews() {
+    let fleet = Fleet::new();
+    let host = fleet.host("web-1").await;
+    assert_eq!((host.identity.member().role, host.identity.member().name.as_str()), (Role::Host, "web-1"));
+    let publisher = PublisherKey::from_bytes(fleet.publisher.verifying_key().to_bytes());
+    assert_eq!(host.identity.publishers(), [publisher]);
+    assert_eq!(fleet.tracker.members(), 1);
+
+    let renewed = drover_link::enrol::renew(&host.link, &host.identity).await.expect("renewed");
+    assert_eq!((renewed.member(), renewed.trackers()), (host.identity.member(), host.identity.trackers()));
+    assert!(renewed.expires_unix_s() >= host.identity.expires_unix_s());
+    fleet.connect(renewed).await;
+}
+
+#[tokio::test]
+async fn a_token_lets_one_host_in_also_after_a_restart() {
+    let fleet = Fleet::new();
+    let (used, unused) = (fleet.token(Role::Host), fleet.token(Role::Host));
+    fleet.join(&used, "first").await.expect("joined");
+    let fleet = fleet.restart().await;
+    let error = fleet.join(&used, "second").await.expect_err("used");
+    let text = error.to_string();
+    assert!(matches!(error, JoinError::Refused(_)) && text.contains("used before"), "{text}");
+    assert!(text.contains("drover-tracker token"), "it says what to do: {text}");
+    assert!(!fleet.folder.path().join("second").exists(), "nothing half-done is left");
+    fleet.join(&unused, "second").await.expect("a token outlives a restart");
+}
+
+#[tokio::test]
+async fn of_two_that_race_one_joins() {
+    let fleet = Fleet::new();
+    for round in 0..5 {
+        let token = fleet.token(Role::Host);
+        let (a, b) = (format!("a{round}"), format!("b{round}"));
+        let (one, other) = tokio::join!(fleet.join(&token, &a), fleet.join(&token, &b));
+        assert_eq!(usize::from(one.is_ok()) + usize::from(other.is_ok()), 1);
+        let error = one.err().or(other.err()).expect("one was refused").to_string();
+        assert!(error.contains("used before"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn expired_and_unknown_tokens_are_refused_each_with_its_reason() {
+    let fleet = Fleet::new();
+    let expired = cluster::new_token(&fleet.state(), Role::Host, Duration::from_secs(1)).expect("a token");
+    let made = unix_now_s();
+    timeout(PATIENCE, async {
+        while unix_now_s() < made + 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the clock goes on");
+    let text = fleet.join(&expired, "late").await.expect_err("expired").to_string();
+    assert!(text.contains("expired") && text.contains("get a new one"), "{text}");
+    let unknown = JoinToken::new(Role::Host, [1; 16], expired.pin());
+    let text = fleet.join(&unknown, "guess").await.expect_err("unknown").to_string();
+    assert!(text.contains("does not know"), "{text}");
+}
+
+#[tokio::test]
+async fn a_publisher_brings_its_key_and_later_hosts_learn_it() {
+    let fleet = Fleet::new();
+    let key = SigningKey::from_bytes(&[42; 32]);
+    let public = PublisherKey::from_bytes(key.verifying_key().to_bytes());
+    let to = fleet.tracker.local_addr().to_string();
+    let dir = fleet.folder.path().join("studio");
+    let token = fleet.token(Role::Publisher);
+    let studio = join_in(&dir, &to, &token, "studio", Some(public)).await.expect("joined");
+    assert_eq!(studio.member().role, Role::Publisher);
+    assert!(studio.publishers().contains(&public));
+
+    let fleet = fleet.restart().await;
+    let host = fleet.host("web-1").await;
+    assert!(host.identity.publishers().contains(&public), "the list outlives a restart");
+    let release = fleet.release("image", 1).sign(&key);
+    assert_eq!(host.ask(&TrackerRequest::Post(release)).await, TrackerReply::Posted);
+}
+
+#[tokio::test]
+async fn a_host_token_makes_nobody_a_publisher() {
+    let fleet = Fleet::new();
+    let key = PublisherKey::from_bytes([7; 32]);
+    let to = fleet.tracker.local_addr().to_string();
+    let dir = fleet.folder.path().join("web-1");
+    let identity = join_in(&dir, &to, &fleet.token(Role::Host), "web-1", Some(key)).await.expect("joined");
+    assert_eq!(identity.member().role, Role::Host);
+    assert!(!identity.publishers().contains(&key));
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_only_for_the_connections_key() {
+    let fleet = Fleet::new();
+    let (host, other) = (fleet.host("web-1").await, fleet.host("web-2").await);
+    let why = host.refused(&TrackerRequest::Renew { csr: other.identity.key().request() }).await;
+    assert!(why.contains("only for the key"), "{why}");
+    let mut altered = host.identity.key().request();
+    *altered.last_mut().expect("a request has bytes") ^= 1;
+    let why = host.refused(&TrackerRequest::Renew { csr: altered }).await;
+    assert!(why.contains("malformed or was altered"), "{why}");
+}
+
+#[tokio::test]
+async fn a_cluster_is_made_once_and_served_by_one_tracker() {
+    let fleet = Fleet::new();
+    assert!(matches!(cluster::init(&fleet.state(), LOOPBACK), Err(InitError::Exists(_))));
+    let second = Tracker::start(&fleet.state(), LOOPBACK, None).err().expect("two trackers on one folder");
+    assert!(matches!(&second, StartError::Lock(_)), "{second}");
+    assert!(second.to_string().contains("another tracker"), "{second}");
+    let nowhere = fleet.folder.path().join("nowhere");
+    assert!(matches!(Tracker::start(&nowhere, LOOPBACK, None), Err(StartError::NoCluster(_))));
+    assert!(cluster::new_token(&nowhere, Role::Host, DEFAULT_TTL).is_err());
+    assert!(!nowhere.exists());
+}
+
+#[test]
+fn a_cluster_that_can_not_be_made_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").expect("written");
+    assert!(cluster::init(&file.join("state"), LOOPBACK).is_err());
+    let state = folder.path().join("state");
+    assert!(cluster::init_named(&state, LOOPBACK, "No Name").is_err());
+    assert!(!state.exists());
+}
+
+#[test]
+fn secrets_are_their_owners_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let state = folder.path().join("state");
+    cluster::init(&state, LOOPBACK).expect("a cluster");
+    for (name, mode) in
+        [("", 0o700), ("ca", 0o700), ("ca/ca.key", 0o600), ("publisher.key", 0o600), ("identity/key.pem", 0o600)]
+    {
+        let found = std::fs::metadata(state.join(name)).expect(name).permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name:?}");
+    }
+}

@@ -1,0 +1,248 @@
+//! A running tracker, for the program and for those who keep one in their own process.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use drover_link::ca::{CaError, CertificateAuthority};
+use drover_link::config::LinkConfig;
+use drover_link::durable::WriteError;
+use drover_link::endpoint::{BindError, Endpoint};
+use drover_link::identity::{Identity, IdentityError, unix_now_s};
+use drover_protocol::directory::DirectoryConfig;
+use tokio::sync::broadcast;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::cluster::{self, InitError, LockError, StateLock};
+use crate::http;
+use crate::introductions::Introductions;
+use crate::limits::WATCH_BACKLOG;
+use crate::members::Members;
+use crate::publishers::Publishers;
+use crate::releases::{OpenError, Releases};
+use crate::server::{self, Server};
+use crate::tokens::Tokens;
+
+/// How long members have to hear that the tracker goes.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the tracker's certificate is due and old tokens can go.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// A running tracker. Dropping it stops it at once; [`shutdown`](Self::shutdown) says goodbye.
+pub struct Tracker {
+    server: Arc<Server>,
+    endpoint: Endpoint,
+    accepting: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    local_addr: SocketAddr,
+    http_addr: Option<SocketAddr>,
+    _lock: StateLock,
+}
+
+/// Why a tracker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no cluster.
+    #[error("{0} holds no cluster; make one with `drover-tracker init`, or name its folder with --state")]
+    NoCluster(PathBuf),
+    /// The state folder can't be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The CA can't be read.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The tracker's identity can't be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The tracker's certificate can't be renewed.
+    #[error("can't renew the tracker's own certificate: {0}")]
+    Renew(#[from] OwnRenewalError),
+    /// The list of publishers can't be read.
+    #[error("can't read {path}: {cause}; restore it: a JSON list of publishers' keys")]
+    Publishers {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        cause: io::Error,
+    },
+    /// The releases can't be read.
+    #[error(transparent)]
+    Releases(#[from] OpenError),
+    /// The address for hosts can't be used.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The address for status can't be used.
+    #[error("can't listen on {addr} (TCP, status): {cause}; choose another with --http, or --http off")]
+    Http {
+        /// Which address.
+        addr: SocketAddr,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// Why the tracker's own certificate was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnRenewalError {
+    /// It can't be made.
+    #[error(transparent)]
+    Make(#[from] InitError),
+    /// It can't be written.
+    #[error(transparent)]
+    Save(#[from] WriteError),
+}
+
+impl Tracker {
+    /// Starts a tracker on the state folder `dir`, which `init` made. Must be called within a tokio runtime; reads some
+    /// small files before it returns.
+    pub fn start(dir: &Path, listen: SocketAddr, http: Option<SocketAddr>) -> Result<Tracker, StartError> {
+        if !cluster::ca_folder(dir).exists() {
+            return Err(StartError::NoCluster(dir.to_owned()));
+        }
+        let lock = StateLock::take(dir)?;
+        let ca = CertificateAuthority::load(&cluster::ca_folder(dir))?;
+        let identity = Identity::load(&cluster::identity_folder(dir))?;
+        let identity = renewed_if_due(dir, &ca, &identity)?.unwrap_or(identity);
+        let publishers = Publishers::load(dir)
+            .map_err(|cause| StartError::Publishers { path: crate::publishers::path(dir), cause })?;
+        let releases = Releases::open(&dir.join("releases.redb"))?;
+        let config = LinkConfig::tracker();
+        info!(worst_case_mib = config.worst_case_memory() >> 20, "memory that connections can take is bounded");
+        let endpoint = Endpoint::bind_tracker(listen, &identity, config)?;
+        let local_addr = endpoint.local_addr().map_err(|cause| BindError::Socket { addr: listen, cause })?;
+        let status = http.map(bind_http).transpose()?;
+
+        let (introductions, directory_task) = Introductions::new(DirectoryConfig::default(), seed());
+        let server = Arc::new(Server {
+            ca,
+            tokens: Tokens::in_state(dir),
+            publishers,
+            introductions,
+            members: Members::default(),
+            news: broadcast::channel(WATCH_BACKLOG).0,
+            identity: RwLock::new(identity),
+            releases: Mutex::new(releases),
+        });
+        let accepting = tokio::spawn(server::accept(server.clone(), endpoint.clone()));
+        let mut tasks =
+            vec![tokio::spawn(directory_task), tokio::spawn(upkeep(dir.to_owned(), server.clone(), endpoint.clone()))];
+        let http_addr = status.as_ref().map(|(_, addr)| *addr);
+        if let Some((listener, _)) = status {
+            tasks.push(tokio::spawn(http::serve(Arc::downgrade(&server), listener)));
+        }
+        Ok(Tracker { server, endpoint, accepting, tasks, local_addr, http_addr, _lock: lock })
+    }
+
+    /// Closes all connections, telling why, and stops; its state folder is free then. What was acknowledged is on disk
+    /// already, so nothing is lost by not waiting for this.
+    pub async fn shutdown(mut self) {
+        self.endpoint.close("the tracker shuts down");
+        // Who has not heard it by then finds out by silence.
+        let _ = timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        for task in &self.tasks {
+            task.abort();
+        }
+        for task in self.tasks.drain(..).chain([std::mem::replace(&mut self.accepting, tokio::spawn(async {}))]) {
+            let _ = timeout(GOODBYE, task).await;
+        }
+    }
+
+    /// Where hosts reach it (UDP).
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where its status is to be had (TCP), if anywhere.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
+    }
+
+    /// How many members are connected.
+    pub fn members(&self) -> usize {
+        self.server.members.count()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn server_for_tests(&self) -> &Server {
+        &self.server
+    }
+
+    /// Whether its parts answer; waits at most `patience` for them.
+    pub async fn is_alive(&self, patience: Duration) -> bool {
+        http::is_alive(&self.server, patience).await
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Renews the tracker's certificate in time and forgets old tokens.
+async fn upkeep(dir: PathBuf, server: Arc<Server>, endpoint: Endpoint) {
+    loop {
+        let (dir, blocking) = (dir.clone(), server.clone());
+        let renewed = spawn_blocking(move || {
+            if let Err(error) = blocking.tokens.sweep() {
+                warn!(%error, "can't remove old tokens");
+            }
+            let identity = blocking.identity.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            renewed_if_due(&dir, &blocking.ca, &identity)
+        });
+        match renewed.await {
+            Ok(Ok(Some(identity))) => {
+                if let Err(error) = endpoint.set_identity(&identity) {
+                    warn!(%error, "can't use the tracker's new certificate");
+                }
+                *server.identity.write().unwrap_or_else(std::sync::PoisonError::into_inner) = identity;
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => warn!(%error, "can't renew the tracker's own certificate; trying again later"),
+            Err(error) => warn!(%error, "upkeep failed"),
+        }
+        sleep(UPKEEP_INTERVAL).await;
+    }
+}
+
+fn renewed_if_due(
+    dir: &Path,
+    ca: &CertificateAuthority,
+    identity: &Identity,
+) -> Result<Option<Identity>, OwnRenewalError> {
+    if unix_now_s() < identity.renew_after_unix_s() {
+        return Ok(None);
+    }
+    let renewed = cluster::issue_own(ca, identity.key().clone())?;
+    renewed.save(&cluster::identity_folder(dir))?;
+    info!("renewed the tracker's own certificate");
+    Ok(Some(renewed))
+}
+
+fn bind_http(addr: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
+    let bind = || {
+        let listener = TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        Ok((tokio::net::TcpListener::from_std(listener)?, bound))
+    };
+    if !addr.ip().is_loopback() {
+        warn!(%addr, "status is open to whoever reaches this address");
+    }
+    bind().map_err(|cause| StartError::Http { addr, cause })
+}
+
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system's random numbers work");
+    u64::from_le_bytes(bytes)
+}
