@@ -22,6 +22,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL_IN_ENDGAME: Duration = Duration::from_millis(20);
 /// A request that is expected sooner than this is not worth asking for elsewhere.
 const WORTH_STEALING: Duration = Duration::from_millis(100);
+/// The same while there is still something that was asked of nobody: then only what stands still is worth it.
+const WORTH_STEALING_EARLY: Duration = Duration::from_secs(1);
 /// Added to what is expected of a peer that would take over a request: a round trip and a disk.
 const TAKING_OVER: Duration = Duration::from_millis(20);
 /// What is assumed of a peer's rate if nobody's is known, in bytes per second.
@@ -330,6 +332,7 @@ impl Swarm {
         limit: impl Fn(u64) -> Duration,
     ) -> Option<(RequestId, bool)> {
         let have = &self.peers.get(&thief)?.have;
+        let worth = if self.progress.unasked_chunks() == 0 { WORTH_STEALING } else { WORTH_STEALING_EARLY };
         let mut slowest: Option<(Duration, RequestId, bool)> = None;
         for (peer, neighbour) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
             let rate = if neighbour.rate() > 0 { neighbour.rate() } else { self.usual_rate() };
@@ -338,7 +341,7 @@ impl Swarm {
                 let is_waiting = ahead > 0 && request.untouched;
                 ahead += request.left_bytes;
                 let expected = time_of(ahead, rate) + silence * 2;
-                let is_late = expected > limit(request.left_bytes).max(WORTH_STEALING);
+                let is_late = expected > limit(request.left_bytes).max(worth);
                 let is_single = request.left.iter().filter_map(|&number| self.geometry.chunk(number));
                 if is_late
                     && have.contains(request.piece)

@@ -151,13 +151,15 @@ impl Swarm {
         let slower = if self.is_complete() { COMPLETE_SLOWER } else { 1 };
         self.next_refresh = now + self.config.refresh_interval * slower;
         let silent = |neighbour: &Peer| !neighbour.has_answered && now.since(neighbour.joined_at) >= ANSWER_MOST;
-        let mut unwanted: Vec<PeerId> =
+        let silent: Vec<PeerId> =
             self.peers.iter().filter(|(_, neighbour)| silent(neighbour)).map(|(peer, _)| *peer).collect();
-        if !self.is_complete() && self.peers.len() >= self.config.neighbours_sought {
-            unwanted.extend(self.useless().into_iter().take(DROPPED_AT_ONCE));
+        for peer in silent {
+            self.drop_useless(now, peer, FULL_FOR);
         }
-        for peer in unwanted {
-            self.drop_useless(now, peer);
+        if !self.is_complete() && self.peers.len() >= self.config.neighbours_sought {
+            for peer in self.useless().into_iter().take(DROPPED_AT_ONCE) {
+                self.drop_useless(now, peer, USELESS_FOR);
+            }
         }
         for neighbour in self.peers.values_mut() {
             neighbour.exchanged = 0;
@@ -233,7 +235,7 @@ impl Swarm {
     /// Drops a neighbour of no use, for one that may be of more. Says whether there was one.
     fn make_room(&mut self, now: Instant) -> bool {
         let Some(peer) = self.useless().into_iter().next() else { return false };
-        self.drop_useless(now, peer);
+        self.drop_useless(now, peer, USELESS_FOR);
         true
     }
 
@@ -244,9 +246,9 @@ impl Swarm {
         idle.filter(|(_, neighbour)| neighbour.have == *held).map(|(peer, _)| *peer).collect()
     }
 
-    fn drop_useless(&mut self, now: Instant, peer: PeerId) {
+    fn drop_useless(&mut self, now: Instant, peer: PeerId, alone_for: Duration) {
         self.part(now, peer, true);
-        self.candidates.postpone(now, peer, USELESS_FOR);
+        self.candidates.postpone(now, peer, alone_for);
         self.refuse_peer(peer, LeaveReason::Useless);
     }
 

@@ -10,7 +10,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 
 /// Shortest request worth its round trip, in bytes, if there is so much to ask.
-const REQUEST_LEN_LEAST: u64 = 256 * 1024;
+const REQUEST_LEN_LEAST: u64 = 128 * 1024;
 /// Longest that a stalling peer is left alone.
 const SNUB_MOST: Duration = Duration::from_secs(60);
 /// Longest "ask again after" that is believed.

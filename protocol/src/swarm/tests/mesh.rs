@@ -20,8 +20,8 @@ use crate::message::SwarmMessage;
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// Chunks under way between two hosts at most: 256 KiB, as a congestion window would allow.
-const WINDOW: u32 = 4;
+/// Chunks under way between two hosts at most: 512 KiB, as a congestion window would allow.
+const WINDOW: u32 = 8;
 
 /// What all hosts have in common.
 #[derive(Clone)]
@@ -237,6 +237,11 @@ impl Mesh {
     /// Tells a host of others.
     pub(super) fn introduce(&mut self, host: usize, peers: &[PeerId]) {
         self.tell(host, |swarm, now| swarm.handle_candidates(now, peers));
+    }
+
+    /// Connects two hosts without telling their swarms.
+    pub(super) fn connect(&mut self, a: usize, b: usize) {
+        self.connected.extend([(a, b), (b, a)]);
     }
 
     /// Calls a swarm, if it runs, and does what it says.

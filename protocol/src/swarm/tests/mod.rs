@@ -1,4 +1,9 @@
 //! Stories of one swarm on a hand-moved clock, and of many joined by timed queues.
 
+mod asking;
 mod fleet;
+mod hostile;
+mod meeting;
 mod mesh;
+mod serving;
+mod stage;
