@@ -13,6 +13,8 @@ pub(super) enum Step {
     Begun,
     /// About to write a chunk.
     WriteChunk,
+    /// About to read a chunk.
+    ReadChunk,
     /// About to sync the data.
     SyncData,
     /// The data is synced, the journal knows nothing of it.

@@ -12,7 +12,8 @@
 //!
 //! Writes go on while a checkpoint syncs. Files are never mapped: a failing disk would be a signal instead of an error.
 //!
-//! Locks are taken in the order journal, io, state; none is held while another thread is waited for.
+//! Locks are taken in the order journal, io, state. Only the journal's, which nobody needs to write or read a chunk, is
+//! held while the disk syncs.
 
 use std::fs::File;
 use std::io;
@@ -308,7 +309,7 @@ impl Image {
         if io.phase == Phase::Removed || !self.state().held.contains(chunk) {
             return Err(ReadError::NotHeld { image: self.id, chunk: chunk.number() });
         }
-        let result = io.file.read_exact_at(buffer, geometry.chunk_offset(chunk));
+        let result = reach(Step::ReadChunk).and_then(|()| io.file.read_exact_at(buffer, geometry.chunk_offset(chunk)));
         drop(io);
         if let Some(watch) = &self.watch {
             let good = result.is_ok() && self.manifest.verify(chunk, &*buffer).is_ok();

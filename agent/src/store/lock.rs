@@ -16,7 +16,7 @@ use super::disk_error::Doing;
 /// The state folder is ours while this lives.
 #[derive(Debug)]
 pub(super) struct StateLock {
-    _file: File,
+    file: File,
 }
 
 impl StateLock {
@@ -44,7 +44,15 @@ impl StateLock {
             writeln!(file, "{}", std::process::id())
         };
         write(&mut file).doing("write", path)?;
-        Ok(StateLock { _file: file })
+        Ok(StateLock { file })
+    }
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // Not left to closing the file: a program that is being started by another thread of ours has it open too, from
+        // its fork to its exec, and the lock would outlive us by that moment.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 

@@ -289,3 +289,58 @@ const BLOCK_LEN: usize = 256 << 10;
 /// What a thread takes at once: large enough that taking it costs nothing, small enough that all threads end together.
 const SPAN_LEN: u64 = 4 << 20;
 static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Scans a file of `len` bytes in which only `data` is written.
+    fn scan_of(len: u64, data: &[(u64, Vec<u8>)], threads: usize) -> (Scanned, Vec<u8>, Vec<u8>) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.flush().unwrap();
+        file.as_file().set_len(len).unwrap();
+        for (offset, bytes) in data {
+            let end = bytes.len().min((len - offset) as usize);
+            file.as_file().write_all_at(&bytes[..end], *offset).unwrap();
+        }
+        let sink = tempfile::NamedTempFile::new().unwrap();
+        sink.as_file().set_len(len).unwrap();
+        let cancel = AtomicBool::new(false);
+        let job = Scan {
+            file: file.as_file(),
+            path: file.path(),
+            len,
+            sink: Some((sink.as_file(), sink.path())),
+            tolerant: false,
+            cancel: &cancel,
+        };
+        let scanned = scan_on(threads, job, &|_| {}).unwrap();
+        (scanned, std::fs::read(file.path()).unwrap(), std::fs::read(sink.path()).unwrap())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn a_scan_gives_what_hashing_everything_gives(
+            len in prop_oneof![1..600_000u64, 4_000_000..4_400_000u64, 8_380_000..8_400_000u64, 12_000_000..17_000_000u64],
+            data in proptest::collection::vec((0.0..1.0f64, 1..400_000usize, any::<u8>()), 0..5),
+            threads in 1..4usize,
+        ) {
+            let data: Vec<_> = data
+                .into_iter()
+                .map(|(at, count, byte)| ((at * len as f64) as u64, vec![byte; count]))
+                .collect();
+            let (scanned, content, copy) = scan_of(len, &data, threads);
+            prop_assert_eq!(*scanned.content_hash.as_bytes(), <[u8; 32]>::from(blake3::hash(&content)));
+            let chunks = content.chunks(CHUNK_LEN as usize);
+            let expected: Vec<_> = chunks.map(|chunk| (!is_zeros(chunk)).then(|| hash_chunk(chunk))).collect();
+            prop_assert_eq!(scanned.chunks, expected);
+            prop_assert!(content == copy, "the copy is another");
+        }
+    }
+}

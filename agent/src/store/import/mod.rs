@@ -180,6 +180,12 @@ pub fn import(
     import_with(&QemuImg::default(), store, source, progress)
 }
 
+/// As on a machine without `qemu-img`.
+#[cfg(test)]
+pub(super) fn import_without_qemu(store: &Store, source: &ImportSource) -> Result<Imported, ImportError> {
+    import_with(&QemuImg { program: "/nonexistent/qemu-img".into() }, store, source, &|_| {})
+}
+
 fn import_with(
     qemu: &QemuImg,
     store: &Store,

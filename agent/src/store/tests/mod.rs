@@ -1,7 +1,12 @@
 //! The store against a real disk: what is kept, what survives, what is refused.
 
+mod crash;
 mod durability;
+mod formats;
 mod importing;
+mod journal;
+mod refusals;
+mod releases;
 
 use std::fs::{self, File};
 use std::io;
