@@ -60,7 +60,9 @@ pub struct LinkConfig {
     pub initial_window: u32,
     /// How the rate follows the path.
     pub congestion: Congestion,
-    /// Largest datagram that is tried for, in bytes of UDP payload. 1,452 fits Ethernet with IPv6.
+    /// Largest datagram that is tried for, in bytes of UDP payload. 1,452 fits Ethernet with IPv6. More is not better by
+    /// itself: over loopback a GiB took 2.1 CPU seconds (both ends) with 1,452 and 2.6 with 8,952, because bursts of
+    /// large datagrams overflow the receive buffer, and QUIC takes that for a path that has shrunk.
     pub mtu_upper_bound: u16,
     /// What is asked of the system for the socket's buffers, in bytes each way; it may give less.
     pub socket_buffer: usize,

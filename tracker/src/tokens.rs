@@ -250,6 +250,20 @@ mod tests {
     }
 
     #[test]
+    fn a_token_made_by_root_belongs_to_the_trackers_user() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Nobody else can give files away.
+        }
+        let (folder, tokens, pin) = tokens();
+        std::os::unix::fs::chown(folder.path(), Some(54321), Some(54322)).expect("given away");
+        let token = tokens.mint(Role::Host, DEFAULT_TTL, pin).expect("a token");
+        for path in [tokens.folder.clone(), tokens.usable(token.secret())] {
+            let owner = fs::metadata(&path).expect("metadata");
+            assert_eq!((owner.uid(), owner.gid()), (54321, 54322), "{}", path.display());
+        }
+    }
+
+    #[test]
     fn a_life_without_end_is_refused() {
         let (_folder, tokens, pin) = tokens();
         for ttl in [Duration::ZERO, Duration::from_secs(24 * 3600 + 1)] {
