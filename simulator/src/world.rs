@@ -1,0 +1,565 @@
+//! The made-up world: hosts with real machines, a tracker, a network, and events that happen in order.
+//!
+//! A driver like the agent, only that time is a number and bytes are counted instead of sent. It takes the next event,
+//! calls the machine that it is for, does what the machine says, and sets its timer. After the last event all that
+//! happened is in a hash, so that two runs can be compared.
+
+use core::ops::Range;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use drover_protocol::geometry::Geometry;
+use drover_protocol::have::ChunkSet;
+use drover_protocol::id::PeerId;
+use drover_protocol::message::SwarmMessage;
+use drover_protocol::rng::Rng;
+use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
+use drover_protocol::time::Instant;
+
+use crate::checker;
+use crate::fabric::{Access, Fabric, FlowId, Progress};
+use crate::host::{Host, Serve, host_of, peer_id};
+use crate::queue::Queue;
+use crate::report::{HostReport, Report};
+use crate::scenario::Scenario;
+use crate::trace::Trace;
+use crate::tracker::{Tracker, jittered};
+
+/// After how long of silence a connection is lost: the idle time-out of a link.
+const DEATH_NOTICED: Duration = Duration::from_secs(10);
+/// Round trips until a dialled peer can be talked to: one for the handshake, one for the hellos.
+const DIAL_ROUND_TRIPS: u32 = 2;
+/// Chunks of zeros come in runs of so many: 1 MiB, as file systems leave holes.
+const ZERO_RUN: u32 = 16;
+
+/// Why a run gives no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// Not everybody was complete in time.
+    #[error("{unfinished} of {hosts} hosts are not complete after {after:?} (the first of them: host {first})")]
+    Unfinished {
+        /// How many.
+        unfinished: usize,
+        /// Of how many that fetch.
+        hosts: usize,
+        /// When it was given up.
+        after: Duration,
+        /// Which host.
+        first: usize,
+    },
+    /// A result that can't be: the model is wrong.
+    #[error("the result is impossible, so the model is wrong: {0}")]
+    Impossible(String),
+}
+
+/// Runs a scenario to its end.
+pub fn run(scenario: &Scenario) -> Result<Report, RunError> {
+    let mut world = World::new(scenario);
+    world.run_to_end()?;
+    let report = world.report();
+    checker::check_report(scenario, &report).map_err(RunError::Impossible)?;
+    Ok(report)
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrive {
+        host: usize,
+    },
+    Die {
+        host: usize,
+    },
+    Timer {
+        host: usize,
+        life: u32,
+    },
+    Announce {
+        host: usize,
+        life: u32,
+    },
+    /// What the tracker answered.
+    Told {
+        host: usize,
+        life: u32,
+        peers: Vec<PeerId>,
+        again: Duration,
+    },
+    Dialled {
+        from: usize,
+        from_life: u32,
+        to: usize,
+    },
+    Say {
+        from: usize,
+        from_life: u32,
+        to: usize,
+        to_life: u32,
+        message: SwarmMessage,
+    },
+    Peers {
+        to: usize,
+        life: u32,
+        about: Vec<PeerId>,
+    },
+    Ask {
+        from: usize,
+        from_life: u32,
+        to: usize,
+        request: RequestId,
+        piece: u32,
+        chunks: Vec<Range<u32>>,
+    },
+    Cancel {
+        from: usize,
+        from_life: u32,
+        to: usize,
+        request: RequestId,
+    },
+    /// Chunks that left `from` have come; `is_done` if they were the request's last.
+    Arrived {
+        from: usize,
+        to: usize,
+        life: u32,
+        request: RequestId,
+        chunks: Vec<u32>,
+        is_done: bool,
+    },
+    Refused {
+        to: usize,
+        life: u32,
+        request: RequestId,
+        end: RequestEnd,
+    },
+    /// The connection with a peer turns out to be dead.
+    Lost {
+        host: usize,
+        life: u32,
+        peer: usize,
+    },
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    geometry: Geometry,
+    data: ChunkSet,
+    now: Instant,
+    queue: Queue<Event>,
+    hosts: Vec<Host>,
+    tracker: Tracker,
+    fabric: Fabric,
+    /// Who sends what by which flow.
+    flows: BTreeMap<FlowId, (usize, ServeId)>,
+    rng: Rng,
+    serve_count: u64,
+    trace: Trace,
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario) -> Self {
+        let mut rng = Rng::seeded(scenario.seed);
+        let geometry = scenario.geometry;
+        let data = data_chunks(&geometry, scenario.data_share, &mut rng);
+        let mut hosts: Vec<Host> = scenario.hosts.iter().map(|_| Host::new(ChunkSet::empty(&geometry))).collect();
+        hosts[0].stored = data.clone();
+        let carried = |rate: u64| ((rate as f64 * scenario.goodput) as u64).max(1);
+        let links: Vec<Access> = scenario
+            .hosts
+            .iter()
+            .map(|host| Access { up: carried(host.access.up), down: carried(host.access.down) })
+            .collect();
+        let mut queue = Queue::default();
+        for (host, plan) in scenario.hosts.iter().enumerate() {
+            queue.push(Instant::START + plan.arrives, Event::Arrive { host });
+            if let Some((at, back_at)) = plan.dies {
+                queue.push(Instant::START + at, Event::Die { host });
+                back_at.into_iter().for_each(|at| queue.push(Instant::START + at, Event::Arrive { host }));
+            }
+        }
+        World {
+            scenario,
+            geometry,
+            data,
+            now: Instant::START,
+            queue,
+            hosts,
+            tracker: Tracker::new(rng.next_u64()),
+            fabric: Fabric::new(&links, scenario.quantum),
+            flows: BTreeMap::new(),
+            rng,
+            serve_count: 0,
+            trace: Trace::default(),
+        }
+    }
+
+    fn run_to_end(&mut self) -> Result<(), RunError> {
+        let deadline = Instant::START + self.scenario.deadline;
+        while !self.is_over() {
+            let network = self.fabric.poll_timeout();
+            let next = network.into_iter().chain(self.queue.next_at()).min().filter(|&next| next <= deadline);
+            let Some(next) = next else { return Err(self.unfinished()) };
+            assert!(next >= self.now, "time does not go back");
+            self.now = next;
+            if network == Some(next) {
+                self.fabric.handle_timeout(next);
+                while let Some(progress) = self.fabric.poll_progress() {
+                    self.progressed(progress);
+                }
+            } else if let Some((_, event)) = self.queue.pop() {
+                self.happen(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all that ever can be are complete.
+    fn is_over(&self) -> bool {
+        self.expected().all(|host| self.hosts[host].completed_at.is_some())
+    }
+
+    /// Hosts that fetch and don't die for good.
+    fn expected(&self) -> impl Iterator<Item = usize> + '_ {
+        let lives = |host: &usize| !matches!(self.scenario.hosts[*host].dies, Some((_, None)));
+        (1..self.hosts.len()).filter(lives)
+    }
+
+    fn unfinished(&self) -> RunError {
+        let left: Vec<usize> = self.expected().filter(|&host| self.hosts[host].completed_at.is_none()).collect();
+        let after = self.now.since(Instant::START);
+        RunError::Unfinished { unfinished: left.len(), hosts: self.hosts.len() - 1, after, first: left[0] }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive { host } => self.arrive(host),
+            Event::Die { host } => self.die(host),
+            Event::Timer { host, life } => self.ring(host, life),
+            Event::Announce { host, life } => self.announce(host, life),
+            Event::Told { host, life, peers, again } => {
+                if self.lives(host, life) {
+                    self.tell(host, |swarm, now| swarm.handle_candidates(now, &peers));
+                    let wait = jittered(again, &mut self.rng);
+                    self.after(wait, Event::Announce { host, life });
+                }
+            }
+            Event::Dialled { from, from_life, to } => self.dialled(from, from_life, to),
+            Event::Say { from, from_life, to, to_life, message } => {
+                if self.lives(to, to_life) && self.lives(from, from_life) && self.hosts[to].connected.contains(&from) {
+                    self.tell(to, |swarm, now| swarm.handle_message(now, peer_id(from), message));
+                }
+            }
+            Event::Peers { to, life, about } => {
+                if self.lives(to, life) {
+                    self.tell(to, |swarm, now| swarm.handle_candidates(now, &about));
+                }
+            }
+            Event::Ask { from, from_life, to, request, piece, chunks } => {
+                self.asked((from, from_life), to, request, piece, chunks);
+            }
+            Event::Cancel { from, from_life, to, request } => self.cancelled((from, from_life), to, request),
+            Event::Arrived { from, to, life, request, chunks, is_done } => {
+                if self.lives(to, life) {
+                    self.arrived(from, to, request, &chunks, is_done);
+                }
+            }
+            Event::Refused { to, life, request, end } => {
+                if self.lives(to, life) && self.hosts[to].requests.remove(&request) {
+                    self.tell(to, |swarm, now| swarm.handle_request_ended(now, request, end));
+                }
+            }
+            Event::Lost { host, life, peer } => {
+                if self.lives(host, life) && self.hosts[host].connected.remove(&peer) {
+                    self.tell(host, |swarm, now| swarm.handle_disconnected(now, peer_id(peer)));
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, host: usize) {
+        let seed = self.rng.next_u64();
+        let at = &mut self.hosts[host];
+        let (data, held) = (self.data.clone(), at.stored.clone());
+        at.swarm = Some(Swarm::new(self.now, peer_id(host), self.geometry, data, held, SwarmConfig::default(), seed));
+        let life = at.life;
+        self.trace.note(self.now, "arrive", [host as u64, 0]);
+        self.drain(host);
+        self.after(self.scenario.latency, Event::Announce { host, life });
+    }
+
+    fn die(&mut self, host: usize) {
+        self.trace.note(self.now, "die", [host as u64, 0]);
+        let peers = self.hosts[host].connected.clone();
+        for flow in self.hosts[host].die() {
+            self.flows.remove(&flow);
+            self.fabric.close(self.now, flow);
+        }
+        // Nobody acknowledges any more what is on its way here, so it is not sent on; the senders learn that later.
+        for &peer in &peers {
+            let serves = &mut self.hosts[peer].serves;
+            for flow in serves.values_mut().filter(|serve| serve.to == host).filter_map(|serve| serve.flow.take()) {
+                self.flows.remove(&flow);
+                self.fabric.close(self.now, flow);
+            }
+            let life = self.hosts[peer].life;
+            self.after(DEATH_NOTICED, Event::Lost { host: peer, life, peer: host });
+        }
+    }
+
+    fn ring(&mut self, host: usize, life: u32) {
+        if self.lives(host, life) && self.hosts[host].armed == Some(self.now) {
+            self.hosts[host].armed = None;
+            self.tell(host, Swarm::handle_timeout);
+        }
+    }
+
+    /// A host's announce comes to the tracker.
+    fn announce(&mut self, host: usize, life: u32) {
+        let Some(swarm) = self.hosts[host].swarm.as_ref().filter(|_| self.hosts[host].life == life) else { return };
+        let rack = self.scenario.hosts[host].rack.as_deref();
+        let progress = (swarm.held().count(), self.data.count());
+        let (peers, again) = self.tracker.announce(self.now, host, rack, progress);
+        self.after(self.scenario.latency, Event::Told { host, life, peers, again });
+    }
+
+    fn dialled(&mut self, from: usize, from_life: u32, to: usize) {
+        if !self.lives(from, from_life) {
+            return;
+        }
+        if self.hosts[to].swarm.is_some() {
+            self.hosts[from].connected.insert(to);
+            self.hosts[to].connected.insert(from);
+            self.tell(from, |swarm, now| swarm.handle_connected(now, peer_id(to)));
+        } else {
+            self.tell(from, |swarm, now| swarm.handle_connect_failed(now, peer_id(to)));
+        }
+    }
+
+    fn asked(
+        &mut self,
+        (from, from_life): (usize, u32),
+        to: usize,
+        request: RequestId,
+        piece: u32,
+        chunks: Vec<Range<u32>>,
+    ) {
+        if !self.hosts[to].connected.contains(&from) || !self.lives(from, from_life) {
+            return;
+        }
+        self.serve_count += 1;
+        let serve = ServeId(self.serve_count);
+        let asked = chunks.iter().cloned().flatten().collect();
+        let what = Serve { to: from, to_life: from_life, request, chunks: asked, left_bytes: 0, flow: None };
+        self.hosts[to].serves.insert(serve, what);
+        self.tell(to, |swarm, now| swarm.handle_request(now, peer_id(from), serve, piece, chunks));
+    }
+
+    fn cancelled(&mut self, (from, from_life): (usize, u32), to: usize, request: RequestId) {
+        let mut serves = self.hosts[to].serves.iter();
+        let is_it = |serve: &Serve| (serve.to, serve.to_life, serve.request) == (from, from_life, request);
+        let Some(serve) = serves.find(|(_, serve)| is_it(serve)).map(|(&serve, _)| serve) else { return };
+        let sent = self.stop_serving(to, serve);
+        self.tell(to, |swarm, now| swarm.handle_serve_cancelled(now, serve, sent));
+    }
+
+    /// Ends a serve before its end; says how many bytes of it have left.
+    fn stop_serving(&mut self, host: usize, serve: ServeId) -> u64 {
+        let Some(ended) = self.hosts[host].serves.remove(&serve) else { return 0 };
+        let Some(flow) = ended.flow else { return 0 };
+        self.flows.remove(&flow);
+        let sent = self.fabric.close(self.now, flow).unwrap_or(0);
+        // What left as a part of a chunk, or after the last report, arrives in vain.
+        self.hosts[host].counts.sent += sent - ended.left_bytes;
+        self.hosts[ended.to].counts.wasted += sent - ended.left_bytes;
+        sent
+    }
+
+    /// Bytes have left a host.
+    fn progressed(&mut self, progress: Progress) {
+        let Progress { flow, sent, is_done } = progress;
+        let Some(&(from, serve)) = self.flows.get(&flow) else { return };
+        let host = &mut self.hosts[from];
+        let serving = host.serves.get_mut(&serve).expect("a flow belongs to a serve");
+        let mut chunks = Vec::new();
+        while let Some(&number) = serving.chunks.front() {
+            let chunk = self.geometry.chunk(number).expect("a swarm serves chunks of its image");
+            let len = u64::from(self.geometry.chunk_len(chunk));
+            if serving.left_bytes + len > sent {
+                break;
+            }
+            assert!(host.stored.contains(chunk), "nothing is sent that is not held");
+            serving.chunks.pop_front();
+            serving.left_bytes += len;
+            host.counts.sent += len;
+            chunks.push(number);
+        }
+        let (to, life, request) = (serving.to, serving.to_life, serving.request);
+        self.trace.note(self.now, "sent", [flow_of(from, to), chunks.len() as u64]);
+        if is_done {
+            self.flows.remove(&flow);
+            self.hosts[from].serves.remove(&serve);
+            self.tell(from, |swarm, now| swarm.handle_served(now, serve, sent));
+        }
+        if !chunks.is_empty() || is_done {
+            self.after(self.scenario.latency, Event::Arrived { from, to, life, request, chunks, is_done });
+        }
+    }
+
+    /// Chunks have come to a host; their bytes are right, so they are stored.
+    fn arrived(&mut self, from: usize, to: usize, request: RequestId, chunks: &[u32], is_done: bool) {
+        for &number in chunks {
+            let chunk = self.geometry.chunk(number).expect("a chunk that was sent is of the image");
+            let len = u64::from(self.geometry.chunk_len(chunk));
+            let host = &mut self.hosts[to];
+            if !host.requests.contains(&request) {
+                host.counts.wasted += len;
+                continue;
+            }
+            let is_new = host.stored.insert(chunk);
+            let counts = &mut host.counts;
+            *match (is_new, from) {
+                (false, _) => &mut counts.wasted,
+                (true, 0) => &mut counts.from_publisher,
+                (true, _) => &mut counts.from_peers,
+            } += len;
+            self.tell(to, |swarm, now| swarm.handle_chunk_stored(now, chunk, Some(request)));
+        }
+        if is_done && self.hosts[to].requests.remove(&request) {
+            self.tell(to, |swarm, now| swarm.handle_request_ended(now, request, RequestEnd::Done));
+        }
+    }
+
+    /// Calls a host's swarm, if it runs, and does what it says.
+    fn tell(&mut self, host: usize, call: impl FnOnce(&mut Swarm, Instant)) {
+        if let Some(swarm) = &mut self.hosts[host].swarm {
+            call(swarm, self.now);
+            self.drain(host);
+        }
+    }
+
+    /// Does what a swarm says, and sets its timer.
+    fn drain(&mut self, host: usize) {
+        while let Some(output) = self.hosts[host].swarm.as_mut().and_then(Swarm::poll_output) {
+            self.obey(host, output);
+        }
+        let at = &mut self.hosts[host];
+        let Some(next) = at.swarm.as_ref().and_then(Swarm::poll_timeout).map(|next| next.max(self.now)) else { return };
+        if at.armed != Some(next) {
+            at.armed = Some(next);
+            let life = at.life;
+            self.queue.push(next, Event::Timer { host, life });
+        }
+    }
+
+    fn obey(&mut self, host: usize, output: Output) {
+        let (latency, life) = (self.scenario.latency, self.hosts[host].life);
+        match output {
+            Output::Connect { peer } => {
+                let dialled = Event::Dialled { from: host, from_life: life, to: host_of(peer) };
+                self.after(latency * 2 * DIAL_ROUND_TRIPS, dialled);
+            }
+            Output::Send { peer, message } => {
+                let to = host_of(peer);
+                let to_life = self.hosts[to].life;
+                self.trace.note(self.now, "say", [flow_of(host, to), 0]);
+                self.after(latency, Event::Say { from: host, from_life: life, to, to_life, message });
+            }
+            Output::SendPeers { peer, about } => {
+                let to = host_of(peer);
+                self.after(latency, Event::Peers { to, life: self.hosts[to].life, about });
+            }
+            Output::Request { peer, request, piece, chunks } => {
+                self.hosts[host].requests.insert(request);
+                let (to, piece) = (host_of(peer), piece.number());
+                self.trace.note(self.now, "request", [flow_of(host, to), u64::from(piece)]);
+                self.after(latency, Event::Ask { from: host, from_life: life, to, request, piece, chunks });
+            }
+            Output::Cancel { peer, request } => {
+                self.hosts[host].requests.remove(&request);
+                self.after(latency, Event::Cancel { from: host, from_life: life, to: host_of(peer), request });
+            }
+            Output::Serve { serve, .. } => self.serve(host, serve),
+            Output::Refuse { serve, refusal, .. } => self.refuse(host, serve, refusal),
+            Output::Ban { peer, misdeed } => panic!("host {host} bans honest {peer:?}: {misdeed}"),
+            // Connections stay: nothing here costs anything while it is idle.
+            Output::Dropped { .. } => {}
+            Output::Complete => {
+                self.trace.note(self.now, "complete", [host as u64, 0]);
+                self.hosts[host].completed_at.get_or_insert(self.now);
+                self.after(latency, Event::Announce { host, life });
+            }
+        }
+    }
+
+    fn serve(&mut self, host: usize, serve: ServeId) {
+        let Some(serving) = self.hosts[host].serves.get(&serve) else { return };
+        // To a host that is dead, which is not known here yet, nothing gets through.
+        if !self.lives(serving.to, serving.to_life) {
+            return;
+        }
+        let Some(serving) = self.hosts[host].serves.get_mut(&serve) else { return };
+        let chunks = serving.chunks.iter().filter_map(|&number| self.geometry.chunk(number));
+        let len = chunks.map(|chunk| u64::from(self.geometry.chunk_len(chunk))).sum();
+        let flow = self.fabric.open(self.now, host, serving.to, len);
+        serving.flow = Some(flow);
+        self.flows.insert(flow, (host, serve));
+    }
+
+    fn refuse(&mut self, host: usize, serve: ServeId, refusal: Refusal) {
+        let Some((to, life, request)) =
+            self.hosts[host].serves.get(&serve).map(|serving| (serving.to, serving.to_life, serving.request))
+        else {
+            return;
+        };
+        self.stop_serving(host, serve);
+        let end = match refusal {
+            Refusal::Busy { retry_after, instead } => {
+                RequestEnd::Busy { retry_after, instead: instead.map(|piece| piece.number()) }
+            }
+            Refusal::NotHeld => RequestEnd::NotHeld,
+        };
+        self.after(self.scenario.latency, Event::Refused { to, life, request, end });
+    }
+
+    fn lives(&self, host: usize, life: u32) -> bool {
+        self.hosts[host].swarm.is_some() && self.hosts[host].life == life
+    }
+
+    fn after(&mut self, wait: Duration, event: Event) {
+        self.queue.push(self.now + wait, event);
+    }
+
+    fn report(&self) -> Report {
+        let data_len = self.data.iter().map(|chunk| u64::from(self.geometry.chunk_len(chunk))).sum();
+        let finished = self.expected().map(|host| {
+            let (at, plan) = (&self.hosts[host], &self.scenario.hosts[host]);
+            let completed = at.completed_at.expect("the world is over").since(Instant::START);
+            let bound = checker::host_bound(self.scenario, host, data_len);
+            HostReport::new(host, plan.arrives, completed, bound, at.counts)
+        });
+        Report::new(
+            self.scenario,
+            data_len,
+            finished.collect(),
+            self.hosts.iter().map(|host| host.counts).collect(),
+            self.trace.hash(),
+            (self.trace.count(), self.fabric.solutions()),
+        )
+    }
+}
+
+/// Which chunks are not zeros: runs of a mebibyte, so many that the share is right.
+fn data_chunks(geometry: &Geometry, share: f64, rng: &mut Rng) -> ChunkSet {
+    let runs = geometry.chunk_count().div_ceil(ZERO_RUN);
+    let mut order: Vec<u32> = (0..runs).collect();
+    rng.shuffle(&mut order);
+    // An image of nothing but zeros is complete at once and shows nothing.
+    let with_data = ((f64::from(runs) * share).round() as usize).max(1);
+    let mut data = ChunkSet::empty(geometry);
+    for run in order.into_iter().take(with_data) {
+        data.insert_run(run * ZERO_RUN..((run + 1) * ZERO_RUN).min(geometry.chunk_count()));
+    }
+    data
+}
+
+fn flow_of(from: usize, to: usize) -> u64 {
+    (from as u64) << 32 | to as u64
+}
