@@ -28,6 +28,8 @@ const WORTH_STEALING_EARLY: Duration = Duration::from_secs(1);
 const TAKING_OVER: Duration = Duration::from_millis(20);
 /// What is assumed of a peer's rate if nobody's is known, in bytes per second.
 const RATE_ASSUMED: u64 = 1 << 20;
+/// When several peers fall silent at once it is this host's disk rather than they: it is given so many times as long.
+const OWN_STALL: u32 = 3;
 /// A host is hungry while it gets less than this share, in percent, of the most that it got lately.
 const HUNGRY_BELOW: u64 = 70;
 
@@ -71,6 +73,7 @@ impl Swarm {
     pub(super) fn hear_chunk(&mut self, now: Instant, request: RequestId, len: u64) -> Option<PeerId> {
         self.requests.progress(now, request);
         self.intake.add(now, len);
+        self.intake_at = now;
         let sender = self.requests.sender(request)?;
         if let Some(neighbour) = self.peers.get_mut(&sender) {
             neighbour.progress(now, len);
@@ -100,17 +103,19 @@ impl Swarm {
             RequestEnd::Done => {}
             RequestEnd::Busy { retry_after, instead } => {
                 let advice = instead.and_then(|number| self.geometry.piece(number));
-                if advice.is_some() {
-                    neighbour.decline(now, piece);
-                } else {
-                    neighbour.busy(now, retry_after.max(self.config.busy_backoff / 16), &mut self.rng);
-                }
-                if let Some(advice) = advice {
-                    self.follow_advice(now, peer, advice);
+                match advice.filter(|_| neighbour.advise(now, &self.config)) {
+                    None => neighbour.busy(now, retry_after, &self.config, &mut self.rng),
+                    Some(advice) => {
+                        neighbour.decline(now, piece);
+                        self.follow_advice(now, peer, advice);
+                    }
                 }
             }
-            RequestEnd::NotHeld => neighbour.decline(now, piece),
-            RequestEnd::Failed => neighbour.rest(now, &self.config),
+            RequestEnd::NotHeld => {
+                neighbour.decline(now, piece);
+                neighbour.fail(now, &self.config);
+            }
+            RequestEnd::Failed => neighbour.fail(now, &self.config),
         }
         if left.is_empty() {
             self.fill(now, peer);
@@ -121,8 +126,13 @@ impl Swarm {
 
     /// Takes requests back from peers that have been silent for too long.
     pub(super) fn give_up_stalled(&mut self, now: Instant) {
+        let silence = now.since(self.intake_at);
+        let is_ours = self.requests.asked_peers().len() > 1 && silence >= self.config.no_progress / 2;
+        if is_ours && silence < self.config.no_progress * OWN_STALL {
+            return;
+        }
         let is_stalled = |(peer, neighbour): (&PeerId, &super::Peer)| {
-            let stalls = neighbour.stalls_at(&self.config) <= now && self.requests.of_peer(*peer).next().is_some();
+            let stalls = neighbour.stalls_at(&self.config) <= now && self.requests.is_asked(*peer);
             stalls.then_some(*peer)
         };
         let stalled: Vec<PeerId> = self.peers.iter().filter_map(is_stalled).collect();
@@ -169,14 +179,11 @@ impl Swarm {
     /// When something about requests is to be looked at.
     pub(super) fn next_ask(&self) -> Option<Instant> {
         let look = self.next_look.filter(|_| self.is_asking())?;
-        let peers = self.peers.iter().filter_map(|(peer, neighbour)| {
-            if self.requests.of_peer(*peer).next().is_some() {
-                return Some(neighbour.stalls_at(&self.config));
-            }
-            Some(neighbour.askable_at()).filter(|&at| at > self.now)
-        });
+        let asked = self.requests.asked_peers().filter_map(|peer| self.peers.get(peer));
+        let stalls = asked.map(|neighbour| neighbour.stalls_at(&self.config)).filter(|&at| at > self.now);
+        let askable = self.peers.values().map(super::Peer::askable_at).filter(|&at| at > self.now);
         let ready = Some(self.download.ready_at()).filter(|&at| at > self.now);
-        peers.chain(ready).chain([look]).min()
+        stalls.chain(askable).chain(ready).chain([look]).min()
     }
 
     fn is_asking(&self) -> bool {
@@ -239,7 +246,7 @@ impl Swarm {
 
     /// Whether one more peer may be asked at the same time.
     fn has_place_for_source(&self) -> bool {
-        let sources = self.peers.keys().filter(|peer| self.requests.of_peer(**peer).next().is_some()).count();
+        let sources = self.requests.asked_peers().len();
         sources < self.config.sources_most || (sources < self.config.sources_most * 2 && self.is_hungry())
     }
 
@@ -250,7 +257,10 @@ impl Swarm {
 
     fn ask(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, chunks: Vec<u32>) {
         let Some(neighbour) = self.peers.get_mut(&peer) else { return };
-        if self.requests.of_peer(peer).next().is_none() {
+        if self.requests.is_empty() {
+            self.intake_at = now;
+        }
+        if !self.requests.is_asked(peer) {
             neighbour.begin(now);
         }
         for chunk in chunks.iter().filter_map(|&number| self.geometry.chunk(number)) {

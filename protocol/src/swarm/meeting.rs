@@ -43,6 +43,7 @@ impl Swarm {
         if !self.peers.contains_key(&peer) {
             if self.peers.len() >= self.config.neighbours_most {
                 self.candidates.postpone(now, peer, FULL_FOR);
+                self.slots.forget(peer);
                 self.outputs.push_back(Output::Dropped { peer });
                 return;
             }
@@ -233,7 +234,12 @@ impl Swarm {
     }
 
     /// Drops a neighbour of no use, for one that may be of more. Says whether there was one.
+    ///
+    /// Only a complete host does: at the start of a fleet nobody has anything, and all would push each other out.
     fn make_room(&mut self, now: Instant) -> bool {
+        if !self.is_complete() {
+            return false;
+        }
         let Some(peer) = self.useless().into_iter().next() else { return false };
         self.drop_useless(now, peer, USELESS_FOR);
         true
@@ -252,7 +258,9 @@ impl Swarm {
         self.refuse_peer(peer, LeaveReason::Useless);
     }
 
+    /// Tells a peer that it is no neighbour. What it asked for is forgotten with it.
     fn refuse_peer(&mut self, peer: PeerId, reason: LeaveReason) {
+        self.slots.forget(peer);
         self.outputs.push_back(Output::Send { peer, message: SwarmMessage::Leave { reason } });
         self.outputs.push_back(Output::Dropped { peer });
     }

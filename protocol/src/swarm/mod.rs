@@ -77,6 +77,8 @@ pub struct Swarm {
     /// What comes in from everybody, and the most that came lately.
     intake: Meter,
     intake_peak: u64,
+    /// When something came last, or something was asked for after a pause.
+    intake_at: Instant,
     /// Pieces without data, which everybody holds.
     zero_pieces: u32,
     paused: bool,
@@ -121,7 +123,7 @@ pub struct PeerStatus {
     pub taken_bytes: u64,
     /// Bytes that we gave it.
     pub given_bytes: u64,
-    /// Its rate to us, in bytes per second.
+    /// Its rate to us, in bytes per second; zero while nothing is asked of it.
     pub rate_bytes_per_s: u64,
 }
 
@@ -156,6 +158,7 @@ impl Swarm {
             download: TokenBucket::new(config.download_limit),
             intake: Meter::default(),
             intake_peak: 0,
+            intake_at: now,
             zero_pieces: geometry.piece_count() - with_data.len() as u32,
             paused: false,
             next_look: None,
@@ -352,7 +355,7 @@ impl Swarm {
                 held_pieces: neighbour.map_or(0, |neighbour| neighbour.have.count()),
                 taken_bytes: account.taken,
                 given_bytes: account.given,
-                rate_bytes_per_s: neighbour.map_or(0, Peer::rate),
+                rate_bytes_per_s: neighbour.filter(|_| self.requests.is_asked(*peer)).map_or(0, Peer::rate),
             }
         });
         let unheld = self.geometry.pieces().filter(|piece| self.availability.holders(*piece) == 0);

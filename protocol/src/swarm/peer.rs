@@ -13,8 +13,11 @@ use crate::time::Instant;
 const REQUEST_LEN_LEAST: u64 = 128 * 1024;
 /// Longest that a stalling peer is left alone.
 const SNUB_MOST: Duration = Duration::from_secs(60);
-/// Longest "ask again after" that is believed.
+/// Shortest and longest "ask again after" that is believed.
+const BUSY_LEAST: Duration = Duration::from_millis(5);
 const BUSY_MOST: Duration = Duration::from_secs(10);
+/// How many requests in a row a peer may answer with advice or failure before it is left alone for longer and longer.
+const FAILURES_FREE: u32 = 8;
 /// How long a piece that a peer would rather not hand out is not asked of it again.
 const DECLINED_FOR: Duration = Duration::from_millis(500);
 
@@ -35,6 +38,8 @@ pub(super) struct Peer {
     snubbed_until: Instant,
     /// How often in a row it stalled.
     stalls: u32,
+    /// How many of its answers in a row brought nothing.
+    failures: u32,
     /// Pieces that it would not hand out, for now.
     declined: PieceSet,
     declined_until: Instant,
@@ -53,6 +58,7 @@ impl Peer {
             busy_until: now,
             snubbed_until: now,
             stalls: 0,
+            failures: 0,
             declined: PieceSet::empty(geometry),
             declined_until: now,
             meter: Meter::default(),
@@ -68,7 +74,7 @@ impl Peer {
     /// It sent a chunk.
     pub(super) fn progress(&mut self, now: Instant, bytes: u64) {
         self.progress_at = now;
-        self.stalls = 0;
+        (self.stalls, self.failures) = (0, 0);
         self.exchanged += bytes;
         self.meter.add(now, bytes);
     }
@@ -79,14 +85,27 @@ impl Peer {
         self.stalls = self.stalls.saturating_add(1);
     }
 
-    /// It broke off a request or did not hold what it said: it is left alone for a moment.
-    pub(super) fn rest(&mut self, now: Instant, config: &SwarmConfig) {
-        self.busy_until = self.busy_until.max(now + config.busy_backoff);
+    /// It broke off a request, or does not hold what it said: it is left alone for a moment, longer if that is all it
+    /// does.
+    pub(super) fn fail(&mut self, now: Instant, config: &SwarmConfig) {
+        self.failures = self.failures.saturating_add(1);
+        let rest = config.busy_backoff * (1 << self.failures.min(6));
+        self.busy_until = self.busy_until.max(now + rest);
+    }
+
+    /// It advised to ask for something else. Says whether to do so: not if it does nothing but advise.
+    pub(super) fn advise(&mut self, now: Instant, config: &SwarmConfig) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > FAILURES_FREE {
+            self.busy_until = self.busy_until.max(now + config.busy_backoff);
+        }
+        self.failures <= FAILURES_FREE
     }
 
     /// It said "busy". A little is added at random, so that all who were refused do not come back at once.
-    pub(super) fn busy(&mut self, now: Instant, retry_after: Duration, rng: &mut Rng) {
-        let retry_after = retry_after.min(BUSY_MOST);
+    pub(super) fn busy(&mut self, now: Instant, retry_after: Duration, config: &SwarmConfig, rng: &mut Rng) {
+        let retry_after = if retry_after.is_zero() { config.busy_backoff } else { retry_after };
+        let retry_after = retry_after.clamp(BUSY_LEAST, BUSY_MOST);
         let jitter = retry_after * rng.below(256) / 1024;
         self.busy_until = self.busy_until.max(now + retry_after + jitter);
     }
@@ -131,6 +150,10 @@ impl Peer {
 
     /// Bytes that may be on their way from it.
     pub(super) fn window(&self, config: &SwarmConfig) -> u64 {
+        if self.stalls > 0 {
+            // Enough to see whether it works again, and not much to lose.
+            return REQUEST_LEN_LEAST;
+        }
         let by_time = u128::from(self.rate()) * config.in_flight_time.as_nanos() / 1_000_000_000;
         u64::try_from(by_time).unwrap_or(u64::MAX).min(config.in_flight_most).max(config.in_flight_least)
     }

@@ -35,6 +35,8 @@ pub(super) struct Requests {
     open: BTreeMap<RequestId, Request>,
     by_piece: BTreeSet<(PieceIndex, RequestId)>,
     by_peer: BTreeSet<(PeerId, RequestId)>,
+    /// Number and bytes of the requests to each peer that was asked for something.
+    loads: BTreeMap<PeerId, (u32, u64)>,
     ended: VecDeque<(RequestId, PeerId)>,
     in_flight: u64,
     last: u64,
@@ -56,6 +58,8 @@ impl Requests {
         self.in_flight += bytes;
         self.by_piece.insert((piece, id));
         self.by_peer.insert((peer, id));
+        let load = self.loads.entry(peer).or_default();
+        *load = (load.0 + 1, load.1 + bytes);
         let request = Request { peer, piece, left: chunks, left_bytes: bytes, progress_at: now, untouched: true };
         self.open.insert(id, request);
         id
@@ -68,6 +72,9 @@ impl Requests {
         request.left.remove(at);
         request.left_bytes -= u64::from(len);
         self.in_flight -= u64::from(len);
+        if let Some(load) = self.loads.get_mut(&request.peer) {
+            load.1 -= u64::from(len);
+        }
         (true, request.left.is_empty())
     }
 
@@ -85,6 +92,12 @@ impl Requests {
         self.in_flight -= request.left_bytes;
         self.by_piece.remove(&(request.piece, id));
         self.by_peer.remove(&(request.peer, id));
+        if let Some(load) = self.loads.get_mut(&request.peer) {
+            *load = (load.0 - 1, load.1 - request.left_bytes);
+            if load.0 == 0 {
+                self.loads.remove(&request.peer);
+            }
+        }
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
         }
@@ -115,14 +128,24 @@ impl Requests {
         self.by_peer.range(all).map(|(_, id)| (*id, &self.open[id]))
     }
 
+    /// Whether anything is on its way from a peer.
+    pub(super) fn is_asked(&self, peer: PeerId) -> bool {
+        self.loads.contains_key(&peer)
+    }
+
     /// Bytes that are on their way from a peer.
     pub(super) fn in_flight_of(&self, peer: PeerId) -> u64 {
-        self.of_peer(peer).map(|(_, request)| request.left_bytes).sum()
+        self.loads.get(&peer).map_or(0, |load| load.1)
     }
 
     /// Every request, the oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.open.iter().map(|(id, request)| (*id, request))
+    }
+
+    /// Peers from whom something is on its way.
+    pub(super) fn asked_peers(&self) -> impl ExactSizeIterator<Item = &PeerId> {
+        self.loads.keys()
     }
 
     /// Bytes that are on their way from everybody.
@@ -141,6 +164,11 @@ impl Requests {
         assert_eq!(self.in_flight, self.open.values().map(|request| request.left_bytes).sum::<u64>());
         for request in self.open.values() {
             assert_eq!(request.left_bytes, bytes_of(&request.left, geometry));
+        }
+        for (peer, load) in &self.loads {
+            let (count, bytes) =
+                self.of_peer(*peer).fold((0, 0), |sum, (_, request)| (sum.0 + 1, sum.1 + request.left_bytes));
+            assert_eq!(*load, (count, bytes));
         }
         assert_eq!((self.by_piece.len(), self.by_peer.len()), (self.open.len(), self.open.len()));
     }

@@ -75,6 +75,17 @@ fn a_fast_fleet_spares_the_publisher() {
 }
 
 #[test]
+fn a_fleet_on_one_machine_spares_the_publisher() {
+    for seed in seeds([1, 2, 3]) {
+        let mut setting = Setting::calm(seed, 300 << 20);
+        setting.is_one_machine = true;
+        setting.latency = Duration::from_micros(300);
+        let result = measure("6 hosts on one machine", setting, 5, 500 << 20);
+        assert!(result.publisher <= 1.15 && result.wasted <= 0.01);
+    }
+}
+
+#[test]
 fn lost_packets_cost_little() {
     let mut setting = Setting::calm(3, 64 << 20);
     setting.loss = 0.1;

@@ -33,6 +33,8 @@ pub(super) struct Setting {
     pub(super) latency: Duration,
     /// Share of chunks of which a packet is lost.
     pub(super) loss: f64,
+    /// Whether all hosts share one machine: who sends while others do is slower by their number, and by chance.
+    pub(super) is_one_machine: bool,
     /// After how long the death of a host is noticed by others.
     pub(super) death_noticed: Duration,
     pub(super) config: SwarmConfig,
@@ -47,6 +49,7 @@ impl Setting {
             zero_every: 0,
             latency: Duration::from_millis(1),
             loss: 0.0,
+            is_one_machine: false,
             death_noticed: Duration::from_secs(10),
             config: SwarmConfig::default(),
         }
@@ -400,7 +403,11 @@ impl Mesh {
         host.is_sending = true;
         *self.under_way.entry((from, to)).or_default() += 1;
         let (life, rate) = (host.life, host.rate);
-        let wait = time_of(self.len_of(chunk), rate);
+        let mut wait = time_of(self.len_of(chunk), rate);
+        if self.setting.is_one_machine {
+            let sending = self.hosts.iter().filter(|host| host.is_sending).count() as u32;
+            wait = wait * sending * (1 + self.rng.below(100)) / 50;
+        }
         self.at(wait, Event::Sent { host: from, life, serve, chunk });
     }
 
