@@ -20,6 +20,7 @@
 mod check_config;
 mod clone;
 mod daemon;
+mod demo;
 mod fetch;
 mod gc;
 mod join;
@@ -63,6 +64,7 @@ pub(crate) struct Common {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Demo(demo::Demo),
     Join(join::Join),
     Daemon(daemon::Daemon),
     Publish(publish::Publish),
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<Exit, Problem> {
     let common = cli.common;
     match cli.command {
+        Command::Demo(command) => command.run(&common).await,
         Command::Join(command) => command.run(&common).await,
         Command::Daemon(command) => command.run(&common).await,
         Command::Publish(command) => command.run(&common).await,

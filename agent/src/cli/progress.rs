@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::{Output, animated, colours, say};
 use crate::control::api::{Event, Line, Phase, Transfer};
@@ -20,8 +20,8 @@ pub(crate) struct Progress {
     label: String,
     rate: Rate,
     line_due: Option<Instant>,
-    /// What was said last about a wait, so that it is not said again and again.
-    waiting: String,
+    /// Since when it waits for what, and whether that was said.
+    wait: Option<(Instant, String, bool)>,
 }
 
 /// The rate of something that grows, over the last seconds.
@@ -42,8 +42,14 @@ impl Progress {
     /// Progress of `label`: a file's or a master's name.
     pub(crate) fn new(output: Output, label: &str) -> Self {
         let bar = (!output.is_json() && animated()).then(|| bar(label));
-        let (rate, label, waiting) = (Rate::default(), label.to_owned(), String::new());
-        Progress { output, bar, label, rate, line_due: None, waiting }
+        Progress { output, bar, label: label.to_owned(), rate: Rate::default(), line_due: None, wait: None }
+    }
+
+    /// Progress of one of several things at the same time, each in a line of its own.
+    pub(crate) fn among(others: &MultiProgress, output: Output, label: &str) -> Self {
+        let progress = Self::new(output, label);
+        let bar = progress.bar.map(|bar| others.add(bar));
+        Progress { bar, ..progress }
     }
 
     /// Shows what an event tells. With `--json` every event is printed as it is.
@@ -64,6 +70,17 @@ impl Progress {
                 self.tell_wait(transfer);
             }
             _ => {}
+        }
+    }
+
+    /// Says how it ended; the bar stays.
+    pub(crate) fn end_with(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(bar.length().unwrap_or(0));
+                bar.finish_with_message(text.to_owned());
+            }
+            None => say(&format!("{}: {text}", self.label)),
         }
     }
 
@@ -88,19 +105,26 @@ impl Progress {
         }
     }
 
+    /// Says why it stands still, once, and not before it has for a while: every fetch begins by waiting for a moment.
     fn tell_wait(&mut self, transfer: &Transfer) {
-        let waiting = wait_reason(transfer).unwrap_or_default();
-        if waiting == self.waiting {
+        let now = Instant::now();
+        let Some(reason) = wait_reason(transfer) else {
+            self.wait = None;
             return;
-        }
-        if !waiting.is_empty() {
-            let text = format!("{}: {waiting}", self.label);
+        };
+        let (since, said) = match &self.wait {
+            Some((since, before, said)) => (*since, *said && *before == reason),
+            None => (now, false),
+        };
+        let due = !said && now - since >= WAIT_PATIENCE;
+        if due {
+            let text = format!("{}: {reason}", self.label);
             match &self.bar {
                 Some(bar) => bar.suspend(|| say(&text)),
                 None => say(&text),
             }
         }
-        self.waiting = waiting;
+        self.wait = Some((since, reason, said || due));
     }
 }
 
@@ -193,6 +217,8 @@ pub(crate) fn bar_style() -> ProgressStyle {
     ProgressStyle::with_template(&template).expect("the template is a constant").progress_chars("━╸─")
 }
 
+/// Neighbours are found, and an endgame turns over, in less.
+const WAIT_PATIENCE: Duration = Duration::from_secs(2);
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 const RANGES_NAMED: usize = 4;

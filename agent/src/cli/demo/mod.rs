@@ -1,0 +1,210 @@
+//! `drover demo`: the main job on this machine, with no set-up and no root.
+//!
+//! A tracker in this process, a publisher and some hosts as daemons of their own on 127.0.0.x, each with a state folder
+//! of its own: what runs is what runs in a fleet, only closer together. One file is published, every host fetches it by
+//! its subscription, every master is read again and verified, and a clone is made on each.
+//!
+//! It leaves nothing running and, unless told to, nothing lying about; if something fails, the folder with the logs
+//! stays and is named.
+
+mod disk;
+mod fleet;
+mod report;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use drover_link::identity::Role;
+use drover_protocol::release::Name;
+use drover_tracker::Tracker;
+use drover_tracker::cluster;
+
+use self::fleet::{Arrival, Fleet};
+use self::report::{HostReport, Report};
+use super::output::say;
+use super::progress::Progress;
+use super::{Common, Exit};
+use crate::control::Problem;
+use crate::control::api::{Event, ImportMode, Imported, Publish};
+use crate::control::problem::chain;
+use crate::handover::{Choice, CloneSpec, Handover};
+use crate::quantity::Bytes;
+
+/// Show the main job on this machine: one file to N hosts, verified, and a clone on each
+///
+/// Starts a tracker, a publisher and N hosts on 127.0.0.x, needs no root and no set-up, and cleans up after itself.
+#[derive(Args, Debug)]
+pub(super) struct Demo {
+    /// The disk to spread: raw, qcow2, vmdk, vhd or vhdx (default: a small file system made for this)
+    file: Option<PathBuf>,
+    /// How many hosts, the publisher not counted
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    hosts: u8,
+    /// Leave everything in place at the end: masters, clones, logs
+    #[arg(long)]
+    keep: bool,
+    /// Work in a new folder in here (default: the folder for temporary files)
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// The one name that is released.
+const NAME: &str = "demo";
+const DAY_S: u64 = 24 * 3600;
+
+impl Demo {
+    pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        let folder = self.work_folder()?;
+        let result = tokio::select! {
+            result = self.show(common, folder.path()) => result,
+            _ = tokio::signal::ctrl_c() => {
+                // Dropping what ran has stopped it; the folder goes with this function.
+                say("interrupted");
+                return Ok(Exit::Interrupted);
+            }
+        };
+        match result {
+            Ok(()) if self.keep => {
+                say(&format!("\nkept in {}: masters, clones and logs", folder.keep().display()));
+                Ok(Exit::Done)
+            }
+            Ok(()) => {
+                let gone = folder.close();
+                gone.map_err(|error| Problem::failed("clean up after the demo", error))?;
+                Ok(Exit::Done)
+            }
+            Err(problem) => {
+                let logs = format!("the logs are {}/*/log", folder.keep().display());
+                let todo = if problem.todo.is_empty() { logs } else { format!("{}\n{logs}", problem.todo) };
+                Err(problem.todo(todo))
+            }
+        }
+    }
+
+    async fn show(&self, common: &Common, folder: &Path) -> Result<(), Problem> {
+        let quiet = common.json;
+        let tell = |text: &str| {
+            if !quiet {
+                say(text);
+            }
+        };
+        let file = match &self.file {
+            Some(file) => std::path::absolute(file).map_err(|error| Problem::failed("demo", error))?,
+            None => {
+                let (folder, made) = (folder.to_owned(), "make a disk to spread");
+                let disk = tokio::task::spawn_blocking(move || disk::make(&folder)).await;
+                let disk = disk
+                    .map_err(|error| Problem::failed(made, error))?
+                    .map_err(|error| Problem::failed(made, error))?;
+                tell(&format!("made a disk: {}", disk.what));
+                disk.path
+            }
+        };
+        let tracker = start_tracker(&folder.join("tracker")).await?;
+        tell(&format!("tracker on {}", tracker.address));
+        let fleet = Fleet::start(folder, &tracker, self.hosts).await?;
+        tell(&format!("a publisher and {} hosts run, each with a state folder in {}", self.hosts, folder.display()));
+        let imported = self.publish(common, &fleet, &tracker, &file).await?;
+        tell(&format!(
+            "released {NAME}@1: image {}, {} with {} of data",
+            imported.image.short(),
+            Bytes(imported.content_len),
+            Bytes(imported.data_len)
+        ));
+        let arrivals = fleet.watch(imported.image, Instant::now(), quiet).await?;
+        tell("every host has it; reading every master again");
+        fleet.verify(imported.image).await?;
+        tell("every master is byte for byte what was published; making a clone on each host");
+        let hosts = self.clone_on_each(&fleet, arrivals).await?;
+        let report = Report { image: imported.image, data_bytes: imported.data_len, hosts };
+        common.output().print(&report, |report| report.table())?;
+        fleet.stop().await;
+        tracker.running.shutdown().await;
+        if !quiet {
+            say(report::NEXT_COMMANDS);
+        }
+        Ok(())
+    }
+
+    fn work_folder(&self) -> Result<tempfile::TempDir, Problem> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("drover-demo-");
+        let made = match &self.dir {
+            Some(dir) => std::fs::create_dir_all(dir).and_then(|()| builder.tempdir_in(dir)),
+            None => builder.tempdir(),
+        };
+        made.map_err(|error| Problem::failed("make a folder for the demo", error).todo("name another one with --dir"))
+    }
+
+    async fn publish(
+        &self,
+        common: &Common,
+        fleet: &Fleet,
+        tracker: &RunningTracker,
+        file: &Path,
+    ) -> Result<Imported, Problem> {
+        let key = super::publish::read_key(&tracker.publisher_key)?;
+        let name: Name = NAME.parse().expect("the name is a constant");
+        let mut progress = Progress::new(common.output(), "publisher");
+        let request = Publish { path: file.to_owned(), format: None, mode: ImportMode::Auto };
+        let show = |event: &Event| {
+            if !common.json {
+                progress.show(event);
+            }
+        };
+        let imported = super::publish::import(&fleet.publisher().client, &request, show).await;
+        progress.finish();
+        let released = super::publish::release(&fleet.publisher().client, &key, &name, 1, 7 * DAY_S, imported?).await?;
+        if released.taken_by.is_empty() {
+            let why = format!("the tracker did not take the release: {}", released.problems.join("; "));
+            return Err(Problem::failed("demo", why));
+        }
+        Ok(released.imported)
+    }
+
+    async fn clone_on_each(&self, fleet: &Fleet, arrivals: Vec<Arrival>) -> Result<Vec<HostReport>, Problem> {
+        let mut reports = Vec::new();
+        for (host, arrival) in fleet.hosts().iter().zip(arrivals) {
+            let name: Name = format!("{}-vm", host.name).parse().expect("a host's name is short and plain");
+            let out = host.state.join(format!("{name}.img"));
+            let spec = CloneSpec { name, out, driver: Choice::Auto, profile: None, disk_len: None };
+            let found = host.client.get(&format!("/v1/masters/{NAME}")).await?;
+            let what = format!("clone on {}", host.name);
+            let master = super::clone::as_source(&found).ok_or_else(|| Problem::failed(&what, "it is not complete"))?;
+            let handover = Handover::new(&host.state);
+            let made = tokio::task::spawn_blocking(move || handover.create(&master, &spec)).await;
+            let made = made.map_err(|error| Problem::failed(&what, error))?;
+            let created = made.map_err(|error| super::clone::refuse(&what, &error))?;
+            reports.push(HostReport::new(host, arrival, &created));
+        }
+        Ok(reports)
+    }
+}
+
+/// A tracker in this process.
+pub(super) struct RunningTracker {
+    running: Tracker,
+    folder: PathBuf,
+    publisher_key: PathBuf,
+    address: SocketAddr,
+}
+
+async fn start_tracker(folder: &Path) -> Result<RunningTracker, Problem> {
+    let what = "start a tracker";
+    let listen: SocketAddr = "127.0.0.1:0".parse().expect("the address is a constant");
+    let made = cluster::init(folder, listen).map_err(|error| Problem::failed(what, chain(&error)))?;
+    let running = Tracker::start(folder, listen, None).map_err(|error| Problem::failed(what, chain(&error)))?;
+    let address = running.local_addr();
+    Ok(RunningTracker { running, folder: folder.to_owned(), publisher_key: made.publisher_key, address })
+}
+
+impl RunningTracker {
+    /// A token for one more host.
+    fn token(&self) -> Result<drover_link::token::JoinToken, Problem> {
+        let hour = std::time::Duration::from_secs(3600);
+        cluster::new_token(&self.folder, Role::Host, hour)
+            .map_err(|error| Problem::failed("make a token", chain(&error)))
+    }
+}
