@@ -19,7 +19,7 @@ use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Announcements;
@@ -72,6 +72,7 @@ pub(crate) struct Parts {
 pub(crate) struct Tracker {
     calls: mpsc::Sender<Call>,
     status: watch::Receiver<TrackerStatus>,
+    task: AbortHandle,
 }
 
 /// A request of the exchange's, and who waits for the answer.
@@ -86,8 +87,8 @@ impl Tracker {
     pub(crate) fn start(address: String, parts: Parts) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE_LEN);
         let (status, seen) = watch::channel(TrackerStatus { address, reachable: false, problem: None });
-        tokio::spawn(Task { parts, status, announced: 0 }.run(queue));
-        Tracker { calls, status: seen }
+        let task = tokio::spawn(Task { parts, status, announced: 0 }.run(queue)).abort_handle();
+        Tracker { calls, status: seen, task }
     }
 
     /// Asks the tracker something; the error says why there is no answer.
@@ -96,6 +97,11 @@ impl Tracker {
         let gone = || "this host shuts down".to_owned();
         self.calls.send(Call { request, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| "the connection was lost".to_owned())?
+    }
+
+    /// Ends the task; calls fail from then on.
+    pub(crate) fn stop(&self) {
+        self.task.abort();
     }
 
     pub(crate) fn status(&self) -> TrackerStatus {
@@ -118,15 +124,11 @@ impl Task {
             let dialled = tokio::select! {
                 dialled = self.dial() => dialled,
                 never = refuse_calls(&mut calls, &status) => match never {},
-                () = status.closed() => return,
             };
             let problem = match dialled {
                 Ok(connection) => {
                     self.set_reachable(true, None);
-                    let problem = tokio::select! {
-                        problem = self.converse(connection, &mut calls) => problem,
-                        () = status.closed() => return,
-                    };
+                    let problem = self.converse(connection, &mut calls).await;
                     tracing::info!(tracker = self.address(), problem, "tracker lost");
                     problem
                 }
@@ -137,7 +139,6 @@ impl Task {
             tokio::select! {
                 () = sleep(clock::jittered(wait)) => {}
                 never = refuse_calls(&mut calls, &status) => match never {},
-                () = status.closed() => return,
             }
         }
     }

@@ -8,6 +8,7 @@
 //! do when the disk refuses, when to seal. Everything about peers is the swarm's decision.
 
 mod durability;
+pub(crate) mod limits;
 mod manifest;
 mod report;
 mod streams;
@@ -23,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use self::durability::Durability;
+use self::limits::{Limits, Rates};
 use self::manifest::Found;
 use self::report::Reporter;
 use self::streams::Serve;
@@ -56,6 +58,7 @@ pub(crate) struct Parts {
     pub(crate) manifests: Arc<Semaphore>,
     pub(crate) announcements: Announcements,
     pub(crate) swarm: SwarmConfig,
+    pub(crate) limits: Limits,
 }
 
 /// What an exchange is begun for.
@@ -166,6 +169,8 @@ struct Driver<'a> {
     serves: BTreeMap<ServeId, Serve>,
     last_serve: u64,
     durability: Durability,
+    /// This swarm's share of the host's limits.
+    rates: Rates,
     end: Option<End>,
 }
 
@@ -175,6 +180,7 @@ impl<'a> Driver<'a> {
         let seed = clock::seed();
         tracing::debug!(image = %disk.id().short(), seed, "swarm begins");
         let (geometry, data, held) = (manifest.geometry(), manifest.data_chunks(), disk.held());
+        let rates = Rates { upload: parts.swarm.upload_limit, download: parts.swarm.download_limit };
         let swarm = Swarm::new(clock::now(), parts.me, geometry, data, held, parts.swarm.clone(), seed);
         Driver {
             parts,
@@ -187,6 +193,7 @@ impl<'a> Driver<'a> {
             serves: BTreeMap::new(),
             last_serve: 0,
             durability: Durability::default(),
+            rates,
             end: None,
         }
     }
@@ -199,7 +206,9 @@ impl<'a> Driver<'a> {
             if let Some(end) = self.end.take() {
                 return self.leave(end).await;
             }
-            self.reporter.publish_if_due(&self.swarm);
+            if self.reporter.publish_if_due(&self.swarm) {
+                self.take_share();
+            }
             let wake = [self.swarm.poll_timeout(), self.durability.wake_at(), self.reporter.wake_at()];
             let wake = wake.into_iter().flatten().min();
             tokio::select! {
@@ -207,6 +216,17 @@ impl<'a> Driver<'a> {
                 Some(input) = self.inlets.inputs.recv() => self.on_input(input),
                 () = sleep_until(clock::timer_at(wake.unwrap_or_default())), if wake.is_some() => self.on_timer(),
             }
+        }
+    }
+
+    /// Takes this swarm's share of the host's limits, as it is now.
+    fn take_share(&mut self) {
+        let now = clock::now();
+        let rates = self.parts.limits.share(now, self.disk.id());
+        if rates != self.rates {
+            self.rates = rates;
+            self.swarm.set_rate_limits(now, rates.upload, rates.download);
+            self.drain();
         }
     }
 

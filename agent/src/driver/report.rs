@@ -85,10 +85,15 @@ impl Reporter {
         self.due
     }
 
-    pub(super) fn publish_if_due(&mut self, swarm: &Swarm) {
-        if self.due.is_some_and(|at| at <= clock::now()) {
-            self.publish(swarm);
+    /// Publishes, if something happened and it is time to; says whether bytes moved since the last time.
+    pub(super) fn publish_if_due(&mut self, swarm: &Swarm) -> bool {
+        if self.due.is_none_or(|at| at > clock::now()) {
+            return false;
         }
+        let moved = |status: &TransferStatus| (status.taken_bytes, status.given_bytes);
+        let before = moved(&self.status.borrow());
+        self.publish(swarm);
+        before != moved(&self.status.borrow())
     }
 
     pub(super) fn publish(&mut self, swarm: &Swarm) {

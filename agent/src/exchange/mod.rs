@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_link::endpoint::Endpoint;
-use drover_protocol::announce::{Enrolment, TrackerReply, TrackerRequest};
+use drover_protocol::announce::{Announce, Enrolment, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::release::SignedRelease;
 use drover_protocol::swarm::SwarmConfig;
@@ -31,6 +31,7 @@ pub use self::status::{Banned, PeerExchange, Phase, TransferStatus};
 use crate::discovery::Announcements;
 pub use crate::discovery::tracker::TrackerStatus;
 use crate::discovery::tracker::{self, Tracker};
+use crate::driver::limits::{Limits, Rates};
 use crate::driver::{self, Goal, Handle, Input};
 use crate::store::Store;
 use crate::transfer::buffers::Buffers;
@@ -123,6 +124,8 @@ struct Inner {
     parts: Arc<driver::Parts>,
     endpoint: Endpoint,
     trackers: Vec<Tracker>,
+    listen: Vec<SocketAddr>,
+    rack: Option<String>,
     releases: broadcast::Sender<SignedRelease>,
     drivers: Mutex<Drivers>,
 }
@@ -151,6 +154,7 @@ impl Exchange {
             manifests: Arc::new(Semaphore::new(MANIFESTS_AT_ONCE)),
             announcements: Announcements::default(),
             swarm: settings.swarm.clone(),
+            limits: Limits::new(Rates { upload: settings.swarm.upload_limit, download: settings.swarm.download_limit }),
         });
         let worst_case =
             endpoint.config().worst_case_memory() + (settings.receive_buffer + settings.send_buffer) as u64;
@@ -172,7 +176,9 @@ impl Exchange {
             Tracker::start(address, parts)
         };
         let trackers = trackers.into_iter().map(start_tracker).collect();
-        Ok(Exchange(Arc::new(Inner { parts, endpoint, trackers, releases, drivers: Mutex::default() })))
+        let ExchangeSettings { listen, rack, .. } = settings;
+        let drivers = Mutex::default();
+        Ok(Exchange(Arc::new(Inner { parts, endpoint, trackers, listen, rack, releases, drivers })))
     }
 
     /// Offers what the store has of an image, and fetches what it lacks. For every image at start, and after a publish.
@@ -196,12 +202,14 @@ impl Exchange {
 
     /// How every exchange stands.
     pub fn status(&self) -> Vec<TransferStatus> {
-        self.drivers().running.values().map(|handle| handle.status.borrow().clone()).collect()
+        let drivers = self.drivers();
+        drivers.running.values().map(|handle| self.with_trackers(handle.status.borrow().clone())).collect()
     }
 
     /// How the exchange of one image stands.
     pub fn status_of(&self, image: ImageId) -> Option<TransferStatus> {
-        self.drivers().running.get(&image).map(|handle| handle.status.borrow().clone())
+        let drivers = self.drivers();
+        drivers.running.get(&image).map(|handle| self.with_trackers(handle.status.borrow().clone()))
     }
 
     /// Every tracker of the settings.
@@ -257,15 +265,20 @@ impl Exchange {
             drivers.closed = true;
             std::mem::take(&mut drivers.running)
         };
+        let images: Vec<ImageId> = running.keys().copied().collect();
         let mut stopping = JoinSet::new();
         for handle in running.into_values() {
             stopping.spawn(stop(handle));
         }
-        if timeout(LEAVE_DEADLINE, stopping.join_all()).await.is_err() {
+        let left = timeout(CLOSE_DEADLINE, self.leave_trackers(&images));
+        let stopped = timeout(LEAVE_DEADLINE, stopping.join_all());
+        let (_, stopped) = tokio::join!(left, stopped);
+        if stopped.is_err() {
             tracing::warn!(
                 "the disk was too slow for a last checkpoint; some seconds of transfer will be fetched again"
             );
         }
+        self.0.trackers.iter().for_each(Tracker::stop);
         self.0.parts.links.close();
         self.0.endpoint.close("this host shuts down");
         // Peers that do not hear of it notice by their own time-outs.
@@ -288,6 +301,26 @@ impl Exchange {
         let status = handle.status.clone();
         drivers.running.insert(image, handle);
         status
+    }
+
+    /// What trackers say changes without the image's driver.
+    fn with_trackers(&self, status: TransferStatus) -> TransferStatus {
+        let announcements = &self.0.parts.announcements;
+        TransferStatus {
+            cohort: announcements.cohort(status.image),
+            trackers_reachable: announcements.trackers_reachable(),
+            ..status
+        }
+    }
+
+    /// Tells trackers that this host leaves these swarms, so that it is introduced to nobody any more.
+    async fn leave_trackers(&self, images: &[ImageId]) {
+        let leave = |&image| SwarmAnnounce { image, held_chunks: 0, data_chunks: 0, want_peers: 0, leaving: true };
+        for images in images.chunks(MAX_SWARMS) {
+            let swarms = images.iter().map(leave).collect();
+            let announce = Announce { listen: self.0.listen.clone(), rack: self.0.rack.clone(), swarms };
+            self.ask_all(&TrackerRequest::Announce(announce)).await;
+        }
     }
 
     async fn ask_all(&self, request: &TrackerRequest) -> Vec<(String, Result<TrackerReply, String>)> {
