@@ -80,6 +80,9 @@ pub struct Link {
     pub version: u16,
     /// What the other side calls its program.
     pub agent: Arc<str>,
+    /// Until when the certificate that the other side showed is valid, in seconds since 1970 (UTC). TLS looks at it once;
+    /// a connection that lives longer is the keeper's to close.
+    pub certificate_expires_unix_s: u64,
     _slot: Arc<Slot>,
 }
 
@@ -193,12 +196,12 @@ impl Endpoint {
             shared.quic.connect_with(client, addr, SERVER_NAME).map_err(|cause| ConnectError::Dial { addr, cause })?;
         let connected = timeout(shared.config.connect_timeout, connecting).await;
         let quic = connected.map_err(|_| ConnectError::NoAnswer(addr))?.map_err(|error| dial_error(addr, error))?;
-        let member = handshake::member(&quic).map_err(failed)?;
-        check_expected(addr, expect, &member).inspect_err(|error| {
+        let shown = handshake::member(&quic).map_err(failed)?;
+        check_expected(addr, expect, &shown.0).inspect_err(|error| {
             close::close(&quic, close::WRONG_PEER, &error.to_string());
         })?;
         let greeting = shared.within_deadline(&quic, handshake::greet_dialled(&quic, &shared.hello)).await;
-        Ok(Connection::new(quic, member, greeting.map_err(failed)?, slot))
+        Ok(Connection::new(quic, shown, greeting.map_err(failed)?, slot))
     }
 
     /// The next stranger that knocks, or `None` once the endpoint is closed. Strangers beyond the limits are turned away
@@ -235,7 +238,7 @@ impl Endpoint {
         self.shared.quic.local_addr()
     }
 
-    /// How many connections with members there are.
+    /// How many connections with members there are, and dials under way.
     pub fn members(&self) -> usize {
         self.shared.members.load(Ordering::Relaxed)
     }
@@ -267,6 +270,11 @@ impl Incoming {
         canonical(self.quic.remote_address())
     }
 
+    #[cfg(test)]
+    pub(crate) fn address_is_proven(&self) -> bool {
+        self.quic.remote_address_validated()
+    }
+
     /// Turns it away unheard.
     pub fn refuse(self) {
         self.quic.refuse();
@@ -292,10 +300,10 @@ impl Incoming {
             return Ok(Accepted::Joining(Joining { quic, _slot: slot }));
         }
         // Trackers let strangers through TLS so that they can join; with any other protocol they get nothing.
-        let member = handshake::member(&quic).inspect_err(|error| handshake::refuse(&quic, error))?;
+        let shown = handshake::member(&quic).inspect_err(|error| handshake::refuse(&quic, error))?;
         let member_slot = shared.member_slot().inspect_err(|error| handshake::refuse(&quic, error))?;
         let greeting = shared.within_deadline(&quic, handshake::greet_accepted(&quic, &shared.hello)).await?;
-        Ok(Accepted::Member(Connection::new(quic, member, greeting, member_slot)))
+        Ok(Accepted::Member(Connection::new(quic, shown, greeting, member_slot)))
     }
 }
 
@@ -307,10 +315,11 @@ impl Joining {
 }
 
 impl Connection {
-    fn new(quic: quinn::Connection, member: Member, greeting: Greeting, slot: Slot) -> Self {
+    fn new(quic: quinn::Connection, shown: (Member, u64), greeting: Greeting, slot: Slot) -> Self {
         let link = Link {
             quic,
-            member: Arc::new(member),
+            member: Arc::new(shown.0),
+            certificate_expires_unix_s: shown.1,
             version: greeting.version,
             agent: greeting.agent.into(),
             _slot: Arc::new(slot),
@@ -419,7 +428,8 @@ fn quic_configs(
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
     server
         .transport_config(config.transport())
-        .max_incoming(MAX_HANDSHAKES)
+        // A few more than are let in: they are told so by `accept`, the rest is ignored.
+        .max_incoming(MAX_HANDSHAKES + RETRY_ABOVE)
         .incoming_buffer_size(INCOMING_BUFFER.0)
         .incoming_buffer_size_total(INCOMING_BUFFER.1);
     let client = QuicClientConfig::try_from(tls::client_config(identity)?).map_err(no_suite)?;

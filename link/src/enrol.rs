@@ -202,7 +202,7 @@ async fn dial(addr: SocketAddr, options: &JoinOptions<'_>) -> Result<quinn::Conn
         Ok(Ok(connection)) => connection,
     };
     // Any member could show the CA's certificate; only a tracker may have the token.
-    let found = handshake::member(&connection).map_err(|error| failed(error.to_string()))?;
+    let (found, _) = handshake::member(&connection).map_err(|error| failed(error.to_string()))?;
     if found.role != Role::Tracker {
         close::close(&connection, close::WRONG_PEER, "a tracker was to be reached");
         return Err(JoinError::NoTracker { tracker: tracker(), found });

@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::close;
 use crate::frame::{FrameError, expect_frame, write_frame};
+use crate::identity::validity;
 use crate::member::{Member, MemberError};
 
 /// Why a connection did not come about, in either direction.
@@ -51,11 +52,11 @@ pub(crate) fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
     data.protocol
 }
 
-/// The member whose certificate TLS verified.
-pub(crate) fn member(connection: &quinn::Connection) -> Result<Member, HandshakeError> {
+/// The member whose certificate TLS verified, and until when that is valid, in seconds since 1970.
+pub(crate) fn member(connection: &quinn::Connection) -> Result<(Member, u64), HandshakeError> {
     let chain = connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
     let leaf = chain.as_ref().and_then(|chain| chain.first()).ok_or(HandshakeError::NoCertificate)?;
-    Ok(Member::of_certificate(leaf)?)
+    Ok((Member::of_certificate(leaf)?, validity(leaf)?.until_unix_s))
 }
 
 pub(crate) async fn greet_dialled(connection: &quinn::Connection, hello: &Hello) -> Result<Greeting, HandshakeError> {

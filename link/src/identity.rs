@@ -276,7 +276,7 @@ pub(crate) fn read_certificate(path: &Path) -> Result<Vec<u8>, IdentityError> {
     Ok(certificate.to_vec())
 }
 
-fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, MemberError> {
+pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, MemberError> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| MemberError::Malformed)?;
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let validity = certificate.validity();

@@ -57,6 +57,16 @@ impl Members {
         last
     }
 
+    /// Closes connections whose member showed a certificate that has expired since: by then it has a new one, or should
+    /// not be here any more.
+    pub(crate) fn close_expired(&self, now_unix_s: u64) {
+        for link in self.lock().values().flat_map(|entry| &entry.links) {
+            if link.certificate_expires_unix_s <= now_unix_s {
+                link.close(close::NOT_A_MEMBER, "the certificate shown has expired; connect again with a new one");
+            }
+        }
+    }
+
     /// When a question that a member asks now may be worked on.
     pub(crate) fn turn(&self, peer: PeerId) -> Instant {
         let now = Instant::now();

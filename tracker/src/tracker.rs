@@ -188,9 +188,10 @@ impl Drop for Tracker {
     }
 }
 
-/// Renews the tracker's certificate in time and forgets old tokens.
+/// Renews the tracker's certificate in time, forgets old tokens and parts from members whose time is over.
 async fn upkeep(dir: PathBuf, server: Arc<Server>, endpoint: Endpoint) {
     loop {
+        server.members.close_expired(unix_now_s());
         let (dir, blocking) = (dir.clone(), server.clone());
         let renewed = spawn_blocking(move || {
             if let Err(error) = blocking.tokens.sweep() {

@@ -7,6 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
 use super::*;
+use crate::config::{MAX_HANDSHAKES, RETRY_ABOVE};
 use crate::endpoint::open;
 use crate::frame::{FrameError, read_frame};
 use crate::tls::{self, ALPN_MEMBER, Admission};
@@ -151,4 +152,29 @@ async fn a_frame_that_comes_byte_by_byte_survives_being_interrupted() {
     }
     stream.write_all(&[*last]).await.expect("sent");
     assert_eq!(receive.next().await.expect("a frame"), Some(message));
+}
+
+#[tokio::test]
+async fn many_handshakes_make_strangers_prove_their_address_and_then_wait_outside() {
+    let cluster = Cluster::new();
+    let anna = cluster.endpoint("anna");
+    let (client, _) = client(&cluster.ca, None);
+    let (mut dials, mut waiting) = (Vec::new(), Vec::new());
+    for count in 0..MAX_HANDSHAKES {
+        dials.push(client.connect(addr(&anna), "drover").expect("a dial"));
+        let incoming = anna.accept().await.expect("an open endpoint");
+        assert_eq!(incoming.address_is_proven(), count >= RETRY_ABOVE, "stranger {count}");
+        waiting.push(incoming);
+    }
+    let one_more = dial(&client, addr(&anna));
+    let refused = tokio::select! {
+        refused = one_more => refused.expect_err("too many"),
+        _ = anna.accept() => panic!("one more than allowed"),
+    };
+    assert!(crate::close::reason(&refused).contains("no more connections"), "{refused}");
+    waiting.pop();
+    tokio::select! {
+        _ = dial(&client, addr(&anna)) => panic!("nobody has answered yet"),
+        accepted = anna.accept() => assert!(accepted.is_some(), "a place that is free again is given away"),
+    }
 }

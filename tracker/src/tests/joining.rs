@@ -1,5 +1,7 @@
 //! Making a cluster, joining it, staying in it.
 
+use drover_link::ca::CertificateAuthority;
+
 use super::*;
 use crate::StartError;
 use crate::cluster::InitError;
@@ -143,4 +145,34 @@ fn secrets_are_their_owners_only() {
         let found = std::fs::metadata(state.join(name)).expect(name).permissions().mode() & 0o777;
         assert_eq!(found, mode, "{name:?}");
     }
+}
+
+#[tokio::test]
+async fn the_tracker_renews_its_own_certificate() {
+    let fleet = Fleet::new();
+    let (state, dir) = (fleet.state(), fleet.state().join("identity"));
+    fleet.tracker.shutdown().await;
+    let ca = CertificateAuthority::load(&state.join("ca")).expect("the CA");
+    let key = Identity::load(&dir).expect("the tracker's identity").key().clone();
+    let request = CertificateAuthority::check(&key.request()).expect("our own request");
+    let short = ca.issue_checked(&request, Role::Tracker, "tracker", Duration::from_secs(60)).expect("a certificate");
+    let due = Identity::new(key, short, ca.certificate().to_vec(), Vec::new(), Vec::new()).expect("an identity");
+    due.save(&dir).expect("saved");
+    let _tracker = Tracker::start(&state, LOOPBACK, None).expect("a tracker");
+    let renewed = Identity::load(&dir).expect("the tracker's identity");
+    assert_eq!(renewed.peer_id(), due.peer_id());
+    assert!(renewed.expires_unix_s() > unix_now_s() + 6 * 24 * 3600);
+}
+
+#[tokio::test]
+async fn a_connection_does_not_outlive_its_certificate() {
+    let fleet = Fleet::new();
+    let host = fleet.host("web-1").await;
+    let server = fleet.tracker.server_for_tests();
+    server.members.close_expired(host.identity.expires_unix_s() - 1);
+    assert!(host.link.quic.close_reason().is_none());
+    server.members.close_expired(host.identity.expires_unix_s());
+    let why = timeout(PATIENCE, host.link.quic.closed()).await.expect("closed");
+    assert!(drover_link::close::reason(&why).contains("expired"), "{why}");
+    fleet.connect(host.identity.clone()).await;
 }
