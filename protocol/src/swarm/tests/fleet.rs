@@ -100,6 +100,48 @@ fn a_host_alone_with_the_publisher_gets_everything_once() {
 }
 
 #[test]
+fn where_hosts_can_hardly_send_the_publisher_does() {
+    let mut mesh = Mesh::fleet(Setting::calm(6, 64 << 20), 5, GIGABIT);
+    for host in &mut mesh.hosts[1..] {
+        host.up_rate = GIGABIT / 100;
+    }
+    assert!(mesh.run_until(Duration::from_secs(100), Mesh::all_complete));
+    // All that is sent over all that can be sent.
+    let bound = 5.0 * mesh.data_bytes() as f64 / (GIGABIT as f64 * 1.05);
+    let took = mesh.now.since(START).as_secs_f64();
+    eprintln!("hosts that can hardly send: {:.3} of the bound", took / bound);
+    assert!(took <= 1.3 * bound);
+}
+
+#[test]
+fn a_slow_host_slows_nobody_else() {
+    let mut mesh = Mesh::fleet(Setting::calm(7, 64 << 20), 7, FAST_ETHERNET);
+    (mesh.hosts[3].up_rate, mesh.hosts[3].down_rate) = (FAST_ETHERNET / 50, FAST_ETHERNET / 50);
+    let others = |mesh: &Mesh| (1..8).all(|host| host == 3 || mesh.hosts[host].completed_at.is_some());
+    assert!(mesh.run_until(Duration::from_secs(300), others));
+    let ratio = mesh.now.since(START).as_secs_f64() / (mesh.data_bytes() as f64 / FAST_ETHERNET as f64);
+    eprintln!("beside a slow host: {ratio:.3} of the bound");
+    assert!(ratio <= 1.25);
+    assert!(mesh.run_until(Duration::from_secs(600), Mesh::all_complete), "and the slow one completes, too");
+    let alone = mesh.data_bytes() as f64 / (FAST_ETHERNET / 50) as f64;
+    assert!(mesh.now.since(START).as_secs_f64() <= 1.1 * alone);
+}
+
+#[test]
+fn a_late_host_takes_from_all_who_have_it() {
+    let mut mesh = Mesh::fleet(Setting::calm(8, 64 << 20), 3, FAST_ETHERNET);
+    assert!(mesh.run_until(Duration::from_secs(60), Mesh::all_complete));
+    let late = mesh.add_host(FAST_ETHERNET * 3, ChunkSet::empty(&mesh.geometry));
+    mesh.start(late);
+    mesh.introduce_all();
+    let begun = mesh.now;
+    assert!(mesh.run_until(Duration::from_secs(60), Mesh::all_complete));
+    let ratio = mesh.now.since(begun).as_secs_f64() / (mesh.data_bytes() as f64 / (FAST_ETHERNET * 3) as f64);
+    eprintln!("a late host: {ratio:.3} of the bound");
+    assert!(ratio <= 1.1);
+}
+
+#[test]
 fn a_complete_fleet_is_quiet() {
     let mut mesh = Mesh::fleet(Setting::calm(5, 16 << 20), 7, GIGABIT);
     assert!(mesh.run_until(Duration::from_secs(60), Mesh::all_complete));
@@ -195,7 +237,8 @@ fn hosts_that_die_and_come_back_complete() {
         let hosts = 3 + rng.below(10) as usize;
         let mut mesh = Mesh::fleet(setting, hosts, FAST_ETHERNET / 2);
         for host in &mut mesh.hosts {
-            host.rate = host.rate / 4 * u64::from(1 + rng.below(12));
+            let factor = u64::from(1 + rng.below(12));
+            (host.up_rate, host.down_rate) = (host.up_rate / 4 * factor, host.down_rate / 4 * factor);
         }
         for _ in 0..12 {
             mesh.run_until(Duration::from_millis(u64::from(rng.below(900))), |_| false);

@@ -61,8 +61,9 @@ pub(super) struct Host {
     pub(super) swarm: Option<Swarm>,
     /// What is on its disk: survives the swarm.
     pub(super) stored: ChunkSet,
-    /// Bytes per second, both ways.
-    pub(super) rate: u64,
+    /// Bytes per second out and in.
+    pub(super) up_rate: u64,
+    pub(super) down_rate: u64,
     /// Probability that a chunk it sends is wrong.
     pub(super) lies: f64,
     /// Whether it does nothing at all, with its connections open.
@@ -167,7 +168,8 @@ impl Mesh {
         self.hosts.push(Host {
             swarm: None,
             stored,
-            rate,
+            up_rate: rate,
+            down_rate: rate,
             lies: 0.0,
             is_frozen: false,
             completed_at: None,
@@ -319,7 +321,7 @@ impl Mesh {
             Event::Arrived { from, to, life, request, chunk, is_wrong } => {
                 let len = self.len_of(chunk);
                 let receiver = &mut self.hosts[to];
-                receiver.receives_until = receiver.receives_until.max(self.now) + time_of(len, receiver.rate);
+                receiver.receives_until = receiver.receives_until.max(self.now) + time_of(len, receiver.down_rate);
                 let wait = receiver.receives_until.since(self.now);
                 self.at(wait, Event::Received { from, to, life, request, chunk, is_wrong });
             }
@@ -402,7 +404,7 @@ impl Mesh {
         }
         host.is_sending = true;
         *self.under_way.entry((from, to)).or_default() += 1;
-        let (life, rate) = (host.life, host.rate);
+        let (life, rate) = (host.life, host.up_rate);
         let mut wait = time_of(self.len_of(chunk), rate);
         if self.setting.is_one_machine {
             let sending = self.hosts.iter().filter(|host| host.is_sending).count() as u32;
