@@ -17,12 +17,12 @@ use drover_protocol::manifest::Manifest;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-use super::Store;
 use super::disk_error::{DiskError, Doing, Trouble};
 use super::fault::{Step, reach};
 use super::image::Image;
 use super::journal::Journal;
 use super::layout::{DISK, JOURNAL, MANIFEST, write_file};
+use super::{Master, Store};
 
 /// Why a master can't begin to come in.
 #[derive(Debug, thiserror::Error)]
@@ -46,17 +46,28 @@ pub enum BeginError {
 }
 
 impl Store {
-    /// Makes room for a master and lets it come in. If it is coming in already, or is here, gives that one; only a
-    /// master in place that was withdrawn is fetched anew.
+    /// Makes room for a master and lets it come in. If it is coming in already, or is here, gives that one.
+    ///
+    /// A master that was found damaged, or one in place that was withdrawn, comes in anew beside the spoilt one, from
+    /// which it has every chunk that is still good; sealing it replaces the spoilt one. So a damaged backing file is
+    /// never changed under a running clone, and mending costs the wire only the damaged chunks.
     pub fn begin(&self, manifest: Manifest) -> Result<Arc<Image>, BeginError> {
         let (id, bytes) = (manifest.image_id(), manifest.to_bytes());
         let _change = self.changes();
-        if let Some(image) = self.image(id).filter(|image| !image.is_withdrawn()) {
-            return Ok(image);
+        let here = self.image(id);
+        if let Some(image) = here.as_ref().filter(|image| !image.is_sealed() || !self.is_spoilt(id)) {
+            return Ok(Arc::clone(image));
         }
         let image = Arc::new(self.prepare(id, manifest, &bytes)?);
+        if let Some(spoilt) = here {
+            copy_good_chunks(&spoilt, &image);
+        }
         self.shelf().incoming.insert(id, Arc::clone(&image));
         Ok(image)
+    }
+
+    fn is_spoilt(&self, image: ImageId) -> bool {
+        self.shelf().masters.get(&image).is_some_and(Master::is_spoilt)
     }
 
     /// Makes sure that `data_len` bytes and a margin fit on the disk.
@@ -94,6 +105,21 @@ impl Store {
         reach(Step::Begun).doing("sync", &target)?;
         let journal = Journal::open(&target.join(JOURNAL), id, &manifest.geometry())?;
         Ok(Image::incoming(id, manifest, file, target.join(DISK), journal))
+    }
+}
+
+/// Takes over what can be read and verified. What can't, also because the disk refuses, is fetched.
+fn copy_good_chunks(from: &Image, to: &Image) {
+    let geometry = to.manifest().geometry();
+    let mut buffer = vec![0; CHUNK_LEN as usize];
+    for chunk in from.held().iter() {
+        let buffer = &mut buffer[..geometry.chunk_len(chunk) as usize];
+        let good = from.read(chunk, buffer).is_ok();
+        if let Some(verified) = good.then(|| to.manifest().verify(chunk, &*buffer).ok()).flatten()
+            && to.write(verified).is_err()
+        {
+            return;
+        }
     }
 }
 

@@ -24,9 +24,10 @@ impl Trouble {
         }
     }
 
-    const fn remedy(self) -> &'static str {
+    fn remedy(self, doing: &str) -> &'static str {
         match self {
             Trouble::Full => "; free some space on that filesystem",
+            Trouble::ReadOnly if READING.contains(&doing) => "; let the user that drover runs as read it",
             Trouble::ReadOnly => "; make it writable for drover (mount options, owner, mode)",
             Trouble::Io => "",
         }
@@ -35,7 +36,7 @@ impl Trouble {
 
 /// An operation on a file or folder that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("can't {doing} {}: {source}{}", path.display(), Trouble::of(source).remedy())]
+#[error("can't {doing} {}: {source}{}", path.display(), Trouble::of(source).remedy(doing))]
 pub struct DiskError {
     /// What was being done, as a verb: "write".
     pub doing: &'static str,
@@ -51,6 +52,9 @@ impl DiskError {
         Trouble::of(&self.source)
     }
 }
+
+/// What is done without writing.
+const READING: [&str; 5] = ["open", "read", "list", "look at", "find"];
 
 /// Adds to an error what was being done to what.
 pub(super) trait Doing<T> {

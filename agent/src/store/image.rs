@@ -102,6 +102,9 @@ pub enum WriteError {
     /// The image was removed from the store meanwhile.
     #[error("image {0} was removed from this host; fetch it again if it is wanted")]
     Removed(ImageId),
+    /// The image is sealed, and this is one of its chunks that were found damaged.
+    #[error("image {0} is sealed and damaged; fetch it again, which replaces it")]
+    Sealed(ImageId),
 }
 
 impl WriteError {
@@ -109,7 +112,7 @@ impl WriteError {
     pub fn kind(&self) -> Trouble {
         match self {
             WriteError::Disk(error) => error.trouble(),
-            WriteError::Removed(_) => Trouble::Io,
+            WriteError::Removed(_) | WriteError::Sealed(_) => Trouble::Io,
         }
     }
 }
@@ -273,8 +276,10 @@ impl Image {
         if self.manifest.is_zero(index) || self.state().held.contains(index) {
             return Ok(already);
         }
-        if io.phase != Phase::Incoming {
-            return Err(WriteError::Removed(self.id));
+        match io.phase {
+            Phase::Incoming => {}
+            Phase::Sealed => return Err(WriteError::Sealed(self.id)),
+            Phase::Removed => return Err(WriteError::Removed(self.id)),
         }
         let offset = self.manifest.geometry().chunk_offset(index);
         reach(Step::WriteChunk).and_then(|()| io.file.write_all_at(bytes, offset)).doing("write", &io.path)?;
@@ -336,7 +341,7 @@ impl Image {
     }
 
     fn checkpoint_into(&self, journal: &mut Journal) -> Result<u32, CheckpointError> {
-        let taken = self.state().take_unsynced();
+        let taken = self.state().take_unsynced(&self.manifest);
         if taken.is_empty() && !journal.is_suspect() {
             return Ok(0);
         }
@@ -344,7 +349,7 @@ impl Image {
             // Waits for the writes that are under way: what the kernel lost may be theirs.
             let _alone = self.io.write().unwrap_or_else(PoisonError::into_inner);
             let mut lost = taken;
-            add_all(&mut lost, &self.state().take_unsynced());
+            add_all(&mut lost, &self.state().take_unsynced(&self.manifest));
             let lost: Vec<ChunkIndex> = lost.iter().collect();
             self.drop_held(&lost);
             return Err(CheckpointError::Data { lost, source });
@@ -404,7 +409,7 @@ impl Image {
         *journal = None;
         let mut state = self.state();
         state.held = self.manifest.data_chunks();
-        drop(state.take_unsynced());
+        drop(state.take_unsynced(&self.manifest));
         Ok(())
     }
 
@@ -414,7 +419,7 @@ impl Image {
         self.io.write().unwrap_or_else(PoisonError::into_inner).phase = Phase::Removed;
         *journal = None;
         let mut state = self.state();
-        drop(state.take_unsynced());
+        drop(state.take_unsynced(&self.manifest));
         state.held = ChunkSet::empty(&self.manifest.geometry());
     }
 
@@ -455,14 +460,9 @@ impl Image {
 }
 
 impl State {
-    fn take_unsynced(&mut self) -> ChunkSet {
+    fn take_unsynced(&mut self, manifest: &Manifest) -> ChunkSet {
         (self.unsynced_bytes, self.oldest_unsynced, self.revoked) = (0, None, false);
-        let mut taken = self.unsynced.clone();
-        core::mem::swap(&mut taken, &mut self.unsynced);
-        for chunk in taken.iter() {
-            self.unsynced.remove(chunk);
-        }
-        taken
+        core::mem::replace(&mut self.unsynced, ChunkSet::empty(&manifest.geometry()))
     }
 
     fn return_unsynced(&mut self, taken: &ChunkSet, manifest: &Manifest) {

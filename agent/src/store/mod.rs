@@ -246,7 +246,8 @@ impl Master {
         }
     }
 
-    fn is_withdrawn(&self) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.withdrawn().is_some())
+    /// Whether it was withdrawn or found damaged, so that fetching it again replaces it.
+    fn is_spoilt(&self) -> bool {
+        !self.damaged.is_empty() || self.watch.as_ref().is_some_and(|watch| watch.withdrawn().is_some())
     }
 }

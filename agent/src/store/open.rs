@@ -88,7 +88,7 @@ impl Store {
         let mut unreadable = Vec::new();
         for id in layout.sweep(&layout.incoming())? {
             let folder = layout.incoming_of(id);
-            if self.shelf().masters.get(&id).is_some_and(|master| !master.is_withdrawn()) {
+            if self.shelf().masters.get(&id).is_some_and(|master| !master.is_spoilt()) {
                 layout.discard(&folder)?;
                 continue;
             }

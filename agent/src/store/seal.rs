@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use drover_protocol::id::ImageId;
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{CWD, IFlags, RenameFlags, ioctl_getflags, ioctl_setflags, renameat_with};
 use serde::{Deserialize, Serialize};
 
 use super::disk_error::{DiskError, Doing};
@@ -86,17 +86,17 @@ impl Store {
         let (from, to) = (layout.incoming_of(id), layout.master_of(id));
         let mut sealed = None;
         incoming.become_sealed(|| {
-            // Not there only if an earlier try came this far and failed behind it.
-            if from.exists() {
-                if to.exists() {
-                    // A master in place that was withdrawn.
-                    layout.discard(&to)?;
-                }
-                fs::rename(&from, &to).doing("move into place", &to)?;
+            // Not there, or without its journal, only if an earlier try came this far and failed behind it.
+            if from.join(JOURNAL).exists() {
+                move_or_exchange(&from, &to)?;
                 reach(Step::SealMoved).doing("sync", &to)?;
             }
             sync_folder(&layout.masters())?;
             sync_folder(&layout.incoming())?;
+            if from.exists() {
+                // The spoilt master that this one replaces. Who has it open keeps it.
+                layout.discard(&from)?;
+            }
             reach(Step::SealPlaced).doing("sync", &to)?;
             let mut master = load_master(&to, id, self.inner.settings)?;
             master.image = Arc::downgrade(incoming);
@@ -126,6 +126,12 @@ impl From<LoadError> for SealError {
             other => SealError::ReadBack(other.to_string()),
         }
     }
+}
+
+/// Moves a folder, if need be in exchange for the one that is there: at no moment is there none.
+fn move_or_exchange(from: &Path, to: &Path) -> Result<(), DiskError> {
+    let flags = if to.exists() { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
+    renameat_with(CWD, from, CWD, to, flags).doing("move into place", to)
 }
 
 /// Does what is left to do of the seal of the master in `folder`; says how far it got.

@@ -1,8 +1,8 @@
 //! Reads an image back and makes sure that every chunk is what the manifest says.
 //!
 //! What is found damaged is not served any more: a receiver would notice, and blame this host. The finding is kept
-//! beside the master until a later verification finds it whole. A sealed master is not mended, because it may be the
-//! backing file of a running clone; it is removed and fetched again.
+//! beside the master until a later verification finds it whole. A sealed master is not mended where it lies, because it
+//! may be the backing file of a running clone; fetching it again makes a new one from what is good of it.
 
 use std::fs;
 use std::path::Path;

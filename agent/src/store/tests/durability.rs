@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::store::fault::with_hook;
-use crate::store::{SealError, SealLevel, Trouble, VerifyReport};
+use crate::store::{SealError, SealLevel, Trouble, VerifyReport, WriteError};
 
 #[test]
 fn a_master_comes_in_chunk_by_chunk_and_is_sealed() {
@@ -229,4 +229,43 @@ fn a_damaged_chunk_is_found_and_not_held_any_more() {
     damage(&path, 3 * u64::from(CHUNK_LEN));
     assert!(verify(&store).is_good());
     assert!(store.image(id).unwrap().is_complete());
+}
+
+#[test]
+fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
+    let state = TestState::new();
+    let content = content(10, 1_000_000);
+    let manifest = manifest_of(&content);
+    let id = manifest.image_id();
+    let store = state.open();
+    let image = store.begin(manifest.clone()).unwrap();
+    for chunk in manifest.data_chunks().iter() {
+        store_chunk(&image, &content, chunk).unwrap();
+    }
+    let path = store.seal(id).unwrap().path;
+    let damaged = manifest.geometry().chunk(3).unwrap();
+    damage(&path, 3 * u64::from(CHUNK_LEN));
+    store.verify(id, &|_, _| {}, &false.into()).unwrap();
+    assert!(matches!(store_chunk(&image, &content, damaged), Err(WriteError::Sealed(_))));
+    let backing_file_of_a_clone = File::open(&path).unwrap();
+    let spoilt = fs::read(&path).unwrap();
+
+    let mended = store.begin(manifest.clone()).unwrap();
+    assert_eq!(mended.held().count(), manifest.data_chunks().count() - 1);
+    mended.checkpoint().unwrap();
+    drop((store, image, mended));
+    let store = state.open();
+    let mended = store.begin(manifest.clone()).unwrap();
+    assert_eq!(mended.held().count(), manifest.data_chunks().count() - 1, "also after a restart");
+    store_chunk(&mended, &content, damaged).unwrap();
+    let master = store.seal(id).unwrap();
+    assert_eq!((master.damaged_chunks, &master.path), (0, &path));
+    assert!(fs::read(&path).unwrap() == content);
+    let mut open = vec![0; content.len()];
+    backing_file_of_a_clone.read_exact_at(&mut open, 0).unwrap();
+    assert!(open == spoilt, "a file in use does not change");
+    assert!(store.verify(id, &|_, _| {}, &false.into()).unwrap().is_good());
+    drop(store);
+    assert_eq!(state.open().masters(), [master]);
+    assert_eq!(fs::read_dir(state.path().join("incoming")).unwrap().count(), 0);
 }
