@@ -16,7 +16,7 @@ use drover_protocol::release::{Name, Release, ReleaseError, SeenVersion, SignedR
 
 use super::disk_error::{DiskError, Doing};
 use super::fault::{Step, reach};
-use super::layout::{make_folder, sync_folder, write_file};
+use super::layout::{make_folder, sweep_files, sync_folder, write_file};
 
 /// The releases of one host, by name and version.
 #[derive(Debug)]
@@ -179,15 +179,11 @@ impl Versions {
 
 fn load_versions(folder: &Path, name: &Name, unreadable: &mut Vec<String>) -> Result<Versions, DiskError> {
     let mut versions = Versions::default();
+    sweep_files(folder)?;
     for entry in fs::read_dir(folder).doing("list", folder)? {
         let path = entry.doing("list", folder)?.path();
         let number = path.file_name().and_then(|name| name.to_str()).and_then(|text| text.parse::<u64>().ok());
-        let Some(version) = number else {
-            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".new-")) {
-                let _ = fs::remove_file(&path);
-            }
-            continue;
-        };
+        let Some(version) = number else { continue };
         let known = match load(&path, name, version) {
             Ok(known) => Some(known),
             Err(reason) => {

@@ -158,6 +158,17 @@ impl Drop for NewFolder {
     }
 }
 
+/// Removes what a crash left of files that were being written in a folder.
+pub(super) fn sweep_files(folder: &Path) -> Result<(), DiskError> {
+    for entry in fs::read_dir(folder).doing("list", folder)? {
+        let path = entry.doing("list", folder)?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NEW.as_bytes())) {
+            fs::remove_file(&path).doing("remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a folder that only its owner and group may enter, if it is missing.
 pub(super) fn make_folder(path: &Path) -> Result<(), DiskError> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path).doing("create", path)

@@ -17,7 +17,7 @@ use super::catalog::Catalog;
 use super::disk_error::{DiskError, Doing};
 use super::image::Image;
 use super::journal::Journal;
-use super::layout::{DISK, JOURNAL, Layout, MANIFEST};
+use super::layout::{DISK, JOURNAL, Layout, MANIFEST, sweep_files};
 use super::lock::{Holder, StateLock};
 use super::seal::{SealLevel, finish_seal};
 use super::verify::load_damage;
@@ -130,6 +130,7 @@ fn load_masters(
 
 /// What is known of the master in `folder`, whose seal is finished if a crash left it half done.
 pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Result<Master, LoadError> {
+    sweep_files(folder)?;
     let manifest = load_manifest(folder, id)?;
     let source = Source::load(folder)?;
     let watch = source.map(|source| Watch::new(source, folder.to_owned()));
@@ -168,6 +169,7 @@ pub(super) fn load_image(folder: &Path, master: &Master) -> Result<Image, LoadEr
 }
 
 fn load_incoming(folder: &Path, id: ImageId) -> Result<Image, LoadError> {
+    sweep_files(folder)?;
     let manifest = load_manifest(folder, id)?;
     let path = folder.join(DISK);
     let file = OpenOptions::new().read(true).write(true).open(&path).doing("open", &path)?;

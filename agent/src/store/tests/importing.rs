@@ -1,10 +1,11 @@
 //! A user's file becomes a master.
 
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
 use drover_protocol::id::ImageId;
 
 use super::*;
-use std::os::unix::fs::MetadataExt;
-
 use crate::store::import::{Format, ImportError, ImportMethod, ImportMode, ImportSource, Imported, import};
 use crate::store::{ReadError, VerifyError};
 
@@ -169,6 +170,57 @@ fn holes_and_zeros_of_a_raw_file_cost_no_disk() {
     assert!(fs::read(&imported.master.path).unwrap() == whole);
     let taken = fs::metadata(&imported.master.path).unwrap().blocks() * 512;
     assert!(taken < 3 << 20, "{taken} bytes");
+}
+
+/// A filesystem of its own that has reflinks, where this process may mount one.
+struct Reflinks {
+    folder: tempfile::TempDir,
+}
+
+impl Reflinks {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("drover-xfs-").tempdir().unwrap();
+        let disk = folder.path().join("disk");
+        // The least that mkfs.xfs takes is 300 MiB; the file is sparse.
+        File::create(&disk).unwrap().set_len(320 << 20).unwrap();
+        fs::create_dir(folder.path().join("root")).unwrap();
+        let run = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+        let made = run(Command::new("mkfs.xfs").arg("-q").arg(&disk));
+        let mounted = Reflinks { folder };
+        if made && run(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(mounted.root())) {
+            return Some(mounted);
+        }
+        eprintln!("no filesystem with reflinks can be mounted here (not root, or no xfsprogs?): not tested");
+        None
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+}
+
+impl Drop for Reflinks {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.root()).stderr(std::process::Stdio::null()).status();
+    }
+}
+
+#[test]
+fn a_reflink_takes_no_room_and_does_not_follow_the_file() {
+    let Some(disk) = Reflinks::mount() else { return };
+    let store = Store::open_with(&disk.root().join("state"), Settings { immutable: false }).unwrap();
+    let path = disk.root().join("disk.img");
+    let content = content(9, (60 << 20) + 77);
+    fs::write(&path, &content).unwrap();
+    File::open(&path).unwrap().sync_all().unwrap();
+    let free = || rustix::fs::statvfs(disk.root()).map(|it| it.f_bavail * it.f_frsize).unwrap();
+    let before = free();
+    let imported = import_as(&store, &path, ImportMode::Auto).unwrap();
+    assert_eq!(imported.method, ImportMethod::Reflink);
+    assert!(free() + (8 << 20) > before, "{} bytes were taken", before - free());
+    assert_eq!(imported.image, manifest_of(&content).image_id());
+    damage(&path, 5_000_000);
+    assert!(fs::read(&imported.master.path).unwrap() == content);
 }
 
 #[test]
