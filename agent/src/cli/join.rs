@@ -1,7 +1,8 @@
 //! `drover join`: makes this host a member of a cluster.
 
-use std::io::Read;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use drover_link::enrol::{JoinError, JoinOptions, join};
@@ -58,8 +59,12 @@ impl Join {
             }
         };
         let options = JoinOptions { tracker: &self.tracker, token: &token, name: &name, publisher };
-        let identity =
-            join(&options, &common.state.join(IDENTITY)).await.map_err(|error| refuse(&self.tracker, &error))?;
+        let folder = common.state.join(IDENTITY);
+        let identity = join(&options, &folder).await.map_err(|error| refuse(&self.tracker, &error))?;
+        give_to_owner_of(&common.state, &folder).map_err(|error| {
+            Problem::failed(format!("give {} to the daemon's user", folder.display()), error)
+                .todo(format!("joined all the same; chown -R it to the owner of {}", common.state.display()))
+        })?;
         let member = identity.member();
         let joined = Joined {
             name: member.name.clone(),
@@ -86,6 +91,18 @@ impl Join {
             .parse()
             .map_err(|error: drover_link::token::ParseTokenError| Problem::explained(Code::Usage, "join", &error))
     }
+}
+
+/// Root joins, the daemon runs as another user: what root wrote in that user's folder is to be the user's.
+fn give_to_owner_of(state: &Path, folder: &Path) -> io::Result<()> {
+    let owner = std::fs::metadata(state)?;
+    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder)? {
+        lchown(entry?.path(), Some(owner.uid()), Some(owner.gid()))?;
+    }
+    lchown(folder, Some(owner.uid()), Some(owner.gid()))
 }
 
 fn host_name() -> Result<String, Problem> {
