@@ -90,11 +90,9 @@ impl Meter {
         self.roll(now);
     }
 
-    /// Begins a sample now: the time since the last one does not count. For a flow that pauses by intention.
-    pub fn resume(&mut self, now: Instant) {
-        self.roll(now);
-        self.began = now;
-        self.bytes = 0;
+    /// The flow goes on after a pause by intention that began at `idle_since`: that time does not count.
+    pub fn resume(&mut self, now: Instant, idle_since: Instant) {
+        self.began = if self.bytes == 0 { now } else { self.began + now.since(idle_since) };
     }
 
     /// Ends the sample if it is long enough.
@@ -161,6 +159,20 @@ mod tests {
         let mut bucket = TokenBucket::new(Some(50 << 30));
         bucket.spend(Instant::START, 50 << 30);
         assert_eq!(bucket.ready_at(), Instant::from_millis(990));
+    }
+
+    #[test]
+    fn a_meter_does_not_count_pauses() {
+        let mut meter = Meter::default();
+        let mut now = Instant::from_millis(60_000);
+        for _ in 0..100 {
+            let idle_since = now;
+            now = now + Duration::from_millis(200);
+            meter.resume(now, idle_since);
+            now = now + Duration::from_millis(10);
+            meter.add(now, 10_000);
+        }
+        assert!((900_000..1_100_000).contains(&meter.rate()), "{}", meter.rate());
     }
 
     #[test]

@@ -280,6 +280,7 @@ impl Swarm {
     fn ask(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, chunks: Vec<u32>) {
         let Some(neighbour) = self.peers.get_mut(&peer) else { return };
         if self.requests.is_empty() {
+            self.intake.resume(now, self.intake_at);
             self.intake_at = now;
         }
         if !self.requests.is_asked(peer) {

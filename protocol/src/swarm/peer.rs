@@ -67,8 +67,8 @@ impl Peer {
 
     /// The first request after a pause is sent to it.
     pub(super) fn begin(&mut self, now: Instant) {
+        self.meter.resume(now, self.progress_at);
         self.progress_at = now;
-        self.meter.resume(now);
     }
 
     /// It sent a chunk.
