@@ -61,3 +61,38 @@ impl Announcer {
         Some(self.last.map_or(Instant::START, |last| last + wait))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Geometry;
+
+    #[test]
+    fn the_first_is_told_at_once_and_the_next_after_the_interval() {
+        let geometry = Geometry::of_len(64 << 20).unwrap();
+        let piece = |number| geometry.piece(number).unwrap();
+        let mut announcer = Announcer::new(Duration::from_millis(50));
+        let now = Instant::from_millis(1000);
+        announcer.add(piece(7), 256 << 10);
+        assert_eq!(announcer.take(now), Some(vec![piece(7)]));
+        announcer.add(piece(9), 256 << 10);
+        announcer.add(piece(8), 256 << 10);
+        assert_eq!(announcer.take(now + Duration::from_millis(49)), None);
+        assert_eq!(announcer.due_at(), Some(now + Duration::from_millis(50)));
+        assert_eq!(announcer.take(now + Duration::from_millis(50)), Some(vec![piece(8), piece(9)]));
+        assert_eq!(announcer.due_at(), None);
+    }
+
+    #[test]
+    fn a_lot_is_told_sooner() {
+        let geometry = Geometry::of_len(64 << 20).unwrap();
+        let mut announcer = Announcer::new(Duration::from_millis(50));
+        let now = Instant::from_millis(1000);
+        announcer.add(geometry.piece(0).unwrap(), 1);
+        announcer.take(now);
+        for piece in geometry.pieces().take(16) {
+            announcer.add(piece, 256 << 10);
+        }
+        assert_eq!(announcer.due_at(), Some(now + LEAST));
+    }
+}

@@ -114,3 +114,42 @@ impl Candidates {
         self.known.iter().filter(|(peer, _)| !is_neighbour(peer)).map(|(_, known)| known.retry_at).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u32) -> PeerId {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        PeerId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn names_are_bounded_and_those_that_failed_make_room() {
+        let (mut candidates, mut rng) = (Candidates::default(), Rng::seeded(1));
+        let now = Instant::from_millis(1000);
+        for number in 0..5000 {
+            candidates.add(now, peer(number));
+        }
+        assert_eq!(candidates.known.len(), CANDIDATES_MOST);
+        let failed = candidates.dial(now, &mut rng, |_| false).expect("a candidate");
+        candidates.failed(now, failed);
+        candidates.add(now, peer(9999));
+        assert_eq!(candidates.known.len(), CANDIDATES_MOST);
+        assert!(!candidates.known.contains_key(&failed));
+    }
+
+    #[test]
+    fn a_dial_of_which_nothing_is_heard_is_given_up_and_tried_again_later() {
+        let (mut candidates, mut rng) = (Candidates::default(), Rng::seeded(1));
+        let now = Instant::from_millis(1000);
+        candidates.add(now, peer(1));
+        assert_eq!(candidates.dial(now, &mut rng, |_| false), Some(peer(1)));
+        assert_eq!((candidates.dial(now, &mut rng, |_| false), candidates.dialling()), (None, 1));
+        candidates.expire_dials(now + DIAL_MOST);
+        assert_eq!(candidates.dialling(), 0);
+        assert_eq!(candidates.dial(now + DIAL_MOST, &mut rng, |_| false), None);
+        assert_eq!(candidates.dial(now + DIAL_MOST + FAILED_FOR, &mut rng, |_| false), Some(peer(1)));
+    }
+}

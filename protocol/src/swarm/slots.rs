@@ -238,3 +238,83 @@ impl Claim {
         self.given + QUANTUM / 2 < other.given
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: u64 = 256 << 10;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId::from_bytes([number; 32])
+    }
+
+    fn claim(given: u64) -> Claim {
+        Claim { given, is_newcomer: false }
+    }
+
+    /// Asks and is served on the spot; says whether it was admitted.
+    fn take(slots: &mut Slots, now: Instant, who: u8, given: u64, serve: u64) -> bool {
+        if slots.admit(now, peer(who), LEN, claim(given)).is_err() {
+            return false;
+        }
+        slots.queue(now, peer(who), Job { serve: ServeId(serve), bytes: LEN });
+        while let Some((_, serve)) = slots.next(now) {
+            slots.ended(now, serve, LEN);
+        }
+        true
+    }
+
+    #[test]
+    fn a_slot_is_kept_while_nobody_else_wants_it() {
+        let mut slots = Slots::new(1, None);
+        let now = Instant::from_millis(1000);
+        assert!((0..100).all(|turn| take(&mut slots, now, 1, turn * LEN, turn)));
+    }
+
+    #[test]
+    fn a_used_up_slot_goes_to_who_was_refused() {
+        let mut slots = Slots::new(1, None);
+        let now = Instant::from_millis(1000);
+        assert!(take(&mut slots, now, 1, 0, 0));
+        assert!(!take(&mut slots, now, 2, 0, 1), "no slot is free");
+        let turns = (2..100).take_while(|&turn| take(&mut slots, now, 1, 0, turn)).count() as u64;
+        assert_eq!((turns + 1) * LEN, QUANTUM);
+        assert!(take(&mut slots, now, 2, 0, 101));
+        assert!(!take(&mut slots, now, 1, 0, 102));
+    }
+
+    #[test]
+    fn who_was_given_less_comes_first() {
+        let mut slots = Slots::new(2, None);
+        let now = Instant::from_millis(1000);
+        for who in [1, 2, 3, 4] {
+            take(&mut slots, now, who, if who == 3 { 0 } else { 100 << 20 }, who.into());
+        }
+        // 3 and 4 wait. 2 stays at work, 1 goes.
+        slots.queue(now, peer(2), Job { serve: ServeId(9), bytes: LEN });
+        slots.forget(peer(1));
+        assert!(!take(&mut slots, now, 4, 100 << 20, 10), "3 was given less, and is expected");
+        assert!(take(&mut slots, now, 3, 0, 11));
+    }
+
+    #[test]
+    fn a_slot_that_nobody_uses_is_free() {
+        let mut slots = Slots::new(1, None);
+        let now = Instant::from_millis(1000);
+        assert!(take(&mut slots, now, 1, 0, 0));
+        assert!(take(&mut slots, now + IDLE_MOST, 2, 0, 1));
+    }
+
+    #[test]
+    fn what_ends_without_being_sent_costs_no_credit() {
+        let mut slots = Slots::new(1, Some(1 << 20));
+        let now = Instant::from_millis(1000);
+        for serve in 0..50 {
+            assert!(slots.admit(now, peer(1), LEN, claim(0)).is_ok());
+            slots.queue(now, peer(1), Job { serve: ServeId(serve), bytes: LEN });
+            assert!(slots.next(now).is_some());
+            slots.ended(now, ServeId(serve), 0);
+        }
+    }
+}
