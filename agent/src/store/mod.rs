@@ -51,6 +51,8 @@ use layout::Layout;
 use lock::StateLock;
 use watch::Watch;
 
+use crate::handover::record::clones_of;
+
 /// All that is kept below one state folder. Clones are handles on the same store.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -210,22 +212,20 @@ impl Store {
 
     /// Every master with the releases and clones that need it: what garbage collection decides by.
     pub fn master_uses(&self) -> Result<Vec<MasterUse>, RemoveError> {
-        let mut clones = remove::clones_by_image(&self.inner.layout.clones())?;
         let releases = self.catalog().all();
-        let uses = self.masters().into_iter().map(|master| MasterUse {
-            releases: releases
-                .iter()
-                .filter(|release| release.image == master.image)
+        let newest = |name| self.catalog().newest(name).map(|release| release.version);
+        let use_of = |master: MasterInfo| {
+            let naming = releases.iter().filter(|release| release.image == master.image);
+            let releases = naming
                 .map(|release| ReleaseUse {
                     name: release.name.clone(),
                     version: release.version,
-                    newest: self.catalog().newest(&release.name).is_some_and(|it| it.version == release.version),
+                    newest: newest(&release.name) == Some(release.version),
                 })
-                .collect(),
-            clones: clones.remove(&master.image).unwrap_or_default(),
-            master,
-        });
-        Ok(uses.collect())
+                .collect();
+            Ok(MasterUse { releases, clones: clones_of(self.state(), master.image)?, master })
+        };
+        self.masters().into_iter().map(use_of).collect()
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {

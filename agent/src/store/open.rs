@@ -5,6 +5,7 @@
 //! made after its data was synced. What was written after the last checkpoint is fetched again. A folder that can't be
 //! read is left as it is and reported, and the others are used.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -113,8 +114,8 @@ fn load_masters(
     layout: &Layout,
     settings: Settings,
     unreadable: &mut Vec<String>,
-) -> Result<std::collections::BTreeMap<ImageId, Master>, StoreError> {
-    let mut masters = std::collections::BTreeMap::new();
+) -> Result<BTreeMap<ImageId, Master>, StoreError> {
+    let mut masters = BTreeMap::new();
     for id in layout.sweep(&layout.masters())? {
         let folder = layout.master_of(id);
         match load_master(&folder, id, settings) {

@@ -4,8 +4,9 @@ use std::process::Command;
 
 use super::importing::import_as;
 use super::*;
+use crate::handover::{Choice, CloneSpec, DriverName, Handover, Master};
 use crate::store::import::{ImportError, ImportMode, ImportSource, import};
-use crate::store::{BeginError, Holder, RemoveError, StoreError, Trouble};
+use crate::store::{BeginError, Holder, MasterInfo, RemoveError, StoreError, Trouble};
 
 /// A small filesystem of its own, where this process may mount one.
 struct SmallDisk {
@@ -111,23 +112,26 @@ fn a_master_with_clones_is_not_removed_and_they_are_named() {
     let state = TestState::new();
     let store = state.open();
     let path = state.file("disk.img");
-    fs::write(&path, content(1, 300_000)).unwrap();
-    let image = import_as(&store, &path, ImportMode::Auto).unwrap().image;
-    let clones = state.path().join("clones");
+    fs::write(&path, content(1, 1 << 20)).unwrap();
+    let MasterInfo { image, path, content_len, content_hash, in_place, .. } =
+        import_as(&store, &path, ImportMode::Auto).unwrap().master;
+    let master = Master { image, release: None, path, content_len, content_hash, in_place };
+    let handover = Handover::new(&state.path());
     for name in ["web2", "web1"] {
-        let record = format!(r#"{{"format":1,"name":"{name}","image":"{image}","driver":"qcow2"}}"#);
-        fs::write(clones.join(format!("{name}.json")), record).unwrap();
+        let (name, out) = (name.parse().unwrap(), state.file(name));
+        let driver = Choice::Named(DriverName::Copy);
+        handover.create(&master, &CloneSpec { name, out, driver, profile: None, disk_len: None }).unwrap();
     }
     let error = store.remove(image).unwrap_err();
     assert!(error.to_string().contains("web1, web2"), "{error}");
     assert_eq!(store.master_uses().unwrap()[0].clones, ["web1", "web2"]);
     assert!(!store.master_uses().unwrap()[0].is_garbage());
 
-    fs::remove_file(clones.join("web1.json")).unwrap();
-    fs::write(clones.join("web2.json"), b"{").unwrap();
+    handover.remove(&"web1".parse().unwrap()).unwrap();
+    fs::write(state.path().join("clones/web2.json"), b"{").unwrap();
     let error = store.remove(image).unwrap_err();
-    assert!(matches!(error, RemoveError::Record { .. }), "a record that says nothing may name any master: {error}");
-    fs::remove_file(clones.join("web2.json")).unwrap();
+    assert!(matches!(error, RemoveError::Records(_)), "a record that says nothing may name any master: {error}");
+    fs::remove_file(state.path().join("clones/web2.json")).unwrap();
     assert!(store.master_uses().unwrap()[0].is_garbage());
     store.remove(image).unwrap();
     assert!(store.masters().is_empty() && store.image(image).is_none());
