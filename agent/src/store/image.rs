@@ -20,17 +20,18 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
 use drover_protocol::geometry::ChunkIndex;
 use drover_protocol::have::ChunkSet;
 use drover_protocol::id::ImageId;
 use drover_protocol::manifest::{Manifest, VerifiedChunk};
+use drover_protocol::time::{Duration, Instant};
 
 use super::disk_error::{DiskError, Doing, Trouble};
 use super::fault::{Step, reach};
 use super::journal::{Journal, add_all};
 use super::watch::Watch;
+use crate::clock;
 
 /// A chunk may wait this long to be made durable: what a crash costs is fetched again in about that time.
 pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(2);
@@ -289,7 +290,7 @@ impl Image {
         if new {
             state.unsynced.insert(index);
             state.unsynced_bytes += bytes.len() as u64;
-            state.oldest_unsynced.get_or_insert_with(Instant::now);
+            state.oldest_unsynced.get_or_insert_with(clock::now);
         }
         Ok(Stored { chunk: index, new })
     }
@@ -374,7 +375,7 @@ impl Image {
         if state.unsynced_bytes >= CHECKPOINT_AFTER_BYTES || state.revoked {
             return Some(Duration::ZERO);
         }
-        state.oldest_unsynced.map(|oldest| CHECKPOINT_AFTER.saturating_sub(oldest.elapsed()))
+        state.oldest_unsynced.map(|oldest| CHECKPOINT_AFTER.saturating_sub(clock::now().since(oldest)))
     }
 
     /// Whether a checkpoint is due, by time or by bytes.
@@ -468,7 +469,7 @@ impl State {
     fn return_unsynced(&mut self, taken: &ChunkSet, manifest: &Manifest) {
         add_all(&mut self.unsynced, taken);
         self.unsynced_bytes += taken.iter().map(|chunk| u64::from(manifest.geometry().chunk_len(chunk))).sum::<u64>();
-        self.oldest_unsynced.get_or_insert_with(Instant::now);
+        self.oldest_unsynced.get_or_insert_with(clock::now);
     }
 }
 
