@@ -1,10 +1,10 @@
 //! What is on this host's disk: masters on their way in, sealed masters, releases.
 //!
 //! What always holds, whatever the disk does and whenever the process is killed:
-//! - A chunk that the journal of an incoming master claims is on the disk, whole and verified (see [`image`]).
-//! - What has the name of an image under `masters` is all of that image (see [`layout`] and [`seal`]).
-//! - The highest version of a name that was ever accepted is known (see [`catalog`]).
-//! - A clone's backing file is not removed (see [`remove`]).
+//! - A chunk that the journal of an incoming master claims is on the disk, whole and verified (see `image.rs`).
+//! - What has the name of an image under `masters` is all of that image (see `layout.rs` and `seal.rs`).
+//! - The highest version of a name that was ever accepted is known (see `catalog.rs`).
+//! - A clone's backing file is not removed (see `remove.rs`).
 //!
 //! Everything here blocks and may be called from any thread. Nothing here knows of peers, sockets or time-outs: the
 //! store keeps bytes, its caller decides which. Memory is bounded by the manifests of the images in use: those of
