@@ -299,21 +299,30 @@ fn a_release_made_while_trackers_are_away_is_posted_when_they_are_back() {
 }
 
 #[test]
-fn damage_on_the_disk_is_found_and_named() {
+fn damage_on_the_disk_is_found_named_and_mended() {
     use std::os::unix::fs::{FileExt, PermissionsExt};
 
     let story = Story::begin();
-    let publisher = story.host("publisher", "");
+    let (publisher, host) = (story.host("publisher", ""), story.host("host", ""));
     let disk = story.disk("disk.raw", 4 * MIB, 3);
     story.publish(&publisher, &disk, "base").assert(0, &[]);
-    let list = publisher.json(&["list"]);
-    let path = PathBuf::from(list[0]["path"].as_str().expect("a path"));
+    let fetched = host.drover(&["fetch", "base"]);
+    fetched.assert(0, &[]);
+    let path = PathBuf::from(fetched.stdout().trim());
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("chmod");
     let file = std::fs::File::options().write(true).open(&path).expect("the master");
     file.write_all_at(b"damage", 2 * MIB as u64).expect("damage");
-    let verified = publisher.drover(&["verify", "base"]);
-    verified.assert(1, &["1 chunks are damaged", "drover fetch"]);
+    let verified = host.drover(&["verify", "base"]);
+    verified.assert(1, &["1 chunks are damaged", "drover fetch base"]);
     assert!(verified.stdout().contains("DAMAGED, chunks 32"), "{}", verified.stdout());
+    let clone = story.path("vm.img");
+    host.drover(&["clone", "create", "base", "vm", "--out", text(&clone)]).assert(4, &["damaged", "mends it"]);
+
+    let mended = host.drover(&["fetch", "base"]);
+    mended.assert(0, &[]);
+    assert!(same_content(Path::new(mended.stdout().trim()), &disk));
+    host.drover(&["verify", "base"]).assert(0, &[]);
+    assert_eq!(host.json(&["list"])[0]["problem"], Value::Null);
 }
 
 #[test]

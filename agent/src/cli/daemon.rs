@@ -14,8 +14,8 @@ use crate::control::Problem;
 
 /// Run the daemon: exchange masters with the other hosts, take commands on STATE/agent.sock
 ///
-/// Runs in the foreground and logs to standard error, as systemd wants it. SIGTERM and SIGINT end it in order, within
-/// five seconds; SIGKILL loses at most the last seconds of transfer.
+/// Runs in the foreground and logs to standard error, as systemd wants it. SIGTERM, SIGINT and SIGHUP end it in order,
+/// within five seconds; SIGKILL loses at most the last seconds of transfer.
 #[derive(Args, Debug)]
 pub(super) struct Daemon {
     /// Settings file (default: STATE/drover.toml, else /etc/drover/drover.toml)
@@ -45,11 +45,13 @@ impl Daemon {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Signals { terminate, interrupt, hangup: signal(SignalKind::hangup())? })
     }
 
     /// Done when the first of them comes, or standard input ends.
@@ -57,6 +59,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
             () = stdin_closed(), if with_stdin => {}
         }
     }

@@ -11,7 +11,7 @@ use crate::quantity::Bytes;
 /// List the masters on this host, complete and incoming
 ///
 /// With --json: an array of objects with name, version, image, path, content_len, data_len, state, percent, sealed,
-/// in_place, newest and clones.
+/// in_place, newest, problem and clones.
 #[derive(Args, Debug)]
 pub(super) struct List {}
 
@@ -25,7 +25,10 @@ impl List {
 
 fn show(masters: &[Master]) -> String {
     let rows: Vec<Vec<String>> = masters.iter().map(row).collect();
-    table(&["MASTER", "STATE", "LENGTH", "DATA", "CLONES", "PATH"], &rows, &[2, 3])
+    let table = table(&["MASTER", "STATE", "LENGTH", "DATA", "CLONES", "PATH"], &rows, &[2, 3]);
+    let problems = masters.iter().filter_map(|master| Some((master.label(), master.problem.as_ref()?)));
+    let problems = problems.map(|(label, problem)| format!("{label}: {problem}; `drover fetch {label}` mends it"));
+    std::iter::once(table).chain(problems).collect::<Vec<_>>().join("\n")
 }
 
 fn row(master: &Master) -> Vec<String> {
@@ -35,6 +38,7 @@ fn row(master: &Master) -> Vec<String> {
         (Some(_), false) => format!("{} (superseded)", master.label()),
     };
     let state = match master.state {
+        MasterState::Complete if master.problem.is_some() => "SPOILT".to_owned(),
         MasterState::Complete => "complete".to_owned(),
         MasterState::Incoming => format!("{:.0} %", master.percent),
     };

@@ -151,6 +151,7 @@ impl Rate {
 /// How far a transfer is.
 pub(crate) fn reading(transfer: &Transfer) -> Reading {
     let step = match transfer.phase {
+        Phase::Manifest => "looking for it",
         Phase::Fetching if transfer.taken_bytes == 0 && transfer.held_bytes < transfer.data_bytes => {
             "looking for peers"
         }
@@ -212,8 +213,8 @@ pub(crate) fn bar(label: &str) -> ProgressBar {
 
 /// How bars look.
 pub(crate) fn bar_style() -> ProgressStyle {
-    let bar = if colours() { "{bar:28.cyan/blue}" } else { "{bar:28}" };
-    let template = format!("{{prefix:16}} {bar} {{percent:>3}} % {{binary_bytes:>10}}  {{wide_msg}}");
+    let bar = if colours() { "{bar:20.cyan/blue}" } else { "{bar:20}" };
+    let template = format!("{{prefix:10}} {bar} {{percent:>3}} % {{binary_bytes:>10}}  {{wide_msg}}");
     ProgressStyle::with_template(&template).expect("the template is a constant").progress_chars("━╸─")
 }
 

@@ -34,10 +34,11 @@ impl Verify {
             return Ok(Exit::Done);
         }
         let what = format!("verify {}", self.master);
-        Err(Problem::failed(what, format!("{} chunks are damaged", verified.damaged_count)).todo(
-            "its bytes on this host's disk changed: check the disk, then `drover rm` and `drover fetch` it again; \
-             clones of it read the damaged bytes, too",
-        ))
+        Err(Problem::failed(what, format!("{} chunks are damaged", verified.damaged_count)).todo(format!(
+            "its bytes on this host's disk changed: check the disk; `drover fetch {}` mends it, and only the damaged \
+                 chunks travel; clones made before go on with the damaged bytes",
+            self.master
+        )))
     }
 }
 

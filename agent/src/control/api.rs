@@ -187,6 +187,9 @@ pub struct Master {
     pub in_place: bool,
     /// Whether no newer release of the name is known.
     pub newest: bool,
+    /// Why it is not served: it was found damaged, or the file it is served from changed. Fetching it again mends it.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// Names of the clones that need it.
     pub clones: Vec<String>,
 }

@@ -7,6 +7,7 @@ use drover_protocol::release::{Name, Release};
 use tokio::time::Instant;
 
 use super::Daemon;
+use super::masters::problem_of;
 use crate::control::api::{self, Event, MasterRef};
 use crate::control::server::EventSink;
 use crate::control::{Code, Problem};
@@ -17,8 +18,10 @@ impl Daemon {
     pub(crate) async fn fetch(&self, request: api::Fetch, events: &EventSink) -> Result<Event, Problem> {
         let what = format!("fetch {}", request.master);
         let (image, content_len) = self.find(&what, &request.master).await?;
-        if self.store().master(image).is_some() {
-            return self.fetched(image, &request.master).await;
+        match self.store().master(image).map(|master| problem_of(&master)) {
+            Some(None) => return self.fetched(image, &request.master).await,
+            Some(Some(problem)) => self.begin_anew(&what, image, &problem).await?,
+            None => {}
         }
         // Noted first: what a person asked for is resumed after a restart, superseded or not.
         let note = move |daemon: &Daemon| daemon.notes().want(image).map_err(|error| Problem::failed("fetch", error));
@@ -48,6 +51,23 @@ impl Daemon {
                     .todo("`drover list` shows what is here; fetch it by its version to have it all the same"));
             }
         }
+    }
+
+    /// Lets a spoilt master come in anew, beside itself: what is good of it is not fetched.
+    async fn begin_anew(&self, what: &str, image: ImageId, problem: &str) -> Result<(), Problem> {
+        tracing::info!("image {image} comes in anew: {problem}");
+        self.exchange().stop(image).await;
+        let task = what.to_owned();
+        let begin = move |daemon: &Daemon| {
+            let Some(spoilt) = daemon.store().image(image) else { return Ok(()) };
+            let begun = daemon.store().begin(spoilt.manifest().clone());
+            begun.map(|_| ()).map_err(|error| Problem::explained(Code::Failed, task, &error))
+        };
+        let begun = self.blocking(what, begin).await;
+        if begun.is_err() {
+            self.join_again(image);
+        }
+        begun
     }
 
     async fn fetched(&self, image: ImageId, wanted: &MasterRef) -> Result<Event, Problem> {

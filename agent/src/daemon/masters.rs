@@ -155,6 +155,7 @@ impl Daemon {
             sealed: None,
             in_place: false,
             newest: release.is_some_and(|release| self.is_newest(release)),
+            problem: None,
             clones: Vec::new(),
         };
         let releases = self.releases_of(image);
@@ -253,12 +254,19 @@ fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
         sealed: Some(seal_word(master).to_owned()),
         in_place: master.in_place,
         newest,
+        problem: problem_of(master),
         clones: clones.clone(),
     };
     if releases.is_empty() {
         return vec![row(None, None, false)];
     }
     releases.iter().map(|release| row(Some(&release.name), Some(release.version), release.newest)).collect()
+}
+
+/// Why a master is not served.
+pub(super) fn problem_of(master: &MasterInfo) -> Option<String> {
+    let damaged = (master.damaged_chunks > 0).then(|| format!("{} of its chunks are damaged", master.damaged_chunks));
+    master.withdrawn.clone().or(damaged)
 }
 
 fn seal_word(master: &MasterInfo) -> &'static str {

@@ -128,7 +128,7 @@ impl Host {
                 if transfer.phase == Phase::Complete {
                     let seconds = since.elapsed().as_secs_f64();
                     if let Some(progress) = &progress {
-                        progress.end_with(&format!("complete and sealed after {seconds:.1} s"));
+                        progress.end_with(&format!("sealed after {seconds:.1} s"));
                     }
                     return Ok(arrival(&transfer, publisher, seconds));
                 }
