@@ -142,6 +142,19 @@ impl Release {
         postcard::to_stdvec(self).expect("a release holds only what postcard can write")
     }
 
+    /// Whether its time has come and is not over. To be asked again before anything is begun because of a release that
+    /// was accepted earlier.
+    pub fn check_time(&self, now_unix_s: u64) -> Result<(), ReleaseError> {
+        let (name, version) = (self.name.clone(), self.version);
+        if self.expires_unix_s <= now_unix_s {
+            return Err(ReleaseError::Expired { name, version, expires_unix_s: self.expires_unix_s });
+        }
+        if self.created_unix_s > now_unix_s.saturating_add(CLOCK_SLACK_S) {
+            return Err(ReleaseError::FromTheFuture { name, version });
+        }
+        Ok(())
+    }
+
     /// Whether it may follow what was seen of its name. The same release again may.
     pub fn check_against(&self, seen: Option<&SeenVersion>) -> Result<(), ReleaseError> {
         let Some(seen) = seen else { return Ok(()) };
@@ -162,13 +175,7 @@ impl SignedRelease {
     /// The signature is checked before the body is looked into. Versions are checked by [`Release::check_against`].
     pub fn verify(&self, trusted: &[PublisherKey], now_unix_s: u64) -> Result<Release, ReleaseError> {
         let release = self.verify_signature(trusted)?;
-        let (name, version) = (release.name.clone(), release.version);
-        if release.expires_unix_s <= now_unix_s {
-            return Err(ReleaseError::Expired { name, version, expires_unix_s: release.expires_unix_s });
-        }
-        if release.created_unix_s > now_unix_s.saturating_add(CLOCK_SLACK_S) {
-            return Err(ReleaseError::FromTheFuture { name, version });
-        }
+        release.check_time(now_unix_s)?;
         Ok(release)
     }
 

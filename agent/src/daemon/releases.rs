@@ -171,8 +171,12 @@ impl Daemon {
                 self.stop_unfinished(older.image).await;
             }
         }
-        if self.store().master(release.image).is_none() {
-            self.exchange().fetch(release.image, Some(release.content_len));
+        if self.store().master(release.image).is_some() {
+            return;
+        }
+        match release.check_time(unix_now_s()) {
+            Ok(()) => drop(self.exchange().fetch(release.image, Some(release.content_len))),
+            Err(error) => tracing::warn!("not fetched: {error}"),
         }
     }
 
