@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The main job with real processes: a module per behaviour.
+
+mod clone;
+mod liar;
+mod limits;
+mod publish_fetch;
+mod refusals;
+mod resume;
+mod subscribe;
+mod tidy;
+mod tracker_loss;

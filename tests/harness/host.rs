@@ -1,0 +1,171 @@
+//! One host of a fleet: a state folder and, most of the time, a running agent.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::command::{Outcome, drover, run};
+use crate::process::Process;
+use crate::wait::{wait_for, wait_until};
+
+/// A host.
+#[derive(Debug)]
+pub struct Host {
+    /// What the cluster calls it.
+    pub name: String,
+    /// Its state folder.
+    pub state: PathBuf,
+    log: PathBuf,
+    listen: String,
+    agent: Option<Process>,
+}
+
+/// A line of `drover list --json`.
+#[derive(Debug, Clone)]
+pub struct MasterLine {
+    /// `NAME@VERSION`, empty if no release names it.
+    pub release: String,
+    /// The image id.
+    pub image: String,
+    /// Where the raw file lies.
+    pub path: PathBuf,
+    /// Whether it is whole and sealed.
+    pub sealed: bool,
+}
+
+impl Host {
+    pub(crate) fn new(name: String, dir: &Path, addr: Ipv4Addr, settings: &str) -> Self {
+        let state = dir.join(&name);
+        std::fs::create_dir_all(&state).expect("a test's folder can be written");
+        let host =
+            Host { state, log: dir.join(format!("{name}.log")), listen: format!("{addr}:7444"), name, agent: None };
+        host.set_settings(settings);
+        host
+    }
+
+    /// Where its agent listens.
+    pub fn listen(&self) -> std::net::SocketAddr {
+        self.listen.parse().expect("an address of ours")
+    }
+
+    /// `drover --state ...` of this host.
+    pub fn command(&self) -> Command {
+        let mut command = drover();
+        command.arg("--state").arg(&self.state);
+        command
+    }
+
+    /// Runs `drover ARGS` on this host.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        run(self.command().args(args))
+    }
+
+    /// Replaces its settings; they count from the agent's next start.
+    pub fn set_settings(&self, settings: &str) {
+        let text = format!("listen = \"{}\"\n{settings}\n", self.listen);
+        std::fs::write(self.state.join("drover.toml"), text).expect("a test's folder can be written");
+    }
+
+    /// Joins it to a cluster.
+    #[track_caller]
+    pub fn join(&self, tracker: &str, token: &str) -> Outcome {
+        run(self.command().args(["join", tracker, token, "--name", &self.name]))
+    }
+
+    /// Starts its agent and waits until that answers.
+    #[track_caller]
+    pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts its agent with these environment variables and waits until it answers.
+    #[track_caller]
+    pub fn start_with(&mut self, env: &[(&str, &Path)]) {
+        self.agent = Some(Process::start(self.command().arg("daemon").envs(env.iter().copied()), &self.log));
+        let state = self.state.clone();
+        wait_for("the agent to answer", Duration::from_secs(30), || {
+            let answered = run(drover().arg("--state").arg(&state).args(["status", "--json"])).code == Some(0);
+            assert!(answered || self.runs(), "{} ended at its start:\n{}", self.name, self.log());
+            answered.then_some(())
+        });
+    }
+
+    /// Starts its agent without waiting.
+    #[track_caller]
+    pub fn spawn(&mut self) {
+        self.agent = Some(Process::start(self.command().arg("daemon"), &self.log));
+    }
+
+    /// Ends its agent as a power cut would: SIGKILL.
+    pub fn kill(&mut self) {
+        self.agent.take().expect("the agent runs").kill();
+    }
+
+    /// Ends its agent in order: SIGTERM.
+    #[track_caller]
+    pub fn terminate(&mut self) {
+        let status = self.agent.take().expect("the agent runs").terminate();
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log());
+    }
+
+    /// The running agent.
+    pub fn agent(&self) -> &Process {
+        self.agent.as_ref().expect("the agent runs")
+    }
+
+    /// Whether its agent runs.
+    pub fn runs(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(Process::runs)
+    }
+
+    /// What its agent logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `drover status --json`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.run(&["status", "--json"]).json()
+    }
+
+    /// Has the agent fetch a release, without waiting for it.
+    #[track_caller]
+    pub fn spawn_fetch(&self, release: &str) {
+        self.run(&["fetch", release, "--no-wait"]).ok();
+    }
+
+    /// The transfer of an image in `drover status --json`, if there is one.
+    #[track_caller]
+    pub fn transfer(&self, image: &str) -> Option<Value> {
+        let status = self.status();
+        status["transfers"].as_array().into_iter().flatten().find(|transfer| transfer["image"] == image).cloned()
+    }
+
+    /// `drover list --json`.
+    #[track_caller]
+    pub fn masters(&self) -> Vec<MasterLine> {
+        let list = self.run(&["list", "--json"]).json();
+        let release = |master: &Value| Some(format!("{}@{}", master["name"].as_str()?, master["version"].as_u64()?));
+        let line = |master: &Value| MasterLine {
+            release: release(master).unwrap_or_default(),
+            image: master["image"].as_str().unwrap_or_default().to_owned(),
+            path: master["path"].as_str().unwrap_or_default().into(),
+            sealed: master["state"] == "complete",
+        };
+        list.as_array().or_else(|| list["masters"].as_array()).into_iter().flatten().map(line).collect()
+    }
+
+    /// Waits until the release is sealed here and gives its line.
+    #[track_caller]
+    pub fn wait_sealed(&self, release: &str, deadline: Duration) -> MasterLine {
+        let sealed = |line: &&MasterLine| line.release == release && line.sealed;
+        let what = format!("{release} to be sealed on {}", self.name);
+        let lines = wait_until(&what, deadline, || self.masters(), |lines| lines.iter().any(|line| sealed(&line)));
+        lines.iter().find(sealed).cloned().expect("it was just seen")
+    }
+}
