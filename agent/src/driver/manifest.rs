@@ -48,8 +48,8 @@ const BUSY_MS: u32 = 200;
 
 /// How the search ended.
 pub(super) enum Found {
-    /// The image has begun to come in.
-    Image(Arc<Image>),
+    /// The image has begun to come in, or is here. These peers are known to exchange it, or said to.
+    Image(Arc<Image>, Vec<PeerId>),
     /// It has not.
     Nothing(End),
 }
@@ -80,8 +80,8 @@ pub(super) async fn find(parts: &Parts, image: ImageId, content_len: Option<u64>
     let most_len = max_manifest_len(content_len.unwrap_or(MAX_IMAGE_LEN));
     let (asking, rng) = (JoinSet::new(), Rng::seeded(clock::seed()));
     let search = Search { parts, image, most_len, candidates: BTreeMap::new(), asking, rng };
-    let manifest = match search.run(inlets).await {
-        Ok(manifest) => manifest,
+    let (manifest, candidates) = match search.run(inlets).await {
+        Ok(found) => found,
         Err(end) => return Found::Nothing(end),
     };
     let found_len = manifest.geometry().len();
@@ -91,13 +91,13 @@ pub(super) async fn find(parts: &Parts, image: ImageId, content_len: Option<u64>
     }
     let store = parts.store.clone();
     match parts.sync.run(move || store.begin(manifest)).await {
-        Ok(image) => Found::Image(image),
+        Ok(image) => Found::Image(image, candidates),
         Err(error) => Found::Nothing(End::Failed(error.to_string())),
     }
 }
 
 impl Search<'_> {
-    async fn run(mut self, inlets: &mut Inlets) -> Result<Manifest, End> {
+    async fn run(mut self, inlets: &mut Inlets) -> Result<(Manifest, Vec<PeerId>), End> {
         loop {
             self.ask_some();
             let wake = self.candidates.values().flatten().min().copied();
@@ -111,7 +111,7 @@ impl Search<'_> {
                 }
                 Some(Ok((peer, answer))) = self.asking.join_next() => {
                     if let Some(manifest) = self.on_answer(peer, answer)? {
-                        return Ok(manifest);
+                        return Ok((manifest, self.candidates.into_keys().collect()));
                     }
                 }
                 () = sleep_until(clock::timer_at(wake.unwrap_or_default())), if wake.is_some() => {}

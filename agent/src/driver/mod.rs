@@ -130,7 +130,7 @@ async fn run(parts: Arc<Parts>, image: ImageId, goal: Goal, mut inlets: Inlets, 
     let store = parts.store.clone();
     let held = parts.sync.run(move || store.image(image)).await;
     let found = match (held, goal) {
-        (Some(held), _) => Found::Image(held),
+        (Some(held), _) => Found::Image(held, Vec::new()),
         (None, Goal::Seed) => Found::Nothing(End::Failed("this host does not hold the image".to_owned())),
         (None, Goal::Fetch { content_len }) => {
             reporter.announce_unknown();
@@ -138,7 +138,9 @@ async fn run(parts: Arc<Parts>, image: ImageId, goal: Goal, mut inlets: Inlets, 
         }
     };
     let end = match found {
-        Found::Image(disk) => Driver::new(parts.clone(), disk, inlets, &mut reporter).run().await,
+        Found::Image(disk, candidates) => {
+            Driver::new(parts.clone(), disk, inlets, &mut reporter).run(&candidates).await
+        }
         Found::Nothing(end) => end,
     };
     parts.announcements.remove(image);
@@ -198,9 +200,10 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn run(mut self) -> End {
+    async fn run(mut self, candidates: &[PeerId]) -> End {
         self.reporter.begin(&self.disk, &self.swarm);
         self.seal_if_complete();
+        self.swarm.handle_candidates(clock::now(), candidates);
         loop {
             self.drain();
             if let Some(end) = self.end.take() {

@@ -12,6 +12,8 @@
 //! each of its chunks, and its share of the pools.
 
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

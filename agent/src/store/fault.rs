@@ -46,12 +46,16 @@ pub(super) const fn reach(_step: Step) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
+pub(crate) use hook::refuse_writes_while;
+#[cfg(test)]
 pub(super) use hook::{reach, with_hook};
 
 #[cfg(test)]
 mod hook {
     use std::cell::RefCell;
     use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::Step;
 
@@ -74,5 +78,13 @@ mod hook {
         let result = body();
         HOOK.set(None);
         result
+    }
+
+    /// From now on the disk is full for what this thread writes, while `full` is set.
+    pub(crate) fn refuse_writes_while(full: Arc<AtomicBool>) {
+        HOOK.set(Some(Box::new(move |step| match step {
+            Step::WriteChunk if full.load(Ordering::Relaxed) => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        })));
     }
 }

@@ -40,6 +40,8 @@ use serde::{Deserialize, Serialize};
 pub use begin::BeginError;
 pub use catalog::{AcceptError, Accepted, Catalog};
 pub use disk_error::{DiskError, Trouble};
+#[cfg(test)]
+pub(crate) use fault::refuse_writes_while;
 pub use image::{CHECKPOINT_AFTER, CHECKPOINT_AFTER_BYTES, CheckpointError, Image, ReadError, Stored, WriteError};
 pub use lock::Holder;
 pub use open::StoreError;

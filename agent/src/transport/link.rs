@@ -121,6 +121,16 @@ impl Link {
         self.connection().side().is_client()
     }
 
+    /// Whether both are ends of one connection: both derive the same secret from its handshake.
+    #[cfg(test)]
+    pub(crate) fn shares_connection_with(&self, other: &Link) -> bool {
+        let secret = |link: &Link| {
+            let mut secret = [0; 32];
+            link.connection().export_keying_material(&mut secret, b"which connection", b"").ok().map(|()| secret)
+        };
+        secret(self).is_some() && secret(self) == secret(other)
+    }
+
     pub(super) fn connection(&self) -> &quinn::Connection {
         &self.0.wire.quic
     }
