@@ -97,6 +97,17 @@ fn a_settings_file_is_checked_without_a_daemon() {
 }
 
 #[test]
+fn the_demo_refuses_what_it_can_not_spread_before_it_starts_anything() {
+    let story = Story::new();
+    let missing = story.path().join("none.raw");
+    let missing = missing.to_str().expect("text");
+    story.drover(&["demo", missing]).assert_refused(3, &["there is no such file"]);
+    let folder = story.path().to_str().expect("text");
+    story.drover(&["demo", folder]).assert_refused(2, &["no regular file"]);
+    story.drover(&["demo", "--hosts", "0"]).assert_refused(2, &["--hosts"]);
+}
+
+#[test]
 fn publishing_is_refused_before_anything_is_read() {
     use std::os::unix::fs::PermissionsExt;
 

@@ -339,13 +339,13 @@ fn joining_is_refused_with_a_reason_and_leaves_nothing() {
     join(&mistyped).assert(2, &["mistyped"]);
     join("hello").assert(2, &["no join token"]);
     stranger.drover(&["join", &address, &token, "--name", "Big Host"]).assert(2, &["can't be a host's name"]);
-    assert!(!stranger.state.join("identity").join("certificate.pem").exists());
     stranger.drover(&["daemon"]).assert(4, &["has not joined a cluster", "drover join TRACKER TOKEN"]);
 
+    assert!(!stranger.state.exists(), "a join that was refused leaves nothing");
     join(&token).assert(0, &["joined; next: drover daemon"]);
     let late = Host { state: story.path("late"), daemon: None };
     late.drover(&["join", &address, &token, "--name", "late"]).assert(4, &["refused"]);
-    assert!(!late.state.join("identity").join("certificate.pem").exists());
+    assert!(!late.state.exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `drover join`: makes this host a member of a cluster.
 
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -60,7 +60,13 @@ impl Join {
         };
         let options = JoinOptions { tracker: &self.tracker, token: &token, name: &name, publisher };
         let folder = common.state.join(IDENTITY);
+        let state_is_new = !common.state.exists();
         let identity = join(&options, &folder).await.map_err(|error| refuse(&self.tracker, &error))?;
+        if state_is_new {
+            // Joining makes folders for its owner only, and this one is for the daemon's group, too.
+            let opened = std::fs::set_permissions(&common.state, PermissionsExt::from_mode(0o750));
+            opened.map_err(|error| Problem::failed(format!("chmod 750 {}", common.state.display()), error))?;
+        }
         give_to_owner_of(&common.state, &folder).map_err(|error| {
             Problem::failed(format!("give {} to the daemon's user", folder.display()), error)
                 .todo(format!("joined all the same; chown -R it to the owner of {}", common.state.display()))

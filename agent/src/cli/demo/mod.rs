@@ -26,9 +26,9 @@ use self::report::{HostReport, Report};
 use super::output::say;
 use super::progress::Progress;
 use super::{Common, Exit};
-use crate::control::Problem;
 use crate::control::api::{Event, ImportMode, Imported, Publish};
 use crate::control::problem::chain;
+use crate::control::{Code, Problem};
 use crate::handover::{Choice, CloneSpec, Handover};
 use crate::quantity::Bytes;
 
@@ -56,6 +56,9 @@ const DAY_S: u64 = 24 * 3600;
 
 impl Demo {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        if let Some(file) = &self.file {
+            check_file(file)?;
+        }
         let folder = self.work_folder()?;
         let result = tokio::select! {
             result = self.show(common, folder.path()) => result,
@@ -105,7 +108,7 @@ impl Demo {
         let tracker = start_tracker(&folder.join("tracker")).await?;
         tell(&format!("tracker on {}", tracker.address));
         let fleet = Fleet::start(folder, &tracker, self.hosts).await?;
-        tell(&format!("a publisher and {} hosts run, each with a state folder in {}", self.hosts, folder.display()));
+        tell(&format!("publisher and hosts ({}) run, each with a state folder in {}", self.hosts, folder.display()));
         let imported = self.publish(common, &fleet, &tracker, &file).await?;
         tell(&format!(
             "released {NAME}@1: image {}, {} with {} of data",
@@ -180,6 +183,19 @@ impl Demo {
             reports.push(HostReport::new(host, arrival, &created));
         }
         Ok(reports)
+    }
+}
+
+/// What would fail after everything was started is refused before.
+fn check_file(file: &Path) -> Result<(), Problem> {
+    let what = || format!("demo {}", file.display());
+    match std::fs::metadata(file) {
+        Ok(facts) if facts.is_file() => Ok(()),
+        Ok(_) => Err(Problem::new(Code::Usage, what(), "it is no regular file").todo("give a disk image file")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Problem::new(Code::NotFound, what(), "there is no such file"))
+        }
+        Err(error) => Err(Problem::failed(what(), error)),
     }
 }
 
