@@ -22,6 +22,7 @@ pub mod id;
 pub mod manifest;
 pub mod message;
 pub mod pacing;
+pub mod parts;
 pub mod release;
 pub mod rng;
 pub mod swarm;

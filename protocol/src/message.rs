@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::Message;
 use crate::have::{WireDelta, WireHave};
 use crate::id::{ImageId, PeerId};
+use crate::parts::WireParts;
 
 /// The versions of the protocol that this code speaks: lowest and highest.
 pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 1);
@@ -94,6 +95,14 @@ pub enum SwarmMessage {
     Leave {
         /// Why.
         reason: LeaveReason,
+    },
+    /// Chunks held of pieces that are not held whole. It replaces the `Partial` before; `Join` and `Have` take it back,
+    /// and so does an announcement of the piece for that piece. Only for a sender that can't go on, or to one.
+    Partial {
+        /// Whether the sender lacks something that it can ask of nobody: it is to be told such parts, too.
+        is_stuck: bool,
+        /// Which chunks.
+        parts: WireParts,
     },
 }
 
@@ -195,13 +204,15 @@ impl Message for Hello {
 }
 
 impl Message for PeerMessage {
-    /// A full set of 65,536 pieces is 8 KiB; a list of 64 peers with 8 addresses each about 14 KiB.
+    /// A full set of 65,536 pieces is 8 KiB; a list of 64 peers with 8 addresses each about 14 KiB;
+    /// the largest parts are 52 KiB.
     const MAX_LEN: usize = 64 * 1024;
     const NAME: &'static str = "peer message";
 
     fn check(&self) -> Result<(), &'static str> {
         match self {
             PeerMessage::Peers { peers, .. } => check_peers(peers, MAX_PEERS),
+            PeerMessage::Swarm { message: SwarmMessage::Partial { parts, .. }, .. } => parts.check(),
             // Sets and deltas are checked against their image's geometry when they are read.
             PeerMessage::Swarm { .. } => Ok(()),
         }

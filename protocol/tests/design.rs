@@ -17,6 +17,7 @@ use drover_protocol::manifest::{Manifest, ManifestBuilder, hash_chunk, is_zeros}
 use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, PageRange, PeerAddress, PeerMessage, SwarmMessage,
 };
+use drover_protocol::parts::{Parts, WireParts};
 use drover_protocol::release::{Release, SignedRelease};
 use ed25519_dalek::SigningKey;
 
@@ -76,6 +77,12 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
     let have = about_the_image(SwarmMessage::Have { have: WireHave::of(&pieces((0..40).step_by(2))) });
     let delta = SwarmMessage::HaveDelta { delta: WireDelta::of(pieces([3, 4, 5, 9]).iter()) };
     let leave = about_the_image(SwarmMessage::Leave { reason: LeaveReason::Full });
+    let geometry = Geometry::of_len(10 << 20).unwrap();
+    let mut parts = Parts::default();
+    for number in [20, 22, 25] {
+        parts.insert(&geometry, geometry.chunk(number).unwrap());
+    }
+    let partial = SwarmMessage::Partial { is_stuck: true, parts: WireParts::of(&parts, &geometry) };
     let ranges = vec![PageRange { first: 0, count: 16 }, PageRange { first: 48, count: 16 }];
     let peer = PeerAddress {
         peer: PeerId::from_bytes([0x11; 32]),
@@ -102,6 +109,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("join", body(codec::encode(&join))),
         ("have", body(codec::encode(&have))),
         ("delta", body(codec::encode(&about_the_image(delta)))),
+        ("partial", body(codec::encode(&about_the_image(partial)))),
         ("leave", body(codec::encode(&leave))),
         ("peers", body(codec::encode(&PeerMessage::Peers { image: image(), peers: vec![peer] }))),
         ("manifest-request", body(codec::encode(&DataRequest::Manifest { image: image() }))),
@@ -132,7 +140,7 @@ fn the_examples_are_accepted() {
         assert!(codec::encode(&message).unwrap() == written[name], "{name} is written as it was read");
     }
     let written = blocks(DESIGN);
-    for name in ["join", "have", "delta", "leave", "peers"] {
+    for name in ["join", "have", "delta", "leave", "partial", "peers"] {
         read::<PeerMessage>(&written, name);
     }
     read::<Hello>(&written, "hello");

@@ -6,6 +6,7 @@ use drover_protocol::geometry::{Geometry, MAX_IMAGE_LEN};
 use drover_protocol::have::{WireDelta, WireHave};
 use drover_protocol::manifest::Manifest;
 use drover_protocol::message::{DataReply, DataRequest, Hello, PeerMessage};
+use drover_protocol::parts::{MAX_PARTS_LEN, WireParts};
 use drover_protocol::release::SignedRelease;
 use peak_alloc::PeakAlloc;
 
@@ -83,4 +84,8 @@ fn lengths_that_lie_do_not_allocate() {
     assert!(peak_of(|| all.to_set(&geometry)) <= 16 << 10);
     let delta = WireDelta(vec![(0, geometry.piece_count()); 1000]);
     assert!(peak_of(|| delta.pieces(&geometry)) <= 1 << 20);
+
+    // Parts cost some 50 bytes a piece, and there are no more than a message may name.
+    let parts = WireParts { pieces: WireDelta(vec![(0, 1024)]), chunks: vec![0xff; MAX_PARTS_LEN] };
+    assert!(parts.to_parts(&geometry).is_ok() && peak_of(|| parts.to_parts(&geometry)) <= 128 << 10);
 }

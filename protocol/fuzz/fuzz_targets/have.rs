@@ -1,10 +1,11 @@
-//! Any bytes as a set and as a delta of an image of any size.
+//! Any bytes as a set, as a delta and as parts of an image of any size.
 #![no_main]
 
 use drover_protocol::codec;
 use drover_protocol::geometry::Geometry;
 use drover_protocol::have::WireHave;
 use drover_protocol::message::{PeerMessage, SwarmMessage};
+use drover_protocol::parts::WireParts;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -23,5 +24,12 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
         SwarmMessage::Leave { .. } => {}
+        SwarmMessage::Partial { parts, .. } => {
+            if let Ok(parts) = parts.to_parts(&geometry)
+                && parts.pieces().count() <= WireParts::most(&geometry)
+            {
+                assert_eq!(WireParts::of(&parts, &geometry).to_parts(&geometry), Ok(parts));
+            }
+        }
     }
 });

@@ -118,6 +118,7 @@ impl Swarm {
                 }
             }
             RequestEnd::NotHeld => {
+                neighbour.parts.remove(piece);
                 neighbour.decline(now, piece);
                 neighbour.fail(now, &self.config);
             }
@@ -239,7 +240,8 @@ impl Swarm {
         if let Some(pick) = self.picker.pick_for_reader(&self.progress, &offer).filter(|_| is_urgent) {
             return Some(pick);
         }
-        self.picker.pick(&self.progress, &self.availability, &offer, &mut self.rng)
+        let pick = self.picker.pick(&self.progress, &self.availability, &offer, &mut self.rng);
+        pick.or_else(|| self.pick_part(peer, len))
     }
 
     /// How much may be asked of a peer at once now, if anything.

@@ -130,7 +130,7 @@ pub enum Misdeed {
         /// Number of the chunk.
         chunk: u32,
     },
-    /// It sent a have set or delta that does not fit the image.
+    /// It sent a have set, delta or parts of pieces that do not fit the image.
     BadHave,
 }
 
@@ -138,7 +138,7 @@ impl core::fmt::Display for Misdeed {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Misdeed::WrongBytes { chunk } => write!(f, "it sent wrong bytes for chunk {chunk}"),
-            Misdeed::BadHave => f.write_str("it announced pieces that the image does not have"),
+            Misdeed::BadHave => f.write_str("it announced pieces or chunks that the image does not have"),
         }
     }
 }

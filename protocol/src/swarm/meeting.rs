@@ -49,6 +49,9 @@ impl Swarm {
             }
             self.peers.insert(peer, Peer::new(now, &self.geometry));
         }
+        if let Some(neighbour) = self.peers.get_mut(&peer) {
+            neighbour.told = None;
+        }
         let have = WireHave::of(self.progress.held_pieces());
         self.outputs.push_back(Output::Send { peer, message: SwarmMessage::Join { have } });
     }
@@ -71,8 +74,7 @@ impl Swarm {
             self.peers.insert(peer, Peer::new(now, &self.geometry));
         }
         // The answer goes first, so that it comes before anything that is asked.
-        let ours = WireHave::of(self.progress.held_pieces());
-        self.outputs.push_back(Output::Send { peer, message: SwarmMessage::Have { have: ours } });
+        self.tell_have(peer);
         self.tell_about_others(peer);
         self.hear_have(now, peer, have);
     }
@@ -94,6 +96,11 @@ impl Swarm {
             return;
         };
         let new: Vec<_> = pieces.into_iter().filter(|&piece| neighbour.have.insert(piece)).collect();
+        // It goes on by itself; if it is stuck once more, it says so.
+        neighbour.is_stuck = false;
+        for &piece in &new {
+            neighbour.parts.remove(piece);
+        }
         for piece in new {
             self.availability.add_holder(piece);
             self.note_piece(piece);
@@ -178,20 +185,31 @@ impl Swarm {
     pub(super) fn announce(&mut self, now: Instant) {
         let Some(pieces) = self.announcer.take(now) else { return };
         if pieces.len() > DELTA_MOST {
-            let have = WireHave::of(self.progress.held_pieces());
-            self.tell_all(&SwarmMessage::Have { have });
+            self.tell_have_to_all();
             return;
         }
         let held = pieces.into_iter().filter(|piece| self.progress.held_pieces().contains(*piece));
         let delta = WireDelta::of(held);
         if !delta.0.is_empty() {
-            self.tell_all(&SwarmMessage::HaveDelta { delta });
+            for peer in self.peers.keys() {
+                let message = SwarmMessage::HaveDelta { delta: delta.clone() };
+                self.outputs.push_back(Output::Send { peer: *peer, message });
+            }
         }
     }
 
-    pub(super) fn tell_all(&mut self, message: &SwarmMessage) {
-        for peer in self.peers.keys() {
-            self.outputs.push_back(Output::Send { peer: *peer, message: message.clone() });
+    /// Tells a neighbour all that is held, as if for the first time.
+    pub(super) fn tell_have(&mut self, peer: PeerId) {
+        if let Some(neighbour) = self.peers.get_mut(&peer) {
+            neighbour.told = None;
+        }
+        let have = WireHave::of(self.progress.held_pieces());
+        self.outputs.push_back(Output::Send { peer, message: SwarmMessage::Have { have } });
+    }
+
+    pub(super) fn tell_have_to_all(&mut self) {
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.tell_have(peer);
         }
     }
 
@@ -199,6 +217,8 @@ impl Swarm {
     fn set_have(&mut self, now: Instant, peer: PeerId, have: PieceSet) {
         let Some(neighbour) = self.peers.get_mut(&peer) else { return };
         neighbour.has_answered = true;
+        neighbour.is_stuck = false;
+        neighbour.parts.clear();
         let old = core::mem::replace(&mut neighbour.have, have.clone());
         for piece in have.iter().filter(|piece| !old.contains(*piece)) {
             self.availability.add_holder(piece);
@@ -249,7 +269,8 @@ impl Swarm {
     fn useless(&self) -> Vec<PeerId> {
         let held = self.progress.held_pieces();
         let idle = self.peers.iter().filter(|(_, neighbour)| neighbour.exchanged == 0 && neighbour.has_answered);
-        idle.filter(|(_, neighbour)| neighbour.have == *held).map(|(peer, _)| *peer).collect()
+        let useless = idle.filter(|(_, neighbour)| neighbour.have == *held && !self.is_interesting(neighbour));
+        useless.map(|(peer, _)| *peer).collect()
     }
 
     fn drop_useless(&mut self, now: Instant, peer: PeerId, alone_for: Duration) {
@@ -278,6 +299,6 @@ impl Swarm {
 
     /// Whether a neighbour holds something that is missing here and asked for of nobody.
     pub(super) fn is_interesting(&self, neighbour: &Peer) -> bool {
-        meet(&neighbour.have, self.availability.open())
+        meet(&neighbour.have, self.availability.open()) || self.wanted_parts(neighbour).next().is_some()
     }
 }

@@ -7,7 +7,8 @@
 //! This file routes inputs to the parts. The parts think: `progress` knows what is held and asked for, `availability`
 //! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
 //! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
-//! took and lied. `asking`, `serving` and `meeting` are the three conversations that use them.
+//! took and lied. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
+//! for when the others are stuck: then hosts also tell what they hold of pieces that they do not hold whole.
 //!
 //! What always holds: a chunk is asked for of at most two peers at a time; nothing is asked of a peer that did not say
 //! that it holds it; a banned peer is neither asked nor served; every table is bounded.
@@ -26,6 +27,7 @@ mod picker;
 mod progress;
 mod requests;
 mod serving;
+mod sharing;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -45,9 +47,10 @@ use self::peer::Peer;
 use self::picker::Picker;
 use self::progress::{Gain, Progress};
 use self::requests::Requests;
+use self::sharing::Sharing;
 use self::slots::Slots;
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
-use crate::have::{ChunkSet, WireHave, runs_of};
+use crate::have::{ChunkSet, runs_of};
 use crate::id::PeerId;
 use crate::message::SwarmMessage;
 use crate::pacing::{Meter, TokenBucket};
@@ -73,6 +76,7 @@ pub struct Swarm {
     handouts: Handouts,
     ledger: Ledger,
     announcer: Announcer,
+    sharing: Sharing,
     download: TokenBucket,
     /// What comes in from everybody, and the most that came lately.
     intake: Meter,
@@ -104,7 +108,8 @@ pub struct SwarmStatus {
     pub peers: Vec<PeerStatus>,
     /// Bytes that came twice or for nothing.
     pub wasted_bytes: u64,
-    /// Numbers of missing chunks that no connected neighbour holds, as maximal runs.
+    /// Numbers of missing chunks that no connected neighbour is known to hold, as maximal runs. When a swarm has come to
+    /// a halt, every host in it names the same: what nobody has.
     pub unavailable: Vec<Range<u32>>,
     /// Peers banned for misdeeds.
     pub banned: Vec<(PeerId, Misdeed)>,
@@ -155,6 +160,7 @@ impl Swarm {
             handouts: Handouts::new(geometry),
             ledger: Ledger::default(),
             announcer: Announcer::new(config.have_interval),
+            sharing: Sharing::default(),
             download: TokenBucket::new(config.download_limit),
             intake: Meter::default(),
             intake_peak: 0,
@@ -210,6 +216,7 @@ impl Swarm {
             SwarmMessage::Have { have } => self.hear_have(now, peer, &have),
             SwarmMessage::HaveDelta { delta } => self.hear_delta(now, peer, &delta),
             SwarmMessage::Leave { reason } => self.hear_leave(now, peer, reason),
+            SwarmMessage::Partial { is_stuck, parts } => self.hear_partial(now, peer, is_stuck, &parts),
         }
         self.finish(now);
     }
@@ -266,15 +273,19 @@ impl Swarm {
     pub fn handle_chunks_lost(&mut self, now: Instant, chunks: &[ChunkIndex]) {
         self.now = now;
         let announced = self.progress.held_pieces().count();
+        let mut is_less = false;
         for &chunk in chunks {
             if self.progress.lose(chunk) {
                 self.note_piece(self.geometry.piece_of(chunk));
+                self.sharing.change();
+                is_less = true;
             }
         }
         if self.progress.held_pieces().count() < announced {
             self.announcer.clear();
-            let have = WireHave::of(self.progress.held_pieces());
-            self.tell_all(&SwarmMessage::Have { have });
+            self.tell_have_to_all();
+        } else if is_less {
+            self.take_parts_back();
         }
         self.fill_all(now);
         self.finish(now);
@@ -297,6 +308,7 @@ impl Swarm {
         } else {
             self.fill_all(now);
         }
+        self.finish(now);
     }
 
     /// Changes the limits of [`SwarmConfig`], in bytes per second.
@@ -329,7 +341,8 @@ impl Swarm {
 
     /// When to call [`Swarm::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let times = [self.announcer.due_at(), self.slots.next_at(), self.next_dial(), self.next_ask()];
+        let times =
+            [self.announcer.due_at(), self.next_share(), self.slots.next_at(), self.next_dial(), self.next_ask()];
         times.into_iter().flatten().chain([self.next_refresh]).min()
     }
 
@@ -360,7 +373,8 @@ impl Swarm {
         });
         let unheld = self.geometry.pieces().filter(|piece| self.availability.holders(*piece) == 0);
         let unheld = unheld.flat_map(|piece| self.geometry.chunks_of(piece));
-        let unavailable = unheld.filter(|&chunk| self.progress.is_missing(chunk)).map(ChunkIndex::number);
+        let in_parts = |chunk| self.peers.values().any(|neighbour| neighbour.parts.contains(&self.geometry, chunk));
+        let unavailable = unheld.filter(|&chunk| self.progress.is_missing(chunk) && !in_parts(chunk));
         SwarmStatus {
             held_chunks: self.progress.held().count(),
             data_chunks,
@@ -368,7 +382,7 @@ impl Swarm {
             data_bytes,
             peers: peers.collect(),
             wasted_bytes: self.ledger.wasted_bytes(),
-            unavailable: runs_of(unavailable).collect(),
+            unavailable: runs_of(unavailable.map(ChunkIndex::number)).collect(),
             banned: self.ledger.banned(),
         }
     }
@@ -401,6 +415,7 @@ impl Swarm {
     /// What is done after every input that may have changed what can be told or served.
     fn finish(&mut self, now: Instant) {
         self.announce(now);
+        self.share(now);
         self.serve_next(now);
     }
 
@@ -422,6 +437,7 @@ impl Swarm {
         }
         let piece = self.geometry.piece_of(chunk);
         if gain != Gain::Nothing {
+            self.sharing.change();
             self.settle_chunk(chunk, request);
             self.note_piece(piece);
         }

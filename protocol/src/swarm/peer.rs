@@ -3,9 +3,11 @@
 use core::time::Duration;
 
 use super::config::SwarmConfig;
+use super::sharing::Told;
 use crate::geometry::{CHUNK_LEN, Geometry, PieceIndex};
 use crate::have::PieceSet;
 use crate::pacing::Meter;
+use crate::parts::Parts;
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -26,6 +28,12 @@ const DECLINED_FOR: Duration = Duration::from_millis(500);
 pub(super) struct Peer {
     /// Pieces that it says it holds.
     pub(super) have: PieceSet,
+    /// Chunks that it says it holds of other pieces.
+    pub(super) parts: Parts,
+    /// Whether it wants to be told ours of those.
+    pub(super) is_stuck: bool,
+    /// What it was told last of our parts, since it was told last what we hold.
+    pub(super) told: Option<Told>,
     /// Whether it said what it holds: before that nothing is asked.
     pub(super) has_answered: bool,
     /// When it became a neighbour, or was last asked to be one.
@@ -51,6 +59,9 @@ impl Peer {
     pub(super) fn new(now: Instant, geometry: &Geometry) -> Self {
         Peer {
             have: PieceSet::empty(geometry),
+            parts: Parts::default(),
+            is_stuck: false,
+            told: None,
             has_answered: false,
             joined_at: now,
             exchanged: 0,

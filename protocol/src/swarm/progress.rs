@@ -4,8 +4,6 @@
 //! is a sum over that, kept so that nothing has to be counted on the way of a chunk. Chunks of zeros are nobody's
 //! concern: a piece is held when all its data chunks are, so a piece of zeros is held from the start.
 
-use core::ops::Range;
-
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
 use crate::have::{ChunkSet, PieceSet};
 
@@ -39,6 +37,8 @@ pub(super) struct Progress {
     held_pieces: PieceSet,
     /// Pieces with unasked chunks beside held or asked ones.
     begun: PieceSet,
+    /// Pieces of which some data chunks are held, but not all.
+    partial: PieceSet,
     held_bytes: u64,
     data_bytes: u64,
 }
@@ -58,6 +58,7 @@ impl Progress {
             unasked_chunks: data.count(),
             held_pieces: PieceSet::empty(&geometry),
             begun: PieceSet::empty(&geometry),
+            partial: PieceSet::empty(&geometry),
             held_bytes: 0,
             data_bytes: data.iter().map(|chunk| u64::from(geometry.chunk_len(chunk))).sum(),
             data,
@@ -155,6 +156,11 @@ impl Progress {
         &self.begun
     }
 
+    /// Pieces of which something, but not everything, is held.
+    pub(super) fn partial(&self) -> &PieceSet {
+        &self.partial
+    }
+
     /// Whether every data chunk is held.
     pub(super) fn is_complete(&self) -> bool {
         self.held.count() == self.data.count()
@@ -200,11 +206,12 @@ impl Progress {
         (self.data.count(), self.data_bytes)
     }
 
-    /// Numbers of the unasked chunks within `range`, at most `bytes` of them in at most `runs` runs, but at least one.
-    pub(super) fn unasked_in(&self, range: Range<u32>, bytes: u64, runs: usize) -> Vec<u32> {
+    /// Numbers of the unasked chunks among these rising numbers, at most `bytes` of them in at most `runs` runs, but at
+    /// least one.
+    pub(super) fn unasked_in(&self, numbers: impl IntoIterator<Item = u32>, bytes: u64, runs: usize) -> Vec<u32> {
         let mut chosen: Vec<u32> = Vec::new();
         let (mut len, mut run_count) = (0, 0);
-        for number in range {
+        for number in numbers {
             let Some(chunk) = self.geometry.chunk(number).filter(|&chunk| self.is_unasked(chunk)) else { continue };
             let begins_run = chosen.last().is_none_or(|last| last + 1 != number);
             len += u64::from(self.geometry.chunk_len(chunk));
@@ -227,6 +234,8 @@ impl Progress {
             let unasked = self.geometry.chunks_of(piece).filter(|&chunk| self.is_unasked(chunk)).count();
             assert_eq!((missing, unasked), (self.missing[at].into(), self.unasked[at].into()), "{piece:?}");
             assert_eq!(missing == 0, self.held_pieces.contains(piece));
+            let held = self.geometry.chunks_of(piece).any(|chunk| self.held.contains(chunk));
+            assert_eq!(missing > 0 && held, self.partial.contains(piece), "{piece:?}");
             unasked_chunks += unasked;
         }
         assert_eq!(unasked_chunks, self.unasked_chunks as usize);
@@ -240,6 +249,11 @@ impl Progress {
 
     fn note_begun(&mut self, piece: PieceIndex) {
         let at = piece.number() as usize;
+        if (1..self.in_piece[at]).contains(&self.missing[at]) {
+            self.partial.insert(piece);
+        } else {
+            self.partial.remove(piece);
+        }
         if (1..self.in_piece[at]).contains(&self.unasked[at]) {
             self.begun.insert(piece);
         } else {

@@ -14,6 +14,7 @@ use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, MAX_ADDRS, MAX_PEERS, MAX_RANGES, PROTOCOL_VERSIONS, PageRange,
     PeerAddress, PeerMessage, SwarmMessage,
 };
+use drover_protocol::parts::{MAX_PARTS, MAX_PARTS_LEN, WireParts};
 use drover_protocol::release::{MAX_BODY_LEN, SignedRelease};
 use proptest::prelude::*;
 
@@ -72,6 +73,9 @@ fn largest_bodies() -> Vec<(&'static str, Vec<u8>)> {
         set.insert(piece);
     }
     let have = SwarmMessage::Join { have: WireHave::of(&set) };
+    let every_other = (0..MAX_PARTS as u32).map(|at| (u32::MAX - 2 * at, 1)).collect();
+    let parts = WireParts { pieces: WireDelta(every_other), chunks: vec![0xff; MAX_PARTS_LEN] };
+    let partial = SwarmMessage::Partial { is_stuck: true, parts };
     let swarms = vec![
         SwarmPeers {
             image: IMAGE,
@@ -90,6 +94,7 @@ fn largest_bodies() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         body("hello", codec::encode(&Hello { lowest: u16::MAX, highest: u16::MAX, agent: "a".repeat(64) })),
         body("have", codec::encode(&PeerMessage::Swarm { image: IMAGE, message: have })),
+        body("partial", codec::encode(&PeerMessage::Swarm { image: IMAGE, message: partial })),
         body("peers", codec::encode(&PeerMessage::Peers { image: IMAGE, peers: peers(MAX_PEERS) })),
         body("request", codec::encode(&DataRequest::Pages { image: IMAGE, piece: u32::MAX, ranges })),
         body("busy", codec::encode(&DataReply::Busy { retry_after_ms: u32::MAX, instead: Some(u32::MAX) })),
@@ -199,6 +204,15 @@ fn lists_and_texts_beyond_their_bounds_are_refused() {
     let mut many_addrs = peers(1);
     many_addrs[0].addrs = addrs(MAX_ADDRS + 1);
     over_limit(&PeerMessage::Peers { image: IMAGE, peers: many_addrs.clone() });
+    for (pieces, len) in [
+        (vec![(0, 1); MAX_PARTS + 1], 0),
+        (vec![(0, MAX_PARTS as u32 + 1)], 0),
+        (vec![(0, u32::MAX); 2], 0),
+        (vec![], MAX_PARTS_LEN + 1),
+    ] {
+        let parts = WireParts { pieces: WireDelta(pieces), chunks: vec![1; len] };
+        over_limit(&PeerMessage::Swarm { image: IMAGE, message: SwarmMessage::Partial { is_stuck: false, parts } });
+    }
     let ranges = vec![PageRange { first: 0, count: 1 }; MAX_RANGES + 1];
     over_limit(&DataRequest::Pages { image: IMAGE, piece: 0, ranges });
 
@@ -252,6 +266,10 @@ fn every_small_message_comes_back() {
         swarm(SwarmMessage::Have { have: WireHave::Runs(vec![(0, 5)]) }),
         swarm(SwarmMessage::HaveDelta { delta: WireDelta(vec![(3, 1)]) }),
         swarm(SwarmMessage::Leave { reason: LeaveReason::Banned }),
+        swarm(SwarmMessage::Partial {
+            is_stuck: false,
+            parts: WireParts { pieces: WireDelta(vec![(3, 1)]), chunks: vec![6] },
+        }),
     ] {
         assert_eq!(codec::decode(&codec::encode(&message).unwrap()), Ok(message));
     }

@@ -5,4 +5,5 @@ mod codec;
 mod geometry;
 mod have;
 mod manifest;
+mod parts;
 mod release;

@@ -291,7 +291,8 @@ fn what_nobody_holds_is_named_and_waited_for_quietly() {
     stage.join(1, (0..PIECES).filter(|piece| *piece != 7 && *piece != 8));
     stage.deliver_all(|_| {});
     assert_eq!(stage.status().unavailable, run(28..36));
-    stage.pass(ms(200));
+    // After a second it says that it is stuck; then there is nothing to do.
+    stage.pass(ms(1200));
     let quiet_until = stage.swarm.poll_timeout().expect("a timer");
     assert!(quiet_until.since(stage.now) > ms(1000), "nothing to do: {:?}", quiet_until.since(stage.now));
     stage.join(2, [7, 8]);

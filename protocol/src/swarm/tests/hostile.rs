@@ -9,6 +9,7 @@ use super::mesh::peer_id;
 use super::stage::{PIECES, Stage, config};
 use crate::have::{WireDelta, WireHave};
 use crate::message::{LeaveReason, SwarmMessage};
+use crate::parts::{Parts, WireParts};
 
 /// One thing that happens; numbers are taken as they come.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ enum Happening {
     Bitmap(usize, Vec<u8>),
     Delta(usize, Vec<(u32, u32)>),
     Leave(usize),
+    Partial(usize, bool, Vec<(u32, u32)>, Vec<u8>),
+    Parts(usize, bool, Vec<u32>),
     Request(usize, u32, Vec<(u32, u32)>),
     Served(u64, u64),
     Stored(u32, Option<u64>),
@@ -52,6 +55,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (peer.clone(), prop::collection::vec(any::<u8>(), 4..7)).prop_map(|(peer, bytes)| Bitmap(peer, bytes)),
         2 => (peer.clone(), runs.clone()).prop_map(|(peer, runs)| Delta(peer, runs)),
         1 => peer.clone().prop_map(Leave),
+        1 => (peer.clone(), any::<bool>(), runs.clone(), prop::collection::vec(any::<u8>(), 0..9))
+            .prop_map(|(peer, is_stuck, runs, bytes)| Partial(peer, is_stuck, runs, bytes)),
+        3 => (peer.clone(), any::<bool>(), prop::collection::vec(0..PIECES * 4, 0..20))
+            .prop_map(|(peer, is_stuck, chunks)| Parts(peer, is_stuck, chunks)),
         6 => (peer, number, runs).prop_map(|(peer, piece, runs)| Request(peer, piece, runs)),
         4 => (0..60u64, any::<u64>()).prop_map(|(serve, bytes)| Served(serve, bytes)),
         4 => (chunk.clone(), prop::option::of(0..80u64)).prop_map(|(chunk, request)| Stored(chunk, request)),
@@ -83,6 +90,17 @@ fn happen(stage: &mut Stage, open: &mut Vec<super::stage::Asked>, serves: &mut u
         Happening::Bitmap(peer, bytes) => say(stage, peer, SwarmMessage::Have { have: WireHave::Bitmap(bytes) }),
         Happening::Delta(peer, runs) => say(stage, peer, SwarmMessage::HaveDelta { delta: WireDelta(runs) }),
         Happening::Leave(peer) => say(stage, peer, SwarmMessage::Leave { reason: LeaveReason::Useless }),
+        Happening::Partial(peer, is_stuck, runs, chunks) => {
+            let parts = WireParts { pieces: WireDelta(runs), chunks };
+            say(stage, peer, SwarmMessage::Partial { is_stuck, parts });
+        }
+        Happening::Parts(peer, is_stuck, chunks) => {
+            let mut parts = Parts::default();
+            for chunk in chunks.into_iter().filter_map(|chunk| geometry.chunk(chunk)) {
+                parts.insert(&geometry, chunk);
+            }
+            say(stage, peer, SwarmMessage::Partial { is_stuck, parts: WireParts::of(&parts, &geometry) });
+        }
         Happening::Request(peer, piece, runs) => {
             *serves += 1;
             let chunks = runs.into_iter().map(|(start, len)| start..start.saturating_add(len)).collect();

@@ -28,6 +28,7 @@ const WINDOW: u32 = 8;
 pub(super) struct Setting {
     pub(super) seed: u64,
     pub(super) image_len: u64,
+    pub(super) piece_len: u32,
     /// Every n-th piece is zeros; zero for none.
     pub(super) zero_every: u32,
     pub(super) latency: Duration,
@@ -46,6 +47,7 @@ impl Setting {
         Setting {
             seed,
             image_len,
+            piece_len: 256 << 10,
             zero_every: 0,
             latency: Duration::from_millis(1),
             loss: 0.0,
@@ -112,6 +114,8 @@ pub(super) struct Mesh {
     pub(super) hosts: Vec<Host>,
     pub(super) geometry: Geometry,
     pub(super) data: ChunkSet,
+    /// How many messages about parts of pieces were sent.
+    pub(super) partials: u64,
     setting: Setting,
     rng: Rng,
     events: BTreeMap<(Instant, u64), Event>,
@@ -138,7 +142,7 @@ fn host_of(peer: PeerId) -> usize {
 impl Mesh {
     /// A mesh without hosts.
     pub(super) fn new(setting: Setting) -> Self {
-        let geometry = Geometry::of_len(setting.image_len).expect("a length of an image");
+        let geometry = Geometry::new(setting.image_len, setting.piece_len).expect("lengths of an image");
         let mut data = ChunkSet::empty(&geometry);
         for chunk in geometry.chunks() {
             let piece = geometry.piece_of(chunk).number();
@@ -151,6 +155,7 @@ impl Mesh {
             hosts: Vec::new(),
             geometry,
             data,
+            partials: 0,
             rng: Rng::seeded(setting.seed),
             events: BTreeMap::new(),
             sequence: 0,
@@ -282,6 +287,31 @@ impl Mesh {
     /// Bytes of data that the image has.
     pub(super) fn data_bytes(&self) -> u64 {
         self.data.iter().map(|chunk| u64::from(self.geometry.chunk_len(chunk))).sum()
+    }
+
+    /// Everything that any of these hosts has on its disk.
+    pub(super) fn union_of(&self, hosts: Range<usize>) -> ChunkSet {
+        hosts.fold(ChunkSet::empty(&self.geometry), |mut union, host| {
+            self.hosts[host].stored.runs().for_each(|run| union.insert_run(run));
+            union
+        })
+    }
+
+    /// The data that is not in a set.
+    pub(super) fn lacking(&self, set: &ChunkSet) -> ChunkSet {
+        let mut lacking = ChunkSet::empty(&self.geometry);
+        for chunk in self.data.difference(set) {
+            lacking.insert(chunk);
+        }
+        lacking
+    }
+
+    /// What a running host says that nobody has.
+    pub(super) fn unavailable(&self, host: usize) -> ChunkSet {
+        let status = self.hosts[host].swarm.as_ref().expect("it runs").status();
+        let mut unavailable = ChunkSet::empty(&self.geometry);
+        status.unavailable.into_iter().for_each(|run| unavailable.insert_run(run));
+        unavailable
     }
 
     /// How many events happened.
@@ -488,6 +518,7 @@ impl Mesh {
             Output::Connect { peer } => self.at(latency * 2, Event::Dialled { from: host, to: host_of(peer) }),
             Output::Send { peer, message } => {
                 let to = host_of(peer);
+                self.partials += u64::from(matches!(message, SwarmMessage::Partial { .. }));
                 self.in_order((host, to, 0), Event::Say { from: host, to, message });
             }
             Output::SendPeers { peer, about } => self.at(latency, Event::Peers { to: host_of(peer), about }),

@@ -6,4 +6,5 @@ mod hostile;
 mod meeting;
 mod mesh;
 mod serving;
+mod sharing;
 mod stage;
