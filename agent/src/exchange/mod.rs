@@ -3,10 +3,10 @@
 //! It runs on one current-thread runtime (measured: a quarter cheaper than two threads) and has its own threads for disk
 //! and hashing. Its parts:
 //!
-//! - one task for each image ([`driver`](crate::driver)) that owns the image's `Swarm`;
-//! - one task for each peer that is connected ([`transport`](crate::transport)), shared by all images;
-//! - one task for each tracker ([`discovery`](crate::discovery));
-//! - tasks for the bytes under way ([`transfer`](crate::transfer)), bounded by two pools of buffers.
+//! - one task for each image (`driver`) that owns the image's `Swarm`;
+//! - one task for each peer that is connected (`transport`), shared by all images;
+//! - one task for each tracker (`discovery`);
+//! - tasks for the bytes under way (`transfer`), bounded by two pools of buffers.
 //!
 //! They know each other by bounded channels. What an image's exchange costs in memory is its manifest, a few bits for
 //! each of its chunks, and its share of the pools.
