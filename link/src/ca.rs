@@ -115,6 +115,20 @@ impl CertificateAuthority {
         Self::new(key, CertificateDer::from(read_certificate(&dir.join(CERTIFICATE))?))
     }
 
+    /// Puts the CA that lies in `from` into `dir`, too, for another tracker of the same cluster.
+    pub fn copy(from: &Path, dir: &Path) -> Result<Self, CaError> {
+        if dir.join(KEY).exists() || dir.join(CERTIFICATE).exists() {
+            return Err(CaError::Exists(dir.to_owned()));
+        }
+        let ca = Self::load(from)?;
+        let path = from.join(KEY);
+        let key = fs::read(&path).map_err(|error| CaError::Key { path, cause: error.to_string() })?;
+        durable::private_folder(dir)?;
+        durable::create(&dir.join(KEY), &Zeroizing::new(key), durable::PRIVATE)?;
+        durable::create(&dir.join(CERTIFICATE), certificate_pem(&ca.certificate).as_bytes(), durable::PUBLIC)?;
+        Ok(ca)
+    }
+
     /// Whether the request is whole and proves possession of its key. What it asks for is thrown away.
     pub fn check(request: &[u8]) -> Result<CheckedRequest, IssueError> {
         let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))

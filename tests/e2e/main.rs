@@ -9,3 +9,4 @@ mod resume;
 mod subscribe;
 mod tidy;
 mod tracker_loss;
+mod two_trackers;

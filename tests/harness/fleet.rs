@@ -16,7 +16,7 @@ use crate::wait::wait_for;
 pub struct Fleet {
     dir: TempDir,
     net: [u8; 2],
-    tracker: Option<Process>,
+    trackers: Vec<Option<Process>>,
     /// The hosts in the order in which they were added. The first is the one that tests publish from.
     pub hosts: Vec<Host>,
 }
@@ -28,6 +28,8 @@ pub struct FleetOptions {
     pub hosts: usize,
     /// Lines added to each host's settings file.
     pub settings: String,
+    /// Lines added to the tracker's settings file.
+    pub tracker_settings: String,
 }
 
 impl Fleet {
@@ -41,10 +43,9 @@ impl Fleet {
     #[track_caller]
     pub fn with(options: &FleetOptions) -> Self {
         let dir = tempfile::Builder::new().prefix("drover-test-").tempdir().expect("a temporary folder can be made");
-        let mut fleet = Fleet { dir, net: free_net(), tracker: None, hosts: Vec::new() };
-        let listen = fleet.tracker_addr();
-        let state = fleet.tracker_state();
-        run(tracker_program().arg("init").arg("--state").arg(&state).args(["--listen", &listen])).ok();
+        let mut fleet = Fleet { dir, net: free_net(), trackers: Vec::new(), hosts: Vec::new() };
+        fleet.init_tracker(&[]);
+        fleet.set_tracker_settings(&options.tracker_settings);
         fleet.start_tracker();
         for _ in 0..options.hosts {
             fleet.add_host(&options.settings);
@@ -61,13 +62,44 @@ impl Fleet {
         self.hosts.last_mut().expect("just added")
     }
 
+    /// Makes another tracker of the cluster and starts it.
+    #[track_caller]
+    pub fn add_tracker(&mut self) {
+        let first = self.tracker_state();
+        self.init_tracker(&["--cluster", first.to_str().expect("ASCII")]);
+        self.start_tracker_at(self.trackers.len() - 1);
+    }
+
+    #[track_caller]
+    fn init_tracker(&mut self, more: &[&str]) {
+        self.trackers.push(None);
+        let at = self.trackers.len() - 1;
+        let mut init = tracker_program();
+        init.arg("init").arg("--state").arg(self.tracker_state_at(at)).args(["--listen", &self.tracker_addr_at(at)]);
+        run(init.args(more)).ok();
+    }
+
+    /// Adds lines to the first tracker's settings file; they count from its next start.
+    fn set_tracker_settings(&self, settings: &str) {
+        let path = self.tracker_state().join("tracker.toml");
+        let text = std::fs::read_to_string(&path).expect("`init` writes settings");
+        std::fs::write(&path, format!("{text}{settings}\n")).expect("a test's folder can be written");
+    }
+
     /// Joins a host and writes its settings, but does not start it and does not keep it.
     #[track_caller]
     pub fn join_host(&self, settings: &str) -> Host {
+        self.join_host_at(0, settings)
+    }
+
+    /// The same at one of several trackers.
+    #[track_caller]
+    pub fn join_host_at(&self, tracker: usize, settings: &str) -> Host {
         let number = self.hosts.len();
         let addr = Ipv4Addr::new(127, self.net[0], self.net[1], 11 + number as u8);
         let host = Host::new(format!("host{number}"), self.dir.path(), addr, settings);
-        host.join(&self.tracker_addr(), &self.token("host")).ok();
+        let token = self.token_at(tracker, &["--role", "host"]);
+        host.join(&self.tracker_addr_at(tracker), &token).ok();
         host
     }
 
@@ -80,18 +112,28 @@ impl Fleet {
     /// A fresh token, asked for with these arguments.
     #[track_caller]
     pub fn token_with(&self, args: &[&str]) -> String {
+        self.token_at(0, args)
+    }
+
+    /// A fresh token of one of several trackers, asked for with these arguments.
+    #[track_caller]
+    pub fn token_at(&self, tracker: usize, args: &[&str]) -> String {
         let mut token = tracker_program();
-        run(token.arg("token").arg("--state").arg(self.tracker_state()).args(args)).ok().trim().to_owned()
+        run(token.arg("token").arg("--state").arg(self.tracker_state_at(tracker)).args(args)).ok().trim().to_owned()
     }
 
     /// Starts the tracker (again) and waits until it answers.
     #[track_caller]
     pub fn start_tracker(&mut self) {
-        let (listen, http) = (self.tracker_addr(), self.tracker_http());
+        self.start_tracker_at(0);
+    }
+
+    #[track_caller]
+    fn start_tracker_at(&mut self, at: usize) {
+        let http = format!("127.{}.{}.{}:7441", self.net[0], self.net[1], at + 1);
         let mut command = tracker_program();
-        command.arg("run").arg("--state").arg(self.tracker_state());
-        command.args(["--listen", &listen, "--http", &http]);
-        self.tracker = Some(Process::start(&mut command, &self.path("tracker.log")));
+        command.arg("run").arg("--state").arg(self.tracker_state_at(at)).args(["--http", &http]);
+        self.trackers[at] = Some(Process::start(&mut command, &self.path("tracker.log")));
         wait_for("the tracker to answer", Duration::from_secs(20), || {
             std::net::TcpStream::connect(&http).ok().map(drop)
         });
@@ -99,21 +141,26 @@ impl Fleet {
 
     /// Ends the tracker as a power cut would.
     pub fn kill_tracker(&mut self) {
-        self.tracker.take().expect("the tracker runs").kill();
+        self.trackers[0].take().expect("the tracker runs").kill();
     }
 
     /// Where the tracker listens.
     pub fn tracker_addr(&self) -> String {
-        format!("127.{}.{}.1:7440", self.net[0], self.net[1])
+        self.tracker_addr_at(0)
     }
 
-    fn tracker_http(&self) -> String {
-        format!("127.{}.{}.1:7441", self.net[0], self.net[1])
+    /// Where one of several trackers listens.
+    pub fn tracker_addr_at(&self, at: usize) -> String {
+        format!("127.{}.{}.{}:7440", self.net[0], self.net[1], at + 1)
     }
 
     /// The tracker's state folder.
     pub fn tracker_state(&self) -> PathBuf {
-        self.path("tracker")
+        self.tracker_state_at(0)
+    }
+
+    fn tracker_state_at(&self, at: usize) -> PathBuf {
+        self.path(&if at == 0 { "tracker".to_owned() } else { format!("tracker{at}") })
     }
 
     /// The first publisher's key.

@@ -61,6 +61,18 @@ pub enum InitError {
     /// The tracker's identity is no use.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// There is no cluster to make another tracker of.
+    #[error(
+        "can't read {path}: {cause}; --cluster wants the state folder of a tracker of the cluster, or a copy of its ca/ \
+             and publishers.json"
+    )]
+    NoCluster {
+        /// What should be there.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
     /// A file can't be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -112,12 +124,33 @@ pub fn init(dir: &Path, listen: SocketAddr) -> Result<Cluster, InitError> {
 /// The same, with a name that shows in the CA's certificate.
 pub fn init_named(dir: &Path, listen: SocketAddr, name: &str) -> Result<Cluster, InitError> {
     check_host_name(name)?;
+    all_or_nothing(dir, || make(dir, listen, name))
+}
+
+/// Makes another tracker, in `dir`, of the cluster whose CA and publishers lie in `from`: the state folder of one of its
+/// trackers, or a copy of `ca/` and `publishers.json` in there, which is all that is read. The new tracker has a key and
+/// certificate of its own and no tokens; releases come to it from hosts.
+pub fn init_another(dir: &Path, listen: SocketAddr, from: &Path) -> Result<CaPin, InitError> {
+    let unreadable = |path: PathBuf| move |cause| InitError::NoCluster { path, cause };
+    fs::metadata(ca_folder(from)).map_err(unreadable(ca_folder(from)))?;
+    let publishers = Publishers::load(from).map_err(unreadable(publishers::path(from)))?.all();
+    all_or_nothing(dir, || {
+        durable::private_folder(dir)?;
+        Publishers::create(dir, &publishers)?;
+        let ca = CertificateAuthority::copy(&ca_folder(from), &ca_folder(dir))?;
+        finish(dir, listen, &ca)?;
+        Ok(ca.pin())
+    })
+}
+
+/// Runs `make`, unless something is in `dir` already; if it fails, nothing of it is left.
+fn all_or_nothing<T>(dir: &Path, make: impl FnOnce() -> Result<T, InitError>) -> Result<T, InitError> {
     let parts = parts(dir);
     if let Some(there) = parts.iter().find(|part| part.exists()) {
         return Err(InitError::Exists(there.clone()));
     }
     let made_dir = !dir.exists();
-    make(dir, listen, name).inspect_err(|_| {
+    make().inspect_err(|_| {
         // What can't be removed is named by the next attempt.
         for part in &parts {
             let _ = if part.is_dir() { fs::remove_dir_all(part) } else { fs::remove_file(part) };
@@ -188,14 +221,20 @@ fn make(dir: &Path, listen: SocketAddr, name: &str) -> Result<Cluster, InitError
     durable::private_folder(dir)?;
     let publisher_key = dir.join("publisher.key");
     let publisher = make_publisher(&publisher_key)?;
-    Publishers::create(dir, publisher)?;
-    durable::create(&config::default_file(dir), config::initial(listen).as_bytes(), durable::PUBLIC)?;
+    Publishers::create(dir, &[publisher])?;
     let ca = CertificateAuthority::create(&ca_folder(dir), name)?;
-    issue_own(&ca, Arc::new(MemberKey::generate()))?.save(&identity_folder(dir))?;
+    finish(dir, listen, &ca)?;
+    Ok(Cluster { dir: dir.to_owned(), pin: ca.pin(), publisher, publisher_key })
+}
+
+/// What each tracker has of its own; then everything goes to the folder's owner.
+fn finish(dir: &Path, listen: SocketAddr, ca: &CertificateAuthority) -> Result<(), InitError> {
+    durable::create(&config::default_file(dir), config::initial(listen).as_bytes(), durable::PUBLIC)?;
+    issue_own(ca, Arc::new(MemberKey::generate()))?.save(&identity_folder(dir))?;
     for part in parts(dir) {
         give_tree(dir, &part).map_err(|cause| WriteError { path: part, cause })?;
     }
-    Ok(Cluster { dir: dir.to_owned(), pin: ca.pin(), publisher, publisher_key })
+    Ok(())
 }
 
 /// Makes a publisher's key pair and writes the private key to `path`.

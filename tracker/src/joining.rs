@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::limits::JOIN_TIMEOUT;
-use crate::publishers::AddError;
+use crate::publishers::ChangeError;
 use crate::server::{Server, refusal};
 use crate::tokens::UseError;
 
@@ -32,7 +32,7 @@ enum RefuseError {
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]
-    Publisher(#[from] AddError),
+    Publisher(#[from] ChangeError),
     #[error("this token is for a publisher, and no publisher's key came with it; update drover on that host")]
     NoPublisherKey,
     #[error("the tracker failed while it worked on this; see its log, and get a new token")]
@@ -95,7 +95,7 @@ fn admit(server: &Server, request: &JoinRequest) -> Result<Admitted, RefuseError
     if let Some(key) = request.publisher
         && !server.publishers.has_room_for(key)
     {
-        return Err(AddError::Full.into());
+        return Err(ChangeError::Full.into());
     }
     let role = server.tokens.consume(&request.token)?;
     if role == Role::Publisher {

@@ -14,8 +14,15 @@
 //! DIR/lock               held by the one tracker that runs on this folder
 //! ```
 //!
+//! A cluster may have several trackers, which know nothing of each other: each has a state folder of its own with the
+//! same CA in it, made by `drover-tracker init --cluster`. Hosts name all of them in their settings, announce to all and
+//! carry releases from one to the other. The CA's key then lies on as many machines. Tokens count at the tracker that
+//! made them, and each has a list of publishers of its own: a publisher who joined at one is made known to the others with
+//! `drover-tracker publishers --add`.
+//!
 //! What always holds:
-//! - A token lets one host in, once, and only while its time lasts; of two that race with it, one is refused.
+//! - A token lets one host in, once, and only while its time lasts; of two that race with it, one is refused. In a copy
+//!   of the state folder it lets nobody in.
 //! - A certificate is given for a key that proved itself, with the role that the token was made for, or, at a renewal,
 //!   the name and role that the connection was authenticated by.
 //! - A release is kept and offered only if a trusted publisher signed it, and versions of a name only grow.
@@ -30,7 +37,7 @@ mod introductions;
 mod joining;
 mod limits;
 mod members;
-mod publishers;
+pub mod publishers;
 pub mod releases;
 mod server;
 mod session;

@@ -3,12 +3,17 @@
 //! `tokens/<hash>.json` is a token that can be used; using it renames the file to `<hash>.used`. A rename succeeds once,
 //! whoever races for it and whatever crashes after it, so a token lets one host in. The secret itself is not kept, only
 //! its hash; a secret of 128 random bits needs no salt and can't be guessed.
+//!
+//! A token counts in the folder that it was made in and in no copy of that, so that it lets one host in even if the state
+//! folder was copied to run a second tracker: a token remembers its folder by inode and time of birth, which no copy
+//! shares. A folder that is moved keeps both; one that is restored from a backup loses its tokens, which live a day at
+//! the most.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use drover_link::durable::{self, WriteError};
 use drover_link::identity::{Role, unix_now_s};
@@ -61,17 +66,32 @@ pub enum UseError {
     /// Its time is over.
     #[error("the join token expired {0} minutes ago; get a new one with `drover-tracker token`")]
     Expired(u64),
+    /// It was made in another folder, of which this one is a copy.
+    #[error(
+        "this tracker's state folder was copied from that of another one, or restored, after the join token was made: a \
+             token counts only where it was made; join there, or get a new one here with `drover-tracker token`"
+    )]
+    Copied,
     /// The tracker's disk fails.
     #[error("the tracker can't read or write its tokens; see its log")]
     Disk(#[source] io::Error),
 }
 
 /// What is known of a token that can be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
     role: Role,
     expires_unix_s: u64,
+    made_in: Birth,
+}
+
+/// What tells a folder from its copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Birth {
+    inode: u64,
+    /// Nanoseconds since 1970; 0 where the file system does not know.
+    born_ns: u64,
 }
 
 impl Tokens {
@@ -91,7 +111,9 @@ impl Tokens {
         durable::private_folder(&self.folder)?;
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).expect("the system's random numbers work");
-        let record = Record { role, expires_unix_s: unix_now_s() + ttl.as_secs() };
+        let unreadable = |cause| WriteError { path: self.folder.clone(), cause };
+        let made_in = Birth::of(&self.folder).map_err(unreadable)?;
+        let record = Record { role, expires_unix_s: unix_now_s() + ttl.as_secs(), made_in };
         let text = serde_json::to_vec(&record).expect("a record can be written as JSON");
         let path = self.usable(&secret);
         durable::create(&path, &text, durable::PRIVATE)?;
@@ -109,6 +131,9 @@ impl Tokens {
             Err(error) => return Err(UseError::Disk(error)),
         };
         let record: Record = serde_json::from_slice(&text).map_err(|error| UseError::Disk(error.into()))?;
+        if record.made_in != Birth::of(&self.folder).map_err(UseError::Disk)? {
+            return Err(UseError::Copied);
+        }
         let now = unix_now_s();
         if record.expires_unix_s <= now {
             return Err(UseError::Expired((now - record.expires_unix_s).div_ceil(60).max(1)));
@@ -158,6 +183,15 @@ impl Tokens {
     }
 }
 
+impl Birth {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let found = fs::metadata(folder)?;
+        let born = found.created().ok().and_then(|born| born.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok()).unwrap_or(0);
+        Ok(Birth { inode: found.ino(), born_ns })
+    }
+}
+
 fn hash(secret: &[u8; 16]) -> String {
     data_encoding::HEXLOWER.encode(&blake3::derive_key(HASH_CONTEXT, secret))
 }
@@ -181,7 +215,8 @@ mod tests {
 
     /// As if the token's time were over.
     fn expire(tokens: &Tokens, token: &JoinToken) {
-        let record = Record { role: Role::Host, expires_unix_s: unix_now_s() - 1 };
+        let made_in = Birth::of(&tokens.folder).expect("the folder");
+        let record = Record { role: Role::Host, expires_unix_s: unix_now_s() - 1, made_in };
         fs::write(tokens.usable(token.secret()), serde_json::to_vec(&record).expect("JSON")).expect("written");
     }
 
@@ -206,6 +241,24 @@ mod tests {
         }
         tokens.sweep().expect("swept");
         assert!(matches!(tokens.consume(token.secret()), Err(UseError::Expired(_))), "it is remembered for a while");
+    }
+
+    #[test]
+    fn a_copy_of_the_folder_does_not_double_a_token() {
+        let (folder, tokens, pin) = tokens();
+        let token = tokens.mint(Role::Host, DEFAULT_TTL, pin).expect("a token");
+        let elsewhere = tempfile::tempdir().expect("a temporary folder");
+        let copy = Tokens::in_state(elsewhere.path());
+        fs::create_dir(&copy.folder).expect("a folder");
+        fs::copy(tokens.usable(token.secret()), copy.usable(token.secret())).expect("copied");
+        assert!(matches!(copy.consume(token.secret()), Err(UseError::Copied)));
+        // Moved as a whole it is still the same.
+        let moved = folder.path().join("moved");
+        fs::create_dir(&moved).expect("a folder");
+        fs::rename(&tokens.folder, moved.join("tokens")).expect("moved");
+        assert_eq!(Tokens::in_state(&moved).consume(token.secret()).expect("the first use"), Role::Host);
+        let fresh = copy.mint(Role::Host, DEFAULT_TTL, pin).expect("a token of the copy's own");
+        copy.consume(fresh.secret()).expect("the first use");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! `drover-tracker init`: makes a cluster and says how a host joins.
+//! `drover-tracker init`: makes a cluster, or another tracker of one, and says how to go on.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use drover_link::identity::Role;
 use drover_link::token::JoinToken;
@@ -21,6 +22,9 @@ pub(super) struct InitArguments {
     /// What the cluster is called; shows in its CA's certificate.
     #[arg(long, default_value = "drover")]
     name: String,
+    /// Make another tracker of the cluster in DIR: a tracker's state folder, or a copy of its ca/ and publishers.json.
+    #[arg(long, value_name = "DIR", conflicts_with = "name")]
+    cluster: Option<PathBuf>,
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
@@ -29,6 +33,9 @@ pub(super) struct InitArguments {
 pub(super) fn run(arguments: &InitArguments) -> Result<(), Failure> {
     let dir = &arguments.state.state;
     let listen = parse_addr("--listen", &arguments.listen).map_err(Failure::usage)?;
+    if let Some(from) = &arguments.cluster {
+        return another(arguments, listen, from);
+    }
     let cluster = cluster::init_named(dir, listen, &arguments.name).map_err(Failure::failed)?;
     let token = cluster::new_token(dir, Role::Host, DEFAULT_TTL).map_err(Failure::failed)?;
     let address = reachable(listen);
@@ -45,6 +52,33 @@ pub(super) fn run(arguments: &InitArguments) -> Result<(), Failure> {
         return print(&format!("{object}\n"));
     }
     print(&guide(&cluster, &token, &address))
+}
+
+fn another(arguments: &InitArguments, listen: SocketAddr, from: &Path) -> Result<(), Failure> {
+    let dir = &arguments.state.state;
+    let pin = cluster::init_another(dir, listen, from).map_err(Failure::failed)?;
+    let address = reachable(listen);
+    if arguments.json {
+        let object = json!({ "state": dir, "ca_pin": pin.to_string(), "listen": listen, "tracker": address });
+        return print(&format!("{object}\n"));
+    }
+    let state = dir.display();
+    print(&format!(
+        "Another tracker of the cluster is in {state}.\n\
+         \n\
+         Start it:\n\
+         \x20   drover-tracker run --state {state}\n\
+         \n\
+         Name all trackers in the settings of all hosts, and restart their daemons:\n\
+         \x20   trackers = [\"FIRST:PORT\", \"{address}\"]\n\
+         \n\
+         Releases come to it from these hosts. A token counts at the tracker that made it. A publisher who joins at one\n\
+         tracker is made known to each of the others with:\n\
+         \x20   drover-tracker publishers --add KEY --state {state}\n\
+         \n\
+         If {from} is a copy that was made for this, remove it now: the CA's key is in it.\n",
+        from = from.display(),
+    ))
 }
 
 fn guide(cluster: &Cluster, token: &JoinToken, address: &str) -> String {

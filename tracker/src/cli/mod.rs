@@ -4,6 +4,7 @@
 //! 2 the command line or the settings can't be understood.
 
 mod init;
+mod publishers;
 mod run;
 mod token;
 
@@ -24,10 +25,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a cluster: its CA, the tracker's certificate and the first publisher's key.
+    /// Make a cluster: its CA, the tracker's certificate and the first publisher's key. Or make another tracker of one
+    ///
+    /// A cluster may have several trackers, so that hosts can join, renew and meet while one is away. Copy ca/ and
+    /// publishers.json from the first one's state folder to the other machine, over a channel that keeps secrets, then run
+    /// there: drover-tracker init --cluster COPY --listen ADDR:PORT. Remove the copy. Name all trackers in the settings of
+    /// all hosts: trackers = ["FIRST:7440", "OTHER:7440"]. Tokens count at the tracker that made them.
     Init(init::InitArguments),
     /// Run the tracker until it is told to stop.
     Run(run::RunArguments),
+    /// List the publishers whom the cluster trusts, add or remove one.
+    Publishers(publishers::PublishersArguments),
     /// Make a one-use token with which a host can join, and print it.
     Token(token::TokenArguments),
 }
@@ -52,6 +60,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Run(arguments) => run::run(arguments),
+        Command::Publishers(arguments) => publishers::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
     };
     let (text, code) = match result {

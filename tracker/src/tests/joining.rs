@@ -133,6 +133,55 @@ fn a_cluster_that_can_not_be_made_leaves_nothing() {
     assert!(!state.exists());
 }
 
+#[tokio::test]
+async fn another_tracker_serves_members_of_the_first_and_keeps_tokens_of_its_own() {
+    let fleet = Fleet::new();
+    let host = fleet.host("web-1").await;
+    let state = fleet.folder.path().join("second");
+    let copy = fleet.folder.path().join("copy");
+    let error = cluster::init_another(&state, LOOPBACK, &copy).expect_err("nothing is there").to_string();
+    assert!(error.contains("--cluster wants") && !state.exists(), "{error}");
+    std::fs::create_dir_all(copy.join("ca")).expect("a folder");
+    for name in ["ca/ca.key", "ca/ca.pem", "publishers.json"] {
+        std::fs::copy(fleet.state().join(name), copy.join(name)).expect("copied");
+    }
+    cluster::init_another(&state, LOOPBACK, &copy).expect("another tracker");
+    assert!(!state.join("publisher.key").exists(), "the publisher's key stays where it is");
+    assert!(matches!(cluster::init_another(&state, LOOPBACK, &copy), Err(InitError::Exists(_))));
+
+    let tracker = Tracker::start(&state, LOOPBACK, None).expect("it starts");
+    let token = fleet.token(Role::Host);
+    let Fleet { folder, publisher, tracker: first } = fleet;
+    let second = Fleet { folder, publisher, tracker };
+    let host = second.connect(host.identity.clone()).await;
+    assert_eq!(host.ask(&TrackerRequest::Post(second.signed("debian", 1))).await, TrackerReply::Posted);
+    drover_link::enrol::renew(&host.link, &host.identity).await.expect("any tracker renews");
+    let text = second.join(&token, "stray").await.expect_err("a token of the first").to_string();
+    assert!(text.contains("given out by another one"), "{text}");
+    let own = cluster::new_token(&state, Role::Host, DEFAULT_TTL).expect("a token");
+    let joined = second.join(&own, "web-2").await.expect("joined");
+    let link = Endpoint::bind(LOOPBACK, &joined, patient()).expect("an endpoint");
+    link.connect(first.local_addr(), Expect::Tracker).await.expect("the first tracker takes it for a member");
+}
+
+#[tokio::test]
+async fn publishers_can_be_added_and_removed_while_the_tracker_runs() {
+    let fleet = Fleet::new();
+    let host = fleet.host("web-1").await;
+    let key = SigningKey::from_bytes(&[42; 32]);
+    let public = PublisherKey::from_bytes(key.verifying_key().to_bytes());
+    let release = |version| TrackerRequest::Post(fleet.release("image", version).sign(&key));
+    host.refused(&release(1)).await;
+    let elsewhere = crate::publishers::Publishers::load(&fleet.state()).expect("the list");
+    elsewhere.add(public).expect("added");
+    assert_eq!(host.ask(&release(1)).await, TrackerReply::Posted);
+    let renewed = drover_link::enrol::renew(&host.link, &host.identity).await.expect("renewed");
+    assert!(renewed.publishers().contains(&public));
+    elsewhere.remove(public).expect("removed");
+    assert!(elsewhere.remove(public).is_err());
+    host.refused(&release(2)).await;
+}
+
 #[test]
 fn secrets_are_their_owners_only() {
     use std::os::unix::fs::PermissionsExt;
