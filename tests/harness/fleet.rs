@@ -28,8 +28,6 @@ pub struct FleetOptions {
     pub hosts: usize,
     /// Lines added to each host's settings file.
     pub settings: String,
-    /// Lines added to the tracker's settings file.
-    pub tracker_settings: String,
 }
 
 impl Fleet {
@@ -42,10 +40,16 @@ impl Fleet {
     /// A cluster with its tracker and running agents that all have the same settings.
     #[track_caller]
     pub fn with(options: &FleetOptions) -> Self {
+        Self::with_tracker(options, "")
+    }
+
+    /// The same, with these lines added to the tracker's settings file.
+    #[track_caller]
+    pub fn with_tracker(options: &FleetOptions, tracker_settings: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("drover-test-").tempdir().expect("a temporary folder can be made");
         let mut fleet = Fleet { dir, net: free_net(), trackers: Vec::new(), hosts: Vec::new() };
         fleet.init_tracker(&[]);
-        fleet.set_tracker_settings(&options.tracker_settings);
+        fleet.set_tracker_settings(tracker_settings);
         fleet.start_tracker();
         for _ in 0..options.hosts {
             fleet.add_host(&options.settings);
@@ -79,7 +83,6 @@ impl Fleet {
         run(init.args(more)).ok();
     }
 
-    /// Adds lines to the first tracker's settings file; they count from its next start.
     fn set_tracker_settings(&self, settings: &str) {
         let path = self.tracker_state().join("tracker.toml");
         let text = std::fs::read_to_string(&path).expect("`init` writes settings");
