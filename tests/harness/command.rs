@@ -87,11 +87,9 @@ pub fn program(name: &str) -> Command {
     command
 }
 
-/// Test programs lie in `target/PROFILE/deps`, the programs themselves a folder above.
+/// Test programs lie in `target/PROFILE/deps`, others in the folder above.
 fn path_of(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
-    let folder = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
-    let path = folder.join(name);
-    assert!(path.exists(), "{} is not built: run `cargo build --workspace` first", path.display());
-    path
+    let beside = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
+    beside.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace` in the same profile first"))
 }

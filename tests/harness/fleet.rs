@@ -125,6 +125,15 @@ impl Fleet {
         run(token.arg("token").arg("--state").arg(self.tracker_state_at(tracker)).args(args)).ok().trim().to_owned()
     }
 
+    /// Joins a host that no agent is started for: an identity for a program that speaks the protocol itself.
+    #[track_caller]
+    pub fn join_asking(&self) -> Host {
+        let addr = Ipv4Addr::new(127, self.net[0], self.net[1], 200);
+        let host = Host::new("asking".to_owned(), self.dir.path(), addr, "");
+        host.join(&self.tracker_addr(), &self.token("host")).ok();
+        host
+    }
+
     /// Starts the tracker (again) and waits until it answers.
     #[track_caller]
     pub fn start_tracker(&mut self) {
