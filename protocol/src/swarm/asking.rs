@@ -33,10 +33,18 @@ const TAKING_OVER: Duration = Duration::from_millis(20);
 const RATE_ASSUMED: u64 = 1 << 20;
 /// When several peers fall silent at once it is this host's disk rather than they: it is given so many times as long.
 const OWN_STALL: u32 = 3;
-/// A host is hungry while it gets less than this share, in percent, of the most that it got lately; then it asks
-/// seeders also for what others have. In the mesh, five hosts that can hardly send finish at 1.48 of the bound with 70, at
-/// 1.28 with 85, at 1.13 with 92, and a publisher among equals sends the same with all of them.
-const HUNGRY_BELOW: u64 = 90;
+/// A host is hungry when, for [`HUNGRY_AFTER`], it got less than `STARVING` percent of the most that it got lately, or
+/// less than `WANTING` percent while other leechers had nothing more to give; then it asks seeders also for what others
+/// have. Both conditions keep a publisher from sending copies that others could: a rate that only jitters, as on a
+/// machine that is short of processor, is neither low for long nor met by slow peers.
+const STARVING: u64 = 50;
+const WANTING: u64 = 90;
+const HUNGRY_AFTER: Duration = Duration::from_millis(200);
+/// How long a host that was found hungry counts as hungry: what it then asks of seeders stills the hunger at once, and
+/// it would have to starve anew for every request.
+const HUNGRY_FOR: Duration = Duration::from_secs(1);
+/// A leecher has nothing more to give when what was asked of it takes longer than this.
+const SLOW_TO_GIVE: Duration = Duration::from_millis(100);
 
 impl Swarm {
     /// Looks whether more can be asked of anybody, and whether something is better asked of somebody else.
@@ -46,6 +54,7 @@ impl Swarm {
         for peer in self.peers.values_mut() {
             peer.forget_declined(now, &self.geometry);
         }
+        self.note_hunger(now);
         self.next_look = None;
         self.fill_all(now);
         if self.is_asking() && !self.requests.is_empty() {
@@ -274,9 +283,33 @@ impl Swarm {
         sources < self.config.sources_most || (sources < self.config.sources_most * 2 && self.is_hungry())
     }
 
-    /// Whether much less comes in than could.
+    /// Whether much less comes in than could, for longer than by chance.
     fn is_hungry(&self) -> bool {
-        self.requests.is_empty() || self.intake.rate() < self.intake_peak / 100 * HUNGRY_BELOW
+        self.now < self.hungry_until
+    }
+
+    fn note_hunger(&mut self, now: Instant) {
+        let share = |percent| self.intake_peak / 100 * percent;
+        let rate = self.intake.rate();
+        let is_starving = self.requests.is_empty() || rate < share(STARVING);
+        if is_starving || (rate < share(WANTING) && self.leechers_give_all(now)) {
+            let since = *self.wanting_since.get_or_insert(now);
+            if now.since(since) >= HUNGRY_AFTER {
+                self.hungry_until = now + HUNGRY_FOR;
+            }
+        } else {
+            self.wanting_since = None;
+        }
+    }
+
+    /// Whether no leecher that holds what we lack would give it soon.
+    fn leechers_give_all(&self, now: Instant) -> bool {
+        let mut leechers = self.peers.iter().filter(|(_, neighbour)| !neighbour.is_seeder());
+        leechers.all(|(peer, neighbour)| {
+            let in_flight = self.requests.in_flight_of(*peer);
+            let is_slow = in_flight > 0 && time_of(in_flight, neighbour.rate().max(1)) > SLOW_TO_GIVE;
+            is_slow || !neighbour.is_askable(now) || !self.is_interesting(neighbour)
+        })
     }
 
     fn ask(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, chunks: Vec<u32>) {

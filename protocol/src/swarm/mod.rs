@@ -81,6 +81,10 @@ pub struct Swarm {
     /// What comes in from everybody, and the most that came lately.
     intake: Meter,
     intake_peak: u64,
+    /// Since when less comes in than could.
+    wanting_since: Option<Instant>,
+    /// Until when it counts as hungry.
+    hungry_until: Instant,
     /// When something came last, or something was asked for after a pause.
     intake_at: Instant,
     /// Pieces without data, which everybody holds.
@@ -164,6 +168,8 @@ impl Swarm {
             download: TokenBucket::new(config.download_limit),
             intake: Meter::default(),
             intake_peak: 0,
+            wanting_since: None,
+            hungry_until: now,
             intake_at: now,
             zero_pieces: geometry.piece_count() - with_data.len() as u32,
             paused: false,
