@@ -28,7 +28,8 @@ const CERTIFICATE: &str = "ca.pem";
 pub const MEMBER_DAYS: u32 = 7;
 const CA_DAYS: u64 = 3650;
 const DAY_S: u64 = 24 * 3600;
-/// A host's clock may be this far behind the tracker's, in seconds.
+/// A host's clock may be this far behind the tracker's, in seconds; of a certificate that lives for less than eight hours,
+/// by an eighth of that, so that it is not due for renewal when it is issued.
 const CLOCK_SLACK_S: u64 = 3600;
 
 /// A cluster's certificate authority.
@@ -152,8 +153,9 @@ impl CertificateAuthority {
         name: &str,
         life: Duration,
     ) -> Result<Vec<u8>, IssueError> {
-        let now = unix_now_s();
-        let validity = Validity { from_unix_s: now.saturating_sub(CLOCK_SLACK_S), until_unix_s: now + life.as_secs() };
+        let (now, life) = (unix_now_s(), life.as_secs());
+        let slack = CLOCK_SLACK_S.min(life / 8);
+        let validity = Validity { from_unix_s: now.saturating_sub(slack), until_unix_s: now + life };
         self.issue_valid(request, role, name, validity)
     }
 

@@ -58,7 +58,9 @@ pub(crate) fn alert(code: quinn_proto::TransportErrorCode) -> Option<AlertDescri
 fn alert_text(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::CertificateExpired => {
-            "this host's certificate is expired, or one of the two clocks is wrong".to_owned()
+            "this host's certificate is expired, or one of the two clocks is wrong; with a new token from \
+             `drover-tracker token`, `drover join TRACKER TOKEN` replaces an expired one"
+                .to_owned()
         }
         AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             "this host's certificate is not from that cluster's CA".to_owned()

@@ -2,7 +2,8 @@
 //!
 //! A host that joins makes its key, dials the tracker that its administrator named, recognises the CA by the token's pin
 //! and the tracker by its role, and only then sends the token. Nothing is written before the certificate that came back
-//! was found to be for this key and from that CA. Renewal asks any tracker, as a member.
+//! was found to be for this key and from that CA. Renewal asks any tracker, as a member. A host whose certificate has
+//! expired is no member any more: it joins again, with a new token and the key that it has.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use crate::durable::WriteError;
 use crate::endpoint::{Link, canonical, open};
 use crate::frame::{RequestError, request};
 use crate::handshake;
-use crate::identity::{Identity, IdentityError, MemberKey};
+use crate::identity::{Identity, IdentityError, MemberKey, unix_now_s};
 use crate::member::{HostNameError, Member, Role, SERVER_NAME, check_host_name};
 use crate::tls;
 use crate::token::JoinToken;
@@ -45,8 +46,11 @@ pub struct JoinOptions<'a> {
 /// Why a host has not joined.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// It has joined before.
-    #[error("{0} already holds an identity; to join anew, stop the daemon and remove that folder first")]
+    /// It has joined before, and could still renew; or it was another cluster that it joined.
+    #[error(
+        "{0} already holds an identity, which is not expired or not of this cluster; to join anew, stop the daemon and \
+         remove that folder first"
+    )]
     AlreadyJoined(PathBuf),
     /// No host can be called that.
     #[error(transparent)]
@@ -103,6 +107,9 @@ pub enum JoinError {
     /// The tracker says no, and why.
     #[error("the tracker refused: {0}")]
     Refused(String),
+    /// An identity is there that can't be read.
+    #[error(transparent)]
+    Unreadable(IdentityError),
     /// The tracker said yes, but what it sent is no use.
     #[error("the tracker's answer can't be used: {0}")]
     BadEnrolment(#[from] IdentityError),
@@ -131,27 +138,37 @@ pub enum RenewError {
     BadEnrolment(#[from] IdentityError),
 }
 
-/// Joins the cluster that gave out the token and saves the new identity in `dir`. Must be called within a tokio runtime.
+/// Joins the cluster that gave out the token and saves the new identity in `dir`. If an identity of the same cluster is
+/// there that has expired, it gets a new certificate: key and trackers stay. Must be called within a tokio runtime.
 pub async fn join(options: &JoinOptions<'_>, dir: &Path) -> Result<Identity, JoinError> {
-    if Identity::exists(dir) {
-        return Err(JoinError::AlreadyJoined(dir.to_owned()));
-    }
+    let expired = if Identity::exists(dir) { Some(expired(dir, options.token)?) } else { None };
     check_host_name(options.name)?;
     if options.token.role() == Role::Publisher && options.publisher.is_none() {
         return Err(JoinError::NoPublisherKey);
     }
-    let key = Arc::new(MemberKey::generate());
+    let key = expired.as_ref().map_or_else(|| Arc::new(MemberKey::generate()), |identity| identity.key().clone());
     let connection = reach(options).await?;
     let enrolment = ask(&connection, options, &key).await;
     close::close(&connection, close::DONE, "");
     let Enrolment { certificate, ca, publishers } = enrolment?;
-    let trackers = vec![options.tracker.to_owned()];
+    let mut trackers = vec![options.tracker.to_owned()];
+    let known = expired.iter().flat_map(Identity::trackers);
+    trackers.extend(known.filter(|tracker| *tracker != options.tracker).cloned());
     let identity = Identity::new(key, certificate, ca, publishers, trackers)?;
     if identity.ca_pin() != options.token.pin() {
         return Err(JoinError::OtherCluster(options.tracker.to_owned()));
     }
     identity.save(dir)?;
     Ok(identity)
+}
+
+/// The identity in `dir`, if a token may replace it.
+fn expired(dir: &Path, token: &JoinToken) -> Result<Identity, JoinError> {
+    let identity = Identity::load(dir).map_err(JoinError::Unreadable)?;
+    if identity.expires_unix_s() < unix_now_s() && identity.ca_pin() == token.pin() {
+        return Ok(identity);
+    }
+    Err(JoinError::AlreadyJoined(dir.to_owned()))
 }
 
 /// A new certificate for the same key from the tracker at the other end of `link`. The caller saves it and tells its

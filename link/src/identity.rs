@@ -5,6 +5,7 @@
 //! identity/ca.pem            certificate of the cluster's CA
 //! identity/publishers.json   keys of the publishers that the cluster trusts
 //! identity/trackers.json     where the cluster's trackers are, "host:port"
+//! identity/publisher.key     only where releases are signed: the key for that, made and read by `drover` alone
 //! identity/certificate.pem   the member's certificate, written last: without it the host has not joined
 //! ```
 //!

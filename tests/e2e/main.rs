@@ -1,9 +1,11 @@
 //! The main job with real processes: a module per behaviour.
 
+mod certificates;
 mod clone;
 mod liar;
 mod limits;
 mod publish_fetch;
+mod publishers;
 mod refusals;
 mod resume;
 mod subscribe;

@@ -98,12 +98,17 @@ impl Fleet {
     /// The same at one of several trackers.
     #[track_caller]
     pub fn join_host_at(&self, tracker: usize, settings: &str) -> Host {
-        let number = self.hosts.len();
-        let addr = Ipv4Addr::new(127, self.net[0], self.net[1], 11 + number as u8);
-        let host = Host::new(format!("host{number}"), self.dir.path(), addr, settings);
+        let host = self.new_host(settings);
         let token = self.token_at(tracker, &["--role", "host"]);
         host.join(&self.tracker_addr_at(tracker), &token).ok();
         host
+    }
+
+    /// A host with settings that has not joined; it is not kept.
+    pub fn new_host(&self, settings: &str) -> Host {
+        let number = self.hosts.len();
+        let addr = Ipv4Addr::new(127, self.net[0], self.net[1], 11 + number as u8);
+        Host::new(format!("host{number}"), self.dir.path(), addr, settings)
     }
 
     /// A fresh token of the running tracker's cluster.

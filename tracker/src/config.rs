@@ -7,7 +7,9 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use drover_link::ca::MEMBER_DAYS;
 use serde::Deserialize;
 
 /// UDP port of trackers.
@@ -17,6 +19,13 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSP
 /// Where status is to be had unless told otherwise: on this machine only, because it asks nobody who they are.
 pub const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7441);
 
+/// How long certificates of hosts and publishers are good for unless told otherwise. They are renewed after two thirds of
+/// it, so trackers may be away for two days before the first host is locked out; a stolen key is of use no longer.
+pub const DEFAULT_CERTIFICATE_LIFE: Duration = Duration::from_secs(MEMBER_DAYS as u64 * 24 * 3600);
+/// What it may be set to. Less than an hour is for trying out how members renew; with more, a host that is not to be a
+/// member any more stays one for long.
+const CERTIFICATE_LIFE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(90 * 24 * 3600));
+
 /// Checked settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -24,6 +33,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// TCP address for status, if any.
     pub http: Option<SocketAddr>,
+    /// How long certificates of hosts and publishers are good for.
+    pub certificate_life: Duration,
     /// What is logged, as in `info,drover_tracker=debug`.
     pub log: String,
 }
@@ -36,6 +47,8 @@ pub struct RawSettings {
     pub listen: Option<String>,
     /// `ADDRESS:PORT`, TCP, or `off`.
     pub http: Option<String>,
+    /// A number with a unit: `12h`, `7d`.
+    pub certificate_life: Option<String>,
     /// As in `RUST_LOG`.
     pub log: Option<String>,
 }
@@ -69,6 +82,9 @@ pub enum SettingsError {
         /// What was written.
         value: String,
     },
+    /// Certificates can't live that long, or that short.
+    #[error("certificate_life = {0:?} can't be: it goes from 10s, for tests, to 90d; write it as 12h or 7d")]
+    CertificateLife(String),
 }
 
 /// Where settings are looked for if no file is named.
@@ -84,6 +100,8 @@ pub(crate) fn initial(listen: SocketAddr) -> String {
          listen = \"{listen}\"\n\
          # TCP address for /status, /livez and /readyz, or \"off\". Whoever reaches it may read it.\n\
          #http = \"{DEFAULT_HTTP}\"\n\
+         # How long certificates of hosts and publishers are good for. They renew after two thirds of it.\n\
+         #certificate_life = \"7d\"\n\
          # What is logged, as in \"info,drover_tracker=debug\".\n\
          #log = \"info\"\n"
     )
@@ -106,6 +124,10 @@ impl Settings {
                 Some("off") => None,
                 Some(text) => Some(parse_addr("http", text)?),
             },
+            certificate_life: over
+                .certificate_life
+                .or(file.certificate_life)
+                .map_or(Ok(DEFAULT_CERTIFICATE_LIFE), |text| parse_certificate_life(&text))?,
             log: over.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         })
     }
@@ -124,6 +146,26 @@ pub fn parse_addr(setting: &'static str, text: &str) -> Result<SocketAddr, Setti
     text.parse().or_else(|_| alone()).map_err(|_| SettingsError::Address { setting, value: text.to_owned() })
 }
 
+/// A time with its unit: 90s, 30m, 1h, 7d.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return None,
+    };
+    let count: u64 = text[..text.len() - 1].parse().ok()?;
+    count.checked_mul(seconds).map(Duration::from_secs)
+}
+
+fn parse_certificate_life(text: &str) -> Result<Duration, SettingsError> {
+    let (least, most) = CERTIFICATE_LIFE;
+    let life = parse_duration(text.trim()).filter(|life| (least..=most).contains(life));
+    life.ok_or_else(|| SettingsError::CertificateLife(text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +182,12 @@ mod tests {
         let settings = with_file("listen = '[::1]:9'\nhttp = '127.0.0.1:1'\n", over).expect("settings");
         assert_eq!(
             settings,
-            Settings { listen: "[::1]:9".parse().expect("an address"), http: None, log: "info".to_owned() }
+            Settings {
+                listen: "[::1]:9".parse().expect("an address"),
+                http: None,
+                certificate_life: DEFAULT_CERTIFICATE_LIFE,
+                log: "info".to_owned()
+            }
         );
     }
 
@@ -156,6 +203,24 @@ mod tests {
         let error = with_file("log = 'info'\nlissten = '1.2.3.4:5'\n", RawSettings::default()).expect_err("mistyped");
         let text = error.to_string();
         assert!(text.contains("lissten") && text.contains("line 2") && text.contains("tracker.toml"), "{text}");
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_duration("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1h"), Some(Duration::from_secs(3600)));
+        for wrong in ["", "h", "5", "5é", "-1h", "99999999999999999999h", "18446744073709551615h"] {
+            assert!(parse_duration(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn certificates_live_neither_for_seconds_nor_for_years() {
+        let life = |text: &str| with_file(&format!("certificate_life = '{text}'"), RawSettings::default());
+        assert_eq!(life("12h").expect("settings").certificate_life, Duration::from_secs(12 * 3600));
+        for wrong in ["9s", "91d", "0d", "7", "week"] {
+            assert!(matches!(life(wrong), Err(SettingsError::CertificateLife(_))), "{wrong}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use drover_link::ca::{CertificateAuthority, IssueError, MEMBER_DAYS};
+use drover_link::ca::{CertificateAuthority, IssueError};
 use drover_link::close;
 use drover_link::endpoint::Joining;
 use drover_link::frame::{FrameError, expect_frame, write_frame};
@@ -106,7 +106,7 @@ fn admit(server: &Server, request: &JoinRequest) -> Result<Admitted, RefuseError
     if server.members.has_other_named(&request.host, peer) {
         warn!(host = request.host, peer = %peer.short(), "a host joins with the name of another; both keep it");
     }
-    let certificate = server.ca.issue(&request.csr, role, &request.host, MEMBER_DAYS)?;
+    let certificate = server.ca.issue_checked(&checked, role, &request.host, server.certificate_life)?;
     let enrolment =
         Enrolment { certificate, ca: server.ca.certificate().to_vec(), publishers: server.publishers.all() };
     Ok(Admitted { enrolment, peer, role })

@@ -67,6 +67,13 @@ impl Members {
         }
     }
 
+    /// A member has a new certificate: its connections may live until that expires.
+    pub(crate) fn extend(&self, peer: PeerId, expires_unix_s: u64) {
+        for link in self.lock().get_mut(&peer).into_iter().flat_map(|entry| &mut entry.links) {
+            link.certificate_expires_unix_s = expires_unix_s;
+        }
+    }
+
     /// When a question that a member asks now may be worked on.
     pub(crate) fn turn(&self, peer: PeerId) -> Instant {
         let now = Instant::now();

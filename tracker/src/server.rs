@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use drover_link::ca::CertificateAuthority;
 use drover_link::endpoint::{Accepted, Endpoint, HandshakeError, Incoming};
@@ -23,6 +24,8 @@ use crate::{joining, session};
 pub(crate) struct Server {
     pub(crate) ca: CertificateAuthority,
     pub(crate) tokens: Tokens,
+    /// How long certificates of members are good for.
+    pub(crate) certificate_life: Duration,
     pub(crate) publishers: Publishers,
     pub(crate) introductions: Introductions,
     pub(crate) members: Members,

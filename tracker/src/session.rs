@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use drover_link::ca::{CertificateAuthority, MEMBER_DAYS};
+use drover_link::ca::CertificateAuthority;
 use drover_link::close;
 use drover_link::endpoint::{Connection, Link};
 use drover_link::frame::{FrameError, expect_frame, write_frame};
+use drover_link::identity::unix_now_s;
 use drover_protocol::announce::{Enrolment, TrackerReply, TrackerRequest};
 use drover_protocol::release::SignedRelease;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -119,11 +120,13 @@ fn renew(server: &Server, link: &Link, csr: &[u8]) -> TrackerReply {
         if checked.peer_id() != member.peer {
             return Ok(None);
         }
-        server.ca.issue(csr, member.role, &member.name, MEMBER_DAYS).map(Some)
+        server.ca.issue_checked(&checked, member.role, &member.name, server.certificate_life).map(Some)
     });
     match issued {
         Ok(Some(certificate)) => {
             info!(%member, "renewed a certificate");
+            // The connection proves the same key as the new certificate, and may live as long.
+            server.members.extend(member.peer, unix_now_s() + server.certificate_life.as_secs());
             let (ca, publishers) = (server.ca.certificate().to_vec(), server.publishers.all());
             TrackerReply::Renewed(Enrolment { certificate, ca, publishers })
         }

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::cluster::{self, InitError, LockError, StateLock};
+use crate::config::DEFAULT_CERTIFICATE_LIFE;
 use crate::http;
 use crate::introductions::Introductions;
 use crate::limits::WATCH_BACKLOG;
@@ -29,7 +30,8 @@ use crate::tokens::Tokens;
 
 /// How long members have to hear that the tracker goes.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How often it is looked whether the tracker's certificate is due and old tokens can go.
+/// How often it is looked whether the tracker's certificate is due, members' certificates have expired and old tokens can
+/// go; more often if certificates are short-lived.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(600);
 
 /// A running tracker. Dropping it stops it at once; [`shutdown`](Self::shutdown) says goodbye.
@@ -102,6 +104,16 @@ impl Tracker {
     /// Starts a tracker on the state folder `dir`, which `init` made. Must be called within a tokio runtime; reads some
     /// small files before it returns.
     pub fn start(dir: &Path, listen: SocketAddr, http: Option<SocketAddr>) -> Result<Tracker, StartError> {
+        Self::start_with(dir, listen, http, DEFAULT_CERTIFICATE_LIFE)
+    }
+
+    /// The same, with certificates for hosts and publishers that are good for so long.
+    pub fn start_with(
+        dir: &Path,
+        listen: SocketAddr,
+        http: Option<SocketAddr>,
+        certificate_life: Duration,
+    ) -> Result<Tracker, StartError> {
         if !cluster::ca_folder(dir).exists() {
             return Err(StartError::NoCluster(dir.to_owned()));
         }
@@ -122,6 +134,7 @@ impl Tracker {
         let server = Arc::new(Server {
             ca,
             tokens: Tokens::in_state(dir),
+            certificate_life,
             publishers,
             introductions,
             members: Members::default(),
@@ -190,6 +203,7 @@ impl Drop for Tracker {
 
 /// Renews the tracker's certificate in time, forgets old tokens and parts from members whose time is over.
 async fn upkeep(dir: PathBuf, server: Arc<Server>, endpoint: Endpoint) {
+    let interval = UPKEEP_INTERVAL.min(server.certificate_life / 4);
     loop {
         server.members.close_expired(unix_now_s());
         let (dir, blocking) = (dir.clone(), server.clone());
@@ -211,7 +225,7 @@ async fn upkeep(dir: PathBuf, server: Arc<Server>, endpoint: Endpoint) {
             Ok(Err(error)) => warn!(%error, "can't renew the tracker's own certificate; trying again later"),
             Err(error) => warn!(%error, "upkeep failed"),
         }
-        sleep(UPKEEP_INTERVAL).await;
+        sleep(interval).await;
     }
 }
 

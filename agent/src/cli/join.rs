@@ -1,13 +1,18 @@
-//! `drover join`: makes this host a member of a cluster.
+//! `drover join`: makes this host a member of a cluster, for the first time or again, when its certificate has expired.
 
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use drover_link::durable::{self, WriteError};
 use drover_link::enrol::{JoinError, JoinOptions, join};
+use drover_link::identity::{Identity, Role};
 use drover_link::token::JoinToken;
 use drover_protocol::id::PublisherKey;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::EncodePrivateKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use serde::Serialize;
 
 use super::output::say;
@@ -17,17 +22,19 @@ use crate::daemon::IDENTITY;
 
 /// Make this host a member of a cluster, with a one-use token
 ///
-/// The token carries the pin of the cluster's CA: it is sent to no other tracker.
+/// The token carries the pin of the cluster's CA: it is sent to no other tracker. A host whose certificate has expired
+/// joins again in the same way; its key and name stay, and a daemon that runs goes on by itself.
 #[derive(Args, Debug)]
 pub(super) struct Join {
     /// A tracker of the cluster, HOST:PORT
     tracker: String,
     /// The token that `drover-tracker token` gave out; - reads it from standard input, out of sight of other users
     token: String,
-    /// What to call this host (default: its host name)
+    /// What to call this host (default: what it was called before, else its host name)
     #[arg(long, value_name = "HOST")]
     name: Option<String>,
-    /// With a publisher's token: the private key that this host will sign releases with
+    /// With a publisher's token: the private key that this host will sign releases with (default: a new one, which
+    /// `publish` finds by itself)
     #[arg(long, value_name = "FILE")]
     publisher_key: Option<PathBuf>,
 }
@@ -41,27 +48,32 @@ struct Joined {
     state: PathBuf,
     trackers: Vec<String>,
     publishers: Vec<PublisherKey>,
+    /// Where the key is that this host signs releases with, if it is a publisher.
+    publisher_key: Option<PathBuf>,
     certificate_expires_unix_s: u64,
 }
 
 impl Join {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
         let token = self.read_token()?;
+        let folder = common.state.join(IDENTITY);
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => host_name()?,
+            None => earlier_name(&folder).map_or_else(host_name, Ok)?,
         };
-        let publisher = match &self.publisher_key {
-            None => None,
-            Some(path) => {
-                let key = super::publish::read_key(path)?;
-                Some(PublisherKey::from_bytes(key.verifying_key().to_bytes()))
-            }
-        };
-        let options = JoinOptions { tracker: &self.tracker, token: &token, name: &name, publisher };
-        let folder = common.state.join(IDENTITY);
         let state_is_new = !common.state.exists();
-        let identity = join(&options, &folder).await.map_err(|error| refuse(&self.tracker, &error))?;
+        let (publisher_key, key_is_new) = self.publisher_key(&token, &folder)?;
+        let publisher = publisher_key.as_deref().map(super::publish::read_key).transpose()?;
+        let publisher = publisher.map(|key| PublisherKey::from_bytes(key.verifying_key().to_bytes()));
+        let options = JoinOptions { tracker: &self.tracker, token: &token, name: &name, publisher };
+        let identity = join(&options, &folder).await.map_err(|error| {
+            // Unless the tracker may know the key by now, nothing is left of an attempt that failed.
+            let known = matches!(error, JoinError::NoReply { .. } | JoinError::Save(_));
+            if let Some(key) = publisher_key.as_deref().filter(|_| key_is_new && !known) {
+                remove_key(key, state_is_new.then_some(&common.state));
+            }
+            refuse(&self.tracker, &error)
+        })?;
         if state_is_new {
             // Joining makes folders for its owner only, and this one is for the daemon's group, too.
             let opened = std::fs::set_permissions(&common.state, PermissionsExt::from_mode(0o750));
@@ -79,11 +91,28 @@ impl Join {
             state: common.state.clone(),
             trackers: identity.trackers().to_vec(),
             publishers: identity.publishers().to_vec(),
+            publisher_key: publisher_key.filter(|_| member.role == Role::Publisher),
             certificate_expires_unix_s: identity.expires_unix_s(),
         };
         common.output().print(&joined, |joined| format!("{} {} {}", joined.role, joined.name, joined.peer))?;
+        if let Some(key) = &joined.publisher_key {
+            say(&format!("releases are signed with {}: a secret, keep a copy of it", key.display()));
+        }
         say(&format!("joined; next: drover daemon --state {}", common.state.display()));
         Ok(Exit::Done)
+    }
+
+    /// Where the key to sign releases with is, for a publisher's token or if one was given, and whether it was made now.
+    fn publisher_key(&self, token: &JoinToken, folder: &Path) -> Result<(Option<PathBuf>, bool), Problem> {
+        if self.publisher_key.is_some() || token.role() != Role::Publisher {
+            return Ok((self.publisher_key.clone(), false));
+        }
+        let path = folder.join(PUBLISHER_KEY);
+        let new = !path.exists();
+        if new {
+            make_key(&path).map_err(|error| Problem::explained(Code::Failed, "make a publisher's key", &error))?;
+        }
+        Ok((Some(path), new))
     }
 
     fn read_token(&self) -> Result<JoinToken, Problem> {
@@ -99,16 +128,43 @@ impl Join {
     }
 }
 
-/// Root joins, the daemon runs as another user: what root wrote in that user's folder is to be the user's.
+/// A new key to sign releases with. It is on disk before any tracker hears of it.
+fn make_key(path: &Path) -> Result<(), WriteError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).expect("the system's random numbers work");
+    let text = SigningKey::from_bytes(&seed).to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key has a PKCS#8 form");
+    durable::private_folder(path.parent().unwrap_or(Path::new(".")))?;
+    durable::create(path, text.as_bytes(), durable::PRIVATE)
+}
+
+/// Removes a key that nobody knows of, and the folders that were made for it.
+fn remove_key(path: &Path, new_state: Option<&PathBuf>) {
+    // What can't be removed, since something else is in it, stays.
+    let _ = std::fs::remove_file(path);
+    let _ = path.parent().map(std::fs::remove_dir);
+    let _ = new_state.map(std::fs::remove_dir);
+}
+
+/// Root joins, the daemon runs as another user: what root wrote in that user's folder is to be the user's. Except for the
+/// publisher's key, which the daemon has no use for.
 fn give_to_owner_of(state: &Path, folder: &Path) -> io::Result<()> {
     let owner = std::fs::metadata(state)?;
     if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
         return Ok(());
     }
     for entry in std::fs::read_dir(folder)? {
-        lchown(entry?.path(), Some(owner.uid()), Some(owner.gid()))?;
+        let path = entry?.path();
+        if path.ends_with(PUBLISHER_KEY) {
+            continue;
+        }
+        lchown(path, Some(owner.uid()), Some(owner.gid()))?;
     }
     lchown(folder, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// What a host is called that joins again.
+fn earlier_name(folder: &Path) -> Option<String> {
+    Some(Identity::load(folder).ok()?.member().name.clone())
 }
 
 fn host_name() -> Result<String, Problem> {
@@ -131,5 +187,7 @@ fn refuse(tracker: &str, error: &JoinError) -> Problem {
     Problem::explained(code, format!("join {tracker}"), error)
 }
 
+/// In the identity's folder: the key that `publish` signs releases with.
+pub(super) const PUBLISHER_KEY: &str = "publisher.key";
 /// A token has under a hundred characters.
 const LONGEST_TOKEN: u64 = 4096;

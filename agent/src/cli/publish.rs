@@ -12,6 +12,7 @@ use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 
+use super::join::PUBLISHER_KEY;
 use super::output::{say, warn};
 use super::progress::Progress;
 use super::{Common, Exit};
@@ -19,6 +20,7 @@ use crate::control::api::Publish as Request;
 use crate::control::api::{Event, Format, ImportMode, Imported, Line, NextRelease, PostRelease, Posted, Released};
 use crate::control::client::Client;
 use crate::control::{Code, Problem};
+use crate::daemon::IDENTITY;
 use crate::quantity::{Bytes, parse_duration};
 
 /// Make a file a master, sign a release of it, and seed it
@@ -32,9 +34,10 @@ pub(super) struct Publish {
     /// What to call it: 1 to 64 of a-z 0-9 . _ -
     #[arg(long)]
     name: Name,
-    /// The publisher's private key, as `drover-tracker init` makes it (PEM, PKCS#8, Ed25519)
+    /// The publisher's private key, as `drover-tracker init` makes it: PEM, PKCS#8, Ed25519 (default:
+    /// STATE/identity/publisher.key, which `join` makes with a publisher's token)
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    key: Option<PathBuf>,
     /// Its version (default: one more than the newest known)
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
@@ -55,7 +58,7 @@ pub(super) struct Publish {
 impl Publish {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
         let output = common.output();
-        let key = read_key(&self.key)?;
+        let key = self.read_key(common)?;
         let path = self.absolute_path()?;
         let client = common.client();
         let version = self.check_first(&client, &key).await?;
@@ -86,6 +89,23 @@ impl Publish {
         Ok(Exit::Done)
     }
 
+    fn read_key(&self, common: &Common) -> Result<SigningKey, Problem> {
+        if let Some(path) = &self.key {
+            return read_key(path);
+        }
+        let own = common.state.join(IDENTITY).join(PUBLISHER_KEY);
+        read_key(&own).map_err(|problem| match problem.code {
+            Code::NotFound => {
+                let why = format!("no --key is given, and this host has none of its own in {}", own.display());
+                Problem::new(Code::Usage, format!("publish {}", self.name), why).todo(
+                    "give the key that `drover-tracker init` made with --key, or join this host with a token from \
+                     `drover-tracker token --role publisher`",
+                )
+            }
+            _ => problem,
+        })
+    }
+
     /// The version to release, after what would make the release fail in the end was looked at.
     async fn check_first(&self, client: &Client, key: &SigningKey) -> Result<u64, Problem> {
         let next: NextRelease = client.get(&format!("/v1/releases/{}", self.name)).await?;
@@ -94,8 +114,8 @@ impl Publish {
             let what = format!("publish {}", self.name);
             return Err(Problem::new(Code::Refused, what, format!("hosts do not trust the publisher {publisher}"))
                 .todo(
-                    "use a key of the cluster (`drover-tracker init` made DIR/publisher.key), or add it to the setting \
-                 publishers of every host",
+                    "use a key of the cluster (`drover-tracker init` made DIR/publisher.key), have the cluster trust it \
+                     (`drover-tracker publishers --add KEY`), or add it to the setting publishers of every host",
                 ));
         }
         match (self.version, next.newest) {

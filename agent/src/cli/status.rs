@@ -55,7 +55,10 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
     let mut lines = vec![
         format!("host         {} ({})", report.host, report.peer.short()),
         format!("daemon       {} on {listen}, up {}", report.version, since(report.started_unix_s)),
-        format!("certificate  good for {}", show_duration(Duration::from_secs(left))),
+        match left {
+            0 => format!("certificate  expired {} ago; {REJOIN}", since(report.certificate_expires_unix_s)),
+            _ => format!("certificate  good for {}", show_duration(Duration::from_secs(left))),
+        },
     ];
     for tracker in &report.trackers {
         let state = match (&tracker.problem, tracker.reachable) {
@@ -73,6 +76,9 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
     lines.extend(report.transfers.iter().flat_map(|transfer| transfer_lines(transfer, rates)));
     lines.join("\n")
 }
+
+/// What to do about an expired certificate.
+const REJOIN: &str = "join again: drover join TRACKER TOKEN, with a token from `drover-tracker token`";
 
 fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<String> {
     let label = if transfer.names.is_empty() { transfer.image.short() } else { transfer.names.join(", ") };

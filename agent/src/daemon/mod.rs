@@ -52,6 +52,7 @@ struct Inner {
     endpoint: Endpoint,
     settings: Settings,
     identity: Mutex<Identity>,
+    renewing: tokio::sync::Mutex<()>,
     notes: Notes,
     listen: SocketAddr,
     started_unix_s: u64,
@@ -126,7 +127,8 @@ async fn start(state: &Path, settings: Settings) -> Result<(Daemon, UnixListener
     let member = identity.member();
     tracing::info!("drover {} is {member}, state folder {}", env!("CARGO_PKG_VERSION"), state.display());
     let (identity, started_unix_s) = (Mutex::new(identity), unix_now_s());
-    let inner = Inner { store, exchange, endpoint, settings, identity, notes, listen, started_unix_s };
+    let renewing = tokio::sync::Mutex::default();
+    let inner = Inner { store, exchange, endpoint, settings, identity, renewing, notes, listen, started_unix_s };
     Ok((Daemon { inner: Arc::new(inner) }, socket))
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use drover_protocol::id::{ImageId, PublisherKey};
 use drover_protocol::release::{Name, Release, ReleaseError, SignedRelease};
 use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Daemon, unix_now_s};
 use crate::control::api::{NextRelease, Posted};
@@ -55,15 +56,42 @@ impl Daemon {
     }
 
     /// Acts on releases as trackers tell of them. Ends when the exchange does.
+    ///
+    /// A release by somebody unknown may be by a publisher who joined after this host: the trackers are asked whom they
+    /// trust, at most once in [`LEARN_INTERVAL`], and it is looked at once more.
     pub(super) async fn hear_releases(self, mut releases: broadcast::Receiver<SignedRelease>) {
+        let mut unknown: Vec<SignedRelease> = Vec::new();
+        let mut ask_at = Instant::now();
         loop {
-            match releases.recv().await {
-                Ok(signed) => self.hear(signed).await,
-                // What was missed is told again when a tracker is connected anew, and a newer one supersedes it.
-                Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!("{missed} releases were missed"),
-                Err(broadcast::error::RecvError::Closed) => return,
+            tokio::select! {
+                heard = releases.recv() => match heard {
+                    Ok(signed) => match self.hear(signed.clone()).await {
+                        Some(_) if self.learns() && unknown.len() < MOST_UNKNOWN => unknown.push(signed),
+                        Some(error) => not_accepted(&error),
+                        None => {}
+                    },
+                    // What was missed is told again when a tracker is connected anew, and a newer one supersedes it.
+                    Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!("{missed} releases were missed"),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                () = sleep_until(ask_at), if !unknown.is_empty() => {
+                    ask_at = Instant::now() + LEARN_INTERVAL;
+                    if let Err(why) = self.renew().await {
+                        tracing::warn!("releases by unknown publishers, and whom the cluster trusts is not known: {why}");
+                    }
+                    for signed in std::mem::take(&mut unknown) {
+                        if let Some(error) = self.hear(signed).await {
+                            not_accepted(&error);
+                        }
+                    }
+                }
             }
         }
+    }
+
+    /// Whether the cluster says whom this host trusts, and not its settings.
+    fn learns(&self) -> bool {
+        self.settings().publishers.is_none()
     }
 
     /// Posts what no tracker has taken yet, for as long as there is any.
@@ -138,7 +166,8 @@ impl Daemon {
         self.releases_of(image).first().map(|release| release.content_len)
     }
 
-    async fn hear(&self, signed: SignedRelease) {
+    /// Acts on a release; gives the error if nothing is known of its publisher.
+    async fn hear(&self, signed: SignedRelease) -> Option<AcceptError> {
         match self.accept(signed).await {
             Ok(Ok(Accepted { release, new })) => {
                 if new {
@@ -148,9 +177,11 @@ impl Daemon {
             }
             // Trackers tell what they have; that this host knows better is nothing to report.
             Ok(Err(AcceptError::Release(error @ ReleaseError::Rollback { .. }))) => tracing::debug!("{error}"),
-            Ok(Err(error)) => tracing::warn!("a release heard from a tracker is not accepted: {error}"),
+            Ok(Err(error @ AcceptError::Release(ReleaseError::UnknownPublisher(_)))) => return Some(error),
+            Ok(Err(error)) => not_accepted(&error),
             Err(problem) => tracing::error!("{problem}"),
         }
+        None
     }
 
     async fn accept(&self, signed: SignedRelease) -> Result<Result<Accepted, AcceptError>, Problem> {
@@ -220,6 +251,10 @@ impl Daemon {
     }
 }
 
+fn not_accepted(error: &AcceptError) {
+    tracing::warn!("a release heard from a tracker is not accepted: {error}");
+}
+
 fn told(refused: Vec<(String, String)>) -> Vec<String> {
     refused.into_iter().map(|(address, why)| format!("tracker {address}: {why}")).collect()
 }
@@ -231,5 +266,10 @@ fn refuse(error: &AcceptError) -> Problem {
     }
 }
 
+/// How often trackers are asked for publishers who are unknown here, so that a tracker that makes up releases sets off no
+/// more than that.
+const LEARN_INTERVAL: Duration = Duration::from_secs(60);
+/// Releases by unknown publishers that wait for that.
+const MOST_UNKNOWN: usize = 64;
 /// How often trackers that were away are tried with releases that wait for one.
 const POST_INTERVAL: Duration = Duration::from_secs(2);

@@ -118,6 +118,15 @@ pub struct PostOutcome {
     pub refused: Vec<(String, String)>,
 }
 
+/// What trackers gave to a member that renews.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Renewal {
+    /// At least one, each from another tracker.
+    pub enrolments: Vec<Enrolment>,
+    /// Whether every tracker gave one.
+    pub by_all: bool,
+}
+
 /// The exchange of this host's masters. Clones are handles on the same one; it runs until [`Exchange::shutdown`].
 #[derive(Clone)]
 pub struct Exchange(Arc<Inner>);
@@ -240,19 +249,21 @@ impl Exchange {
         if outcome.taken.is_empty() { Err(nobody(outcome.refused)) } else { Ok(outcome) }
     }
 
-    /// Has a new certificate made for this host's key by the first tracker that does it. `csr` is the certificate
-    /// request (PKCS#10, DER).
-    pub async fn renew(&self, csr: Vec<u8>) -> Result<Enrolment, AskTrackersError> {
-        let mut refused = Vec::new();
-        for tracker in &self.0.trackers {
-            let why = match tracker.call(TrackerRequest::Renew { csr: csr.clone() }).await {
-                Ok(TrackerReply::Renewed(enrolment)) => return Ok(enrolment),
-                Ok(other) => refusal(other),
-                Err(why) => why,
-            };
-            refused.push((tracker.status().address, why));
+    /// Has new certificates made for this host's key by all trackers, since each knows only the publishers that it was
+    /// told of; goes well if at least one does it. `csr` is the certificate request (PKCS#10, DER).
+    pub async fn renew(&self, csr: Vec<u8>) -> Result<Renewal, AskTrackersError> {
+        let (mut enrolments, mut refused) = (Vec::new(), Vec::new());
+        for (address, answer) in self.ask_all(&TrackerRequest::Renew { csr }).await {
+            match answer {
+                Ok(TrackerReply::Renewed(enrolment)) => enrolments.push(enrolment),
+                Ok(other) => refused.push((address, refusal(other))),
+                Err(why) => refused.push((address, why)),
+            }
         }
-        Err(nobody(refused))
+        if enrolments.is_empty() {
+            return Err(nobody(refused));
+        }
+        Ok(Renewal { enrolments, by_all: refused.is_empty() })
     }
 
     /// Peers that are not let in any more, and why.

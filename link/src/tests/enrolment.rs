@@ -52,6 +52,32 @@ async fn a_host_joins_and_is_a_member() {
 }
 
 #[tokio::test]
+async fn an_expired_identity_is_replaced_and_keeps_its_key() {
+    let (cluster, other) = (Cluster::new(), Cluster::new());
+    let tracker = bind_tracker(&cluster.member(Role::Tracker, "tracker"));
+    let (to, dir) = (addr(&tracker).to_string(), cluster.path().join("identity"));
+    let key = Arc::new(MemberKey::generate());
+    let request = CertificateAuthority::check(&key.request()).expect("our own request");
+    let now = unix_now_s();
+    let past = Validity { from_unix_s: now - 100, until_unix_s: now - 1 };
+    let old = cluster.ca.issue_valid(&request, Role::Host, "web-1", past).expect("a certificate");
+    let trackers = vec!["elsewhere:7440".to_owned(), to.clone()];
+    let old = Identity::new(key, old, cluster.ca.certificate().to_vec(), Vec::new(), trackers).expect("an identity");
+    old.save(&dir).expect("saved");
+
+    let foreign = try_join(&to, &token(&other), &dir).await;
+    assert!(matches!(foreign, Err(JoinError::AlreadyJoined(_))), "only the same cluster may replace it");
+    let token = token(&cluster);
+    let (joined, _) =
+        tokio::join!(try_join(&to, &token, &dir), answer(&tracker, |request| enrol(&cluster.ca, request)));
+    let renewed = joined.expect("joined again");
+    assert_eq!(renewed.peer_id(), old.peer_id());
+    assert!(renewed.expires_unix_s() > now);
+    assert_eq!(renewed.trackers(), [to.clone(), "elsewhere:7440".to_owned()]);
+    assert!(matches!(try_join(&to, &token, &dir).await, Err(JoinError::AlreadyJoined(_))), "once is enough");
+}
+
+#[tokio::test]
 async fn a_tracker_of_another_cluster_does_not_get_the_token() {
     let (ours, theirs) = (Cluster::new(), Cluster::new());
     let tracker = bind_tracker(&theirs.member(Role::Tracker, "tracker"));

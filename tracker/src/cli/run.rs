@@ -39,7 +39,7 @@ pub(super) struct RunArguments {
 
 pub(super) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let RunArguments { state, config, listen, http, log } = arguments;
-    let over = RawSettings { listen, http, log };
+    let over = RawSettings { listen, http, log, ..RawSettings::default() };
     let settings = Settings::layered(&state.state, config.as_deref(), over).map_err(Failure::usage)?;
     start_logging(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -66,7 +66,8 @@ async fn serve(state: &std::path::Path, settings: &Settings) -> Result<(), Failu
     // Before anything is open, so that a signal that comes early is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-    let tracker = Tracker::start(state, settings.listen, settings.http).map_err(Failure::failed)?;
+    let Settings { listen, http, certificate_life, .. } = *settings;
+    let tracker = Tracker::start_with(state, listen, http, certificate_life).map_err(Failure::failed)?;
     info!(listen = %tracker.local_addr(), http = ?tracker.http_addr(), "the tracker runs");
     notify(&[NotifyState::Ready, NotifyState::Status(&status(&tracker))]);
     tokio::select! {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use drover_link::identity::{Role, unix_now_s};
 use drover_tracker::cluster;
+use drover_tracker::config::parse_duration;
 use drover_tracker::tokens::DEFAULT_TTL;
 use serde_json::json;
 
@@ -40,28 +41,5 @@ pub(super) fn run(arguments: &TokenArguments) -> Result<(), Failure> {
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("{text:?} is no time: write 90s, 30m or 1h");
-    let unit = text.chars().last().ok_or_else(refuse)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        _ => return Err(refuse()),
-    };
-    let count: u64 = text[..text.len() - 1].parse().map_err(|_| refuse())?;
-    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(refuse)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(parse_ttl("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_ttl("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["", "h", "5", "5é", "-1h", "99999999999999999999h", "18446744073709551615h"] {
-            assert!(parse_ttl(wrong).is_err(), "{wrong:?}");
-        }
-    }
+    parse_duration(text).ok_or_else(|| format!("{text:?} is no time: write 90s, 30m or 1h"))
 }

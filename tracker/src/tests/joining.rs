@@ -204,7 +204,7 @@ async fn the_tracker_renews_its_own_certificate() {
     let ca = CertificateAuthority::load(&state.join("ca")).expect("the CA");
     let key = Identity::load(&dir).expect("the tracker's identity").key().clone();
     let request = CertificateAuthority::check(&key.request()).expect("our own request");
-    let short = ca.issue_checked(&request, Role::Tracker, "tracker", Duration::from_secs(60)).expect("a certificate");
+    let short = ca.issue_checked(&request, Role::Tracker, "tracker", Duration::ZERO).expect("a certificate");
     let due = Identity::new(key, short, ca.certificate().to_vec(), Vec::new(), Vec::new()).expect("an identity");
     due.save(&dir).expect("saved");
     let _tracker = Tracker::start(&state, LOOPBACK, None).expect("a tracker");
@@ -224,4 +224,16 @@ async fn a_connection_does_not_outlive_its_certificate() {
     let why = timeout(PATIENCE, host.link.quic.closed()).await.expect("closed");
     assert!(drover_link::close::reason(&why).contains("expired"), "{why}");
     fleet.connect(host.identity.clone()).await;
+}
+
+#[tokio::test]
+async fn a_connection_lives_on_with_a_renewed_certificate() {
+    let fleet = Fleet::new();
+    let host = fleet.host("web-1").await;
+    let server = fleet.tracker.server_for_tests();
+    server.members.extend(host.identity.peer_id(), unix_now_s() + 1);
+    drover_link::enrol::renew(&host.link, &host.identity).await.expect("renewed");
+    server.members.close_expired(unix_now_s() + 3600);
+    host.ask(&TrackerRequest::Releases { names: Vec::new() }).await;
+    assert!(host.link.quic.close_reason().is_none());
 }
