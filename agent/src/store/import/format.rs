@@ -64,17 +64,28 @@ pub enum FormatError {
     /// Its content is encrypted.
     #[error("{} is encrypted; decrypt it first with qemu-img convert and its secret", .0.display())]
     Encrypted(PathBuf),
+    /// It is something that drover doesn't read.
+    #[error("{} is {what}, which drover doesn't read; {advice}, or give --format raw to take it as it is", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
     /// It can't be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
 impl Format {
-    /// What a file's first and last bytes say; raw, if they say nothing.
-    pub(super) fn detect(file: &File, len: u64) -> io::Result<Self> {
-        let mut head = [0; 32];
+    /// What a file's first and last bytes say; raw, if they say nothing. One that is something else that drover knows,
+    /// but doesn't read, is refused: no VM would boot from it.
+    pub(super) fn detect(file: &File, path: &Path, len: u64) -> Result<Self, FormatError> {
+        let mut head = [0; 512];
         let head_len = head.len().min(len as usize);
-        file.read_exact_at(&mut head[..head_len], 0)?;
+        file.read_exact_at(&mut head[..head_len], 0).doing("read", path)?;
         if head.starts_with(b"QFI\xfb") {
             return Ok(Format::Qcow2);
         }
@@ -84,7 +95,13 @@ impl Format {
         if head.starts_with(b"vhdxfile") {
             return Ok(Format::Vhdx);
         }
-        Ok(if vhd_footer(file, len)?.is_some() { Format::Vhd } else { Format::Raw })
+        if vhd_footer(file, len).doing("read", path)?.is_some() {
+            return Ok(Format::Vhd);
+        }
+        match FOREIGN.iter().find(|foreign| head[foreign.at..].starts_with(foreign.magic)) {
+            Some(&Foreign { what, advice, .. }) => Err(FormatError::Foreign { path: path.to_owned(), what, advice }),
+            None => Ok(Format::Raw),
+        }
     }
 
     /// Refuses an image of this format whose content is not all in this file, or is encrypted.
@@ -184,6 +201,33 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 fn be64(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
+
+/// What would be taken for raw, but surely is not meant so.
+struct Foreign {
+    at: usize,
+    magic: &'static [u8],
+    what: &'static str,
+    advice: &'static str,
+}
+
+const fn foreign(at: usize, magic: &'static [u8], what: &'static str, advice: &'static str) -> Foreign {
+    Foreign { at, magic, what, advice }
+}
+
+const FOREIGN: [Foreign; 12] = [
+    foreign(64, b"\x7f\x10\xda\xbe", "a VirtualBox image (vdi)", "convert it first (qemu-img convert -f vdi -O qcow2)"),
+    foreign(0, b"QED\0", "a QED image", "convert it first (qemu-img convert -f qed -O qcow2)"),
+    foreign(0, b"WithoutFreeSpace", "a Parallels image", "convert it first (qemu-img convert -f parallels -O qcow2)"),
+    foreign(0, b"WithouFreSpacExt", "a Parallels image", "convert it first (qemu-img convert -f parallels -O qcow2)"),
+    foreign(0, b"\x1f\x8b\x08", "a gzip file", "unpack it first (gunzip)"),
+    foreign(0, b"\xfd7zXZ\0", "an xz file", "unpack it first (unxz)"),
+    foreign(0, b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it first (unzstd)"),
+    foreign(0, b"\x04\x22\x4d\x18", "an lz4 file", "unpack it first (unlz4)"),
+    foreign(0, b"BZh", "a bzip2 file", "unpack it first (bunzip2)"),
+    foreign(0, b"PK\x03\x04", "a zip archive", "unpack it first (unzip)"),
+    foreign(0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first (7z x)"),
+    foreign(257, b"ustar", "a tar archive (an OVA is one)", "unpack it first (tar -xf)"),
+];
 
 const VMDK_DESCRIPTOR: &[u8] = b"# Disk DescriptorFile";
 /// The incompatible feature "external data file".

@@ -11,6 +11,7 @@
 
 mod format;
 mod qemu;
+mod soundness;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -202,7 +203,7 @@ fn import_with(
     }
     let format = match source.format {
         Some(format) => format,
-        None => Format::detect(&file, metadata.len()).doing("read", &path)?,
+        None => Format::detect(&file, &path, metadata.len())?,
     };
     let given = Given { store, source, file, format, before: Source::of(&path, &metadata), metadata, path, progress };
     match (format, source.mode) {
@@ -261,6 +262,7 @@ impl Given<'_> {
     fn convert(self, qemu: &QemuImg) -> Result<Imported, ImportError> {
         self.format.refuse_references(&self.file, &self.path, self.metadata.len())?;
         let facts = qemu.inspect(self.format, &self.path)?;
+        qemu.check_sound(self.format, &self.path, self.metadata.len(), &self.source.cancel)?;
         self.store.check_room(facts.data_len)?;
         let folder = self.store.inner.layout.new_folder()?;
         let disk_path = folder.path().join(DISK);

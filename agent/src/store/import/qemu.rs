@@ -29,7 +29,10 @@ pub enum QemuError {
         format: Format,
     },
     /// It failed.
-    #[error("qemu-img can't {doing} {} as {format}: {message}", path.display())]
+    #[error(
+        "qemu-img can't {doing} {} as {format}: {message}; see whether the file is whole and of that format",
+        path.display()
+    )]
     Failed {
         /// What it was to do.
         doing: &'static str,
@@ -39,6 +42,19 @@ pub enum QemuError {
         format: Format,
         /// What it said.
         message: String,
+    },
+    /// It is damaged or cut off.
+    #[error(
+        "{} is a damaged or cut off {format} image: {reason}; copy or download it again, or mend it with qemu-img check",
+        path.display()
+    )]
+    Damaged {
+        /// The image.
+        path: PathBuf,
+        /// Its format.
+        format: Format,
+        /// What is wrong with it.
+        reason: String,
     },
     /// It could not be started or talked to.
     #[error(transparent)]
@@ -149,7 +165,7 @@ impl QemuImg {
         Ok(check(status, "convert", format, path, message)?)
     }
 
-    fn json<T: for<'de> Deserialize<'de>>(
+    pub(super) fn json<T: for<'de> Deserialize<'de>>(
         &self,
         doing: &'static str,
         command: &str,
@@ -180,13 +196,13 @@ impl QemuImg {
         })
     }
 
-    fn command(&self, command: impl AsRef<OsStr>) -> Command {
+    pub(super) fn command(&self, command: impl AsRef<OsStr>) -> Command {
         let mut program = Command::new(&self.program);
         program.arg(command).env("LC_ALL", "C").stdin(Stdio::null());
         program
     }
 
-    fn not_started(&self, format: Format, source: io::Error) -> QemuError {
+    pub(super) fn not_started(&self, format: Format, source: io::Error) -> QemuError {
         match source.kind() {
             io::ErrorKind::NotFound => QemuError::Missing { format },
             _ => DiskError { doing: "run", path: self.program.clone(), source }.into(),
@@ -216,11 +232,11 @@ fn read_text(file: &mut File) -> io::Result<String> {
 }
 
 /// What a person wants of an error message, on one line.
-fn first_lines(text: &str) -> String {
+pub(super) fn first_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
     lines.join("; ").chars().take(MESSAGE_LEN as usize).collect()
 }
 
-const MESSAGE_LEN: u64 = 2048;
+pub(super) const MESSAGE_LEN: u64 = 2048;
 /// How often progress is shown and a cancel is noticed.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);

@@ -146,3 +146,82 @@ fn a_broken_image_and_a_missing_qemu_img_are_told() {
     assert!(error.to_string().contains("apt-get install qemu-utils"), "{error}");
     assert_eq!(fs::read_dir(state.path().join("incoming")).unwrap().count(), 0);
 }
+
+#[test]
+fn an_image_that_was_cut_off_is_refused() {
+    let state = TestState::new();
+    let (raw, whole) = raw_disk(&state);
+    let store = state.open();
+    for format in ["qcow2", "vmdk", "vhdx", "vpc"] {
+        let path = state.file(&format!("whole.{format}"));
+        if !qemu_img(&["convert", "-f", "raw", "-O", format, text(&raw), text(&path)]) {
+            return;
+        }
+        let image = fs::read(&path).unwrap();
+        // A VHD ends with a copy of its footer, and a VHDX with unused room of its last block.
+        let tail = if format == "vpc" { 4096 } else { 9000 };
+        let kept = if format == "vhdx" { image.len() - (8 << 20) } else { image.len() - tail };
+        for len in [3000, 70_000, 300_000, image.len() / 2, kept] {
+            let cut = state.file(&format!("cut.{format}"));
+            fs::write(&cut, &image[..len]).unwrap();
+            let error = import_as(&store, &cut, ImportMode::Auto).unwrap_err();
+            assert!(matches!(error, ImportError::Qemu(_)), "{format} of {len} bytes: {error}");
+            assert!(error.to_string().contains("whole") || error.to_string().contains("cut off"), "{error}");
+        }
+    }
+    assert!(store.masters().is_empty());
+
+    // Compressed, its last cluster is short by right.
+    let compressed = state.file("compressed.qcow2");
+    qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", text(&raw), text(&compressed)]);
+    let imported = import_as(&store, &compressed, ImportMode::Auto).unwrap();
+    assert!(fs::read(&imported.master.path).unwrap() == whole);
+}
+
+#[test]
+fn clusters_that_are_merely_leaked_do_no_harm() {
+    let state = TestState::new();
+    let (raw, whole) = raw_disk(&state);
+    let path = state.file("leaky.qcow2");
+    if !qemu_img(&["convert", "-f", "raw", "-O", "qcow2", text(&raw), text(&path)]) {
+        return;
+    }
+    // The first refcount block is named by the table at the offset in the header's bytes 48 to 55. Clusters behind the
+    // end count as used.
+    let mut image = fs::read(&path).unwrap();
+    let number = |image: &[u8], at: usize| u64::from_be_bytes(image[at..at + 8].try_into().unwrap()) as usize;
+    let block = number(&image, number(&image, 48));
+    let next = image.len().div_ceil(65_536);
+    image[block + 2 * next + 1] = 1;
+    image.resize((next + 1) * 65_536, 0);
+    fs::write(&path, image).unwrap();
+    let checked = Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(&path).output().unwrap();
+    assert_eq!(checked.status.code(), Some(3), "the image leaks: {checked:?}");
+    let imported = import_as(&state.open(), &path, ImportMode::Auto).unwrap();
+    assert!(fs::read(&imported.master.path).unwrap() == whole);
+}
+
+#[test]
+fn what_is_surely_no_raw_disk_is_taken_for_one_only_if_the_user_says_so() {
+    let state = TestState::new();
+    let store = state.open();
+    let path = state.file("disk");
+    for (at, magic, expected) in [
+        (64, &b"\x7f\x10\xda\xbe"[..], "-f vdi"),
+        (0, b"QED\0", "-f qed"),
+        (0, b"WithoutFreeSpace", "-f parallels"),
+        (0, b"\x1f\x8b\x08", "gunzip"),
+        (0, b"\xfd7zXZ\0", "unxz"),
+        (0, b"\x28\xb5\x2f\xfd", "unzstd"),
+        (257, b"ustar", "tar"),
+    ] {
+        let mut whole = content(1, 300_032);
+        whole[at..at + magic.len()].copy_from_slice(magic);
+        fs::write(&path, &whole).unwrap();
+        let error = import_as(&store, &path, ImportMode::Auto).unwrap_err();
+        assert!(matches!(error, ImportError::Format(FormatError::Foreign { .. })), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        let source = ImportSource { format: Some(Format::Raw), ..ImportSource::new(&path) };
+        assert_eq!(import(&store, &source, &|_| {}).unwrap().format, Format::Raw);
+    }
+}
