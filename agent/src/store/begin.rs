@@ -58,12 +58,26 @@ impl Store {
         if let Some(image) = here.as_ref().filter(|image| !image.is_sealed() || !self.is_spoilt(id)) {
             return Ok(Arc::clone(image));
         }
+        let layout = &self.inner.layout;
+        if layout.incoming_of(id).exists() {
+            // It could not be read when the store was opened.
+            layout.discard(&layout.incoming_of(id))?;
+        }
+        let here = here.or_else(|| self.unlisted_master(&manifest).map(Arc::new));
         let image = Arc::new(self.prepare(id, manifest, &bytes)?);
         if let Some(spoilt) = here {
             copy_good_chunks(&spoilt, &image);
         }
         self.shelf().incoming.insert(id, Arc::clone(&image));
         Ok(image)
+    }
+
+    /// What is in the place of a master whose own manifest can't be read. Each chunk is verified when it is copied.
+    fn unlisted_master(&self, manifest: &Manifest) -> Option<Image> {
+        let id = manifest.image_id();
+        let path = self.inner.layout.master_of(id).join(DISK);
+        let file = File::open(&path).ok()?;
+        Some(Image::sealed(id, manifest.clone(), file, path, &[], None))
     }
 
     fn is_spoilt(&self, image: ImageId) -> bool {

@@ -3,10 +3,12 @@
 //! What was half made or half removed is swept away, journals are read up to their first bad record, a master that
 //! was complete is sealed, a seal that was not finished is finished. Nothing is hashed: every claim of a journal was
 //! made after its data was synced. What was written after the last checkpoint is fetched again. A folder that can't be
-//! read is left as it is and reported, and the others are used.
+//! read is reported, and the others are used. A master's is left, because clones may stand on it, until the image comes
+//! in anew; one of what was coming in goes, because nothing in it can be believed without its manifest.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
@@ -95,7 +97,14 @@ impl Store {
             }
             match load_incoming(&folder, id) {
                 Ok(image) => drop(self.shelf().incoming.insert(id, Arc::new(image))),
-                Err(error) => unreadable.push(format!("{error}; remove {} to fetch it again", folder.display())),
+                // The disk may refuse for now only; what is begun anew replaces the folder.
+                Err(LoadError::Disk(error)) if error.source.kind() != io::ErrorKind::NotFound => {
+                    unreadable.push(format!("{error}; its image is fetched anew"));
+                }
+                Err(error) => {
+                    layout.discard(&folder)?;
+                    unreadable.push(format!("{error}; what had come of it was removed and is fetched anew"));
+                }
             }
         }
         for id in self.incoming() {
@@ -121,8 +130,7 @@ fn load_masters(
         match load_master(&folder, id, settings) {
             Ok(master) => drop(masters.insert(id, master)),
             Err(error) => {
-                let remedy = format!("it is not served; remove {} to fetch it again", folder.display());
-                unreadable.push(format!("{error}; {remedy}"));
+                unreadable.push(format!("{error}; image {id} is not served; fetch or publish it again to mend it"));
             }
         }
     }

@@ -53,18 +53,25 @@ impl Store {
             let loaded = shelf.masters.get(&image).map(|master| master.image.upgrade());
             (shelf.incoming.get(&image).cloned(), loaded)
         };
-        if incoming.is_none() && master.is_none() {
+        // A folder that could not be read is there without being known.
+        let (incoming_folder, master_folder) = (layout.incoming_of(image), layout.master_of(image));
+        let (incoming_there, master_there) = (incoming_folder.exists(), master_folder.exists());
+        if incoming.is_none() && master.is_none() && !incoming_there && !master_there {
             return Err(RemoveError::Unknown(image));
         }
         for used in incoming.iter().chain(master.iter().flatten()) {
             used.become_removed();
         }
+        if master_there {
+            layout.discard(&master_folder)?;
+        }
         if master.is_some() {
-            layout.discard(&layout.master_of(image))?;
             self.shelf().masters.remove(&image);
         }
+        if incoming_there {
+            layout.discard(&incoming_folder)?;
+        }
         if incoming.is_some() {
-            layout.discard(&layout.incoming_of(image))?;
             self.shelf().incoming.remove(&image);
         }
         Ok(())

@@ -269,3 +269,72 @@ fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     assert_eq!(state.open().masters(), [master]);
     assert_eq!(fs::read_dir(state.path().join("incoming")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_damaged_manifest_of_what_comes_in_is_no_obstacle() {
+    let state = TestState::new();
+    let content = content(11, 3 << 20);
+    let manifest = manifest_of(&content);
+    let id = manifest.image_id();
+    let folder = state.path().join("incoming").join(id.to_string());
+    state.open().begin(manifest.clone()).unwrap();
+    damage(&folder.join("manifest"), 20);
+    let store = state.open();
+    assert!(store.unreadable().join("\n").contains("fetched anew"), "{:?}", store.unreadable());
+    assert!(store.incoming().is_empty() && !folder.exists());
+
+    // One that gets in the way later is no obstacle either, and can be removed.
+    let get_in_the_way = || {
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("manifest"), b"bad").unwrap();
+    };
+    get_in_the_way();
+    store.remove(id).unwrap();
+    assert!(!folder.exists());
+    get_in_the_way();
+    let image = store.begin(manifest.clone()).unwrap();
+    for chunk in manifest.data_chunks().iter() {
+        store_chunk(&image, &content, chunk).unwrap();
+    }
+    let master = store.seal(id).unwrap();
+    assert!(fs::read(&master.path).unwrap() == content);
+}
+
+#[test]
+fn a_master_whose_manifest_is_damaged_is_mended_in_its_place() {
+    let state = TestState::new();
+    let content = content(12, 3 << 20);
+    let manifest = manifest_of(&content);
+    let id = manifest.image_id();
+    let chunks: Vec<_> = manifest.data_chunks().iter().collect();
+    let path = {
+        let store = state.open();
+        let image = store.begin(manifest.clone()).unwrap();
+        chunks.iter().for_each(|&chunk| store_chunk(&image, &content, chunk).unwrap());
+        store.seal(id).unwrap().path
+    };
+    damage(&path.with_file_name("manifest"), 20);
+    unseal(&path);
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    damage(&path, manifest.geometry().chunk_offset(chunks[1]));
+
+    let store = state.open();
+    assert!(store.unreadable().join("\n").contains(&id.to_string()), "{:?}", store.unreadable());
+    assert!(store.masters().is_empty());
+    let image = store.begin(manifest).unwrap();
+    assert!(path.exists(), "a clone may stand on it");
+    let missing: Vec<_> = chunks.iter().copied().filter(|&chunk| !image.held().contains(chunk)).collect();
+    assert_eq!(missing, [chunks[1]], "only what is damaged is fetched");
+    store_chunk(&image, &content, chunks[1]).unwrap();
+    let master = store.seal(id).unwrap();
+    assert_eq!(master.path, path);
+    assert!(fs::read(&path).unwrap() == content);
+    drop(store);
+
+    // One that can't be read can be removed as well.
+    damage(&path.with_file_name("manifest"), 20);
+    let store = state.open();
+    assert!(store.masters().is_empty());
+    store.remove(id).unwrap();
+    assert!(!path.exists());
+}
