@@ -263,6 +263,32 @@ fn a_master_goes_from_a_file_to_a_clone_and_away_again() {
 }
 
 #[test]
+fn a_release_that_is_refused_is_told_apart_from_none() {
+    let story = Story::begin();
+    let publisher = story.host("publisher", "");
+    let host = story.host("host", &format!("publishers = ['{}']", "01".repeat(32)));
+    story.publish(&publisher, &story.disk("web.raw", 2 * MIB, 1), "web").assert(0, &[]);
+    host.drover(&["fetch", "web"]).assert(4, &["a release of web exists", "is not one of the publishers", "setting"]);
+    host.drover(&["fetch", "other"]).assert(3, &["nobody released other"]);
+}
+
+#[test]
+fn a_publish_that_is_refused_leaves_nothing() {
+    let story = Story::begin();
+    let publisher = story.host("publisher", "");
+    let (first, second) = (story.disk("first.raw", 2 * MIB, 1), story.disk("second.raw", 2 * MIB, 2));
+    story.publish(&publisher, &first, "base").assert(0, &[]);
+    let key = story.path("tracker").join("publisher.key");
+    let again = |disk: &Path| {
+        publisher.drover(&["publish", text(disk), "--name", "base", "--version", "1", "--key", text(&key)])
+    };
+    again(&second).assert(4, &["another image"]);
+    let list = publisher.json(&["list"]);
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!((&list[0]["version"], &list[0]["state"]), (&1.into(), &"complete".into()));
+}
+
+#[test]
 fn what_is_subscribed_to_comes_by_itself_and_the_newest_wins() {
     let story = Story::begin();
     let (publisher, host) = (story.host("publisher", ""), story.host("host", "subscribe = ['base']"));

@@ -191,6 +191,11 @@ impl SignedRelease {
         self.parse()
     }
 
+    /// The name and version that it claims, whoever signed it: for texts that say why it was refused, and nothing else.
+    pub fn claim(&self) -> Option<(Name, u64)> {
+        self.parse().ok().map(|release| (release.name, release.version))
+    }
+
     fn parse(&self) -> Result<Release, ReleaseError> {
         let (format, _): (u16, _) =
             postcard::take_from_bytes(&self.body).map_err(|_| ReleaseError::Malformed("it has no format number"))?;

@@ -38,7 +38,7 @@ pub struct Tokens {
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// It would be good for too long, or not at all.
-    #[error("a join token can be good for 1 second to 24 hours, not for {0:?}")]
+    #[error("a join token can be good for 1 second to 24 hours, not for {} s", .0.as_secs())]
     Ttl(Duration),
     /// Trackers don't join.
     #[error("a token can be for a host or a publisher; a tracker is made by `drover-tracker init`")]
@@ -64,7 +64,7 @@ pub enum UseError {
     )]
     Used,
     /// Its time is over.
-    #[error("the join token expired {0} minutes ago; get a new one with `drover-tracker token`")]
+    #[error("the join token expired {0} min ago; get a new one with `drover-tracker token`")]
     Expired(u64),
     /// It was made in another folder, of which this one is a copy.
     #[error(

@@ -146,8 +146,7 @@ fn tell(created: &Created) {
 async fn find(client: &Client, wanted: &MasterRef) -> Result<crate::handover::Master, Problem> {
     let master: Master = client.get(&format!("/v1/masters/{wanted}")).await?;
     if let Some(problem) = &master.problem {
-        return Err(Problem::new(Code::Refused, format!("clone {wanted}"), problem)
-            .todo(format!("`drover fetch {wanted}` mends it")));
+        return Err(Problem::new(Code::Refused, format!("clone {wanted}"), problem).todo(super::list::mend(&master)));
     }
     as_source(&master).ok_or_else(|| {
         Problem::failed(format!("clone {wanted}"), format!("it is not complete: {:.0} % is here", master.percent))

@@ -9,8 +9,8 @@ use crate::quantity::Bytes;
 
 /// Remove superseded masters that no clone needs
 ///
-/// Kept are, of each name, the newest complete versions (setting keep_versions) and everything newer, masters without
-/// a name, and those that clones need.
+/// Kept are, of each name, the newest complete versions (setting keep_versions) and everything newer, those that clones
+/// need, and of those without a release what was fetched by its image id or published minutes ago.
 #[derive(Args, Debug)]
 pub(super) struct Gc {
     /// Only say what would be removed
@@ -30,7 +30,10 @@ fn show(collected: &Collected) -> String {
     let verb = if collected.dry_run { "would remove" } else { "removed" };
     let sum = collected.removed.iter().map(|removed| removed.bytes).sum();
     let removed = collected.removed.iter().map(|removed| super::rm::show(verb, removed));
-    let kept = collected.kept.iter().map(|kept| format!("kept {}: {}", kept.names.join(", "), kept.why));
+    let kept = collected.kept.iter().map(|kept| {
+        let names = if kept.names.is_empty() { kept.image.short() } else { kept.names.join(", ") };
+        format!("kept {names}: {}", kept.why)
+    });
     let sum = format!("{verb} {} masters, {}", collected.removed.len(), Bytes(sum));
     removed.chain(kept).chain([sum]).collect::<Vec<_>>().join("\n")
 }

@@ -11,7 +11,8 @@ use crate::quantity::Bytes;
 /// List the masters on this host, complete and incoming
 ///
 /// With --json: an array of objects with name, version, image, path, content_len, data_len, state, percent, sealed,
-/// in_place, newest, problem and clones.
+/// in_place, newest, problem and clones. Its state is complete, spoilt (was whole, and is not served any more), incoming
+/// or failed; problem says why it is spoilt or failed.
 #[derive(Args, Debug)]
 pub(super) struct List {}
 
@@ -26,9 +27,21 @@ impl List {
 fn show(masters: &[Master]) -> String {
     let rows: Vec<Vec<String>> = masters.iter().map(row).collect();
     let table = table(&["MASTER", "STATE", "LENGTH", "DATA", "CLONES", "PATH"], &rows, &[2, 3]);
-    let problems = masters.iter().filter_map(|master| Some((master.label(), master.problem.as_ref()?)));
-    let problems = problems.map(|(label, problem)| format!("{label}: {problem}; `drover fetch {label}` mends it"));
+    let problems = masters.iter().filter_map(|master| Some((master, master.label(), master.problem.as_ref()?)));
+    let problems = problems.map(|(master, label, problem)| format!("{label}: {problem}; {}", mend(master)));
     std::iter::once(table).chain(problems).collect::<Vec<_>>().join("\n")
+}
+
+/// What to do about a master that is not as it should be.
+pub(super) fn mend(master: &Master) -> String {
+    let label = master.label();
+    match master.state {
+        MasterState::Failed => format!("`drover fetch {label}` tries again"),
+        _ if master.in_place => {
+            format!("publish the file again, or `drover fetch {label}` if another host has it")
+        }
+        _ => format!("`drover fetch {label}` mends it, if another host has it; else publish it again"),
+    }
 }
 
 fn row(master: &Master) -> Vec<String> {
@@ -38,8 +51,11 @@ fn row(master: &Master) -> Vec<String> {
         (Some(_), false) => format!("{} (superseded)", master.label()),
     };
     let state = match master.state {
-        MasterState::Complete if master.problem.is_some() => "SPOILT".to_owned(),
         MasterState::Complete => "complete".to_owned(),
+        MasterState::Spoilt => "SPOILT".to_owned(),
+        MasterState::Failed => "FAILED".to_owned(),
+        // Neither its length nor how much of it is here is known before its manifest is.
+        MasterState::Incoming if master.data_len == 0 && master.percent == 0.0 => "looking for it".to_owned(),
         MasterState::Incoming => format!("{:.0} %", master.percent),
     };
     let path = master.path.as_ref().map_or_else(|| "-".to_owned(), |path| path.display().to_string());

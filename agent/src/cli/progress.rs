@@ -19,7 +19,8 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     label: String,
     rate: Rate,
-    line_due: Option<Instant>,
+    /// The last line that was printed, and when.
+    last_line: Option<(Instant, String)>,
     /// Since when it waits for what, and whether that was said.
     wait: Option<(Instant, String, bool)>,
 }
@@ -42,7 +43,7 @@ impl Progress {
     /// Progress of `label`: a file's or a master's name.
     pub(crate) fn new(output: Output, label: &str) -> Self {
         let bar = (!output.is_json() && animated()).then(|| bar(label));
-        Progress { output, bar, label: label.to_owned(), rate: Rate::default(), line_due: None, wait: None }
+        Progress { output, bar, label: label.to_owned(), rate: Rate::default(), last_line: None, wait: None }
     }
 
     /// Progress of one of several things at the same time, each in a line of its own.
@@ -99,9 +100,15 @@ impl Progress {
             bar.set_length(reading.total);
             bar.set_position(reading.done);
             bar.set_message(format!("{}  {}", reading.step, speed(reading, rate)));
-        } else if self.line_due.is_none_or(|due| now >= due) {
-            self.line_due = Some(now + LINE_INTERVAL);
-            say(&format!("{}: {}", self.label, line(reading, rate)));
+            return;
+        }
+        let text = line(reading, rate);
+        let due = self.last_line.as_ref().is_none_or(|(last, before)| {
+            now - *last >= if *before == text { SAME_LINE_INTERVAL } else { LINE_INTERVAL }
+        });
+        if due {
+            say(&format!("{}: {text}", self.label));
+            self.last_line = Some((now, text));
         }
     }
 
@@ -221,6 +228,8 @@ pub(crate) fn bar_style() -> ProgressStyle {
 /// Neighbours are found, and an endgame turns over, in less.
 const WAIT_PATIENCE: Duration = Duration::from_secs(2);
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
+/// What stands still is said again so often: a log shows that somebody still waits.
+const SAME_LINE_INTERVAL: Duration = Duration::from_secs(30);
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 const RANGES_NAMED: usize = 4;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use drover_protocol::id::PublisherKey;
+use drover_protocol::id::{ImageId, PublisherKey};
 use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
@@ -17,7 +17,9 @@ use super::output::{say, warn};
 use super::progress::Progress;
 use super::{Common, Exit};
 use crate::control::api::Publish as Request;
-use crate::control::api::{Event, Format, ImportMode, Imported, Line, NextRelease, PostRelease, Posted, Released};
+use crate::control::api::{
+    Event, Format, ImportMode, Imported, Line, NextRelease, PostRelease, Posted, Released, Removed,
+};
 use crate::control::client::Client;
 use crate::control::{Code, Problem};
 use crate::daemon::IDENTITY;
@@ -74,7 +76,13 @@ impl Publish {
         progress.finish();
         let imported = imported?;
         imported.warnings.iter().for_each(|warning| warn(warning));
-        let released = release(&client, &key, &self.name, version, self.expires.as_secs(), imported).await?;
+        let (image, new) = (imported.image, imported.new);
+        let released = match release(&client, &key, &self.name, version, self.expires.as_secs(), imported).await {
+            Err(problem) if new && problem.code == Code::Refused => {
+                return Err(take_back(&client, image, problem).await);
+            }
+            released => released?,
+        };
         if output.is_json() {
             let line = Line::from(Event::Released(Box::new(released.clone())));
             output.print(&line, |_| String::new())?;
@@ -138,6 +146,15 @@ impl Publish {
             Problem::new(code, format!("publish {}", self.file.display()), error)
         })
     }
+}
+
+/// Removes the master that this command brought in, after its release was refused: nobody else would.
+async fn take_back(client: &Client, image: ImageId, refused: Problem) -> Problem {
+    let removed: Result<Removed, Problem> = client.delete(&format!("/v1/masters/{image}")).await;
+    if let Err(problem) = removed {
+        warn(&format!("the master that was taken in for it stays: {problem}"));
+    }
+    refused
 }
 
 /// Has the daemon take a file in.

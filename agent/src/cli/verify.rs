@@ -35,8 +35,8 @@ impl Verify {
         }
         let what = format!("verify {}", self.master);
         Err(Problem::failed(what, format!("{} chunks are damaged", verified.damaged_count)).todo(format!(
-            "its bytes on this host's disk changed: check the disk; `drover fetch {}` mends it, and only the damaged \
-                 chunks travel; clones made before go on with the damaged bytes",
+            "its bytes on this host's disk changed: check the disk; `drover fetch {}` mends it if another host has \
+                 it, and only the damaged chunks travel (else publish the file again); clones made before go on with the damaged bytes",
             self.master
         )))
     }

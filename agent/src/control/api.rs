@@ -177,7 +177,7 @@ pub struct Master {
     pub data_len: u64,
     /// BLAKE3 of the content.
     pub content_hash: Option<ContentHash>,
-    /// Complete or incoming.
+    /// Complete, spoilt, incoming or failed.
     pub state: MasterState,
     /// How much of the data is held, in percent.
     pub percent: f64,
@@ -187,7 +187,8 @@ pub struct Master {
     pub in_place: bool,
     /// Whether no newer release of the name is known.
     pub newest: bool,
-    /// Why it is not served: it was found damaged, or the file it is served from changed. Fetching it again mends it.
+    /// Why it is not served (it was found damaged, or the file it is served from changed), or why fetching it failed.
+    /// Fetching it again mends it, if another host has it.
     #[serde(default)]
     pub problem: Option<String>,
     /// Names of the clones that need it.
@@ -200,8 +201,12 @@ pub struct Master {
 pub enum MasterState {
     /// Whole, verified and sealed.
     Complete,
+    /// Was whole, but is damaged or changed, and is not served any more: `problem` says why.
+    Spoilt,
     /// On its way.
     Incoming,
+    /// Was on its way, and was given up: `problem` says why.
+    Failed,
 }
 
 /// Take a file in as a master and seed it.
@@ -394,6 +399,9 @@ pub struct Imported {
     pub data_len: u64,
     /// The sealed content.
     pub path: PathBuf,
+    /// Whether it was not on this host before.
+    #[serde(default)]
+    pub new: bool,
     /// What the publisher should know.
     pub warnings: Vec<String>,
 }

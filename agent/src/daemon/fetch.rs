@@ -18,11 +18,18 @@ impl Daemon {
     pub(crate) async fn fetch(&self, request: api::Fetch, events: &EventSink) -> Result<Event, Problem> {
         let what = format!("fetch {}", request.master);
         let (image, content_len) = self.find(&what, &request.master).await?;
+        if matches!(request.master, MasterRef::Image(_)) {
+            // Without a release only this tells `gc` that somebody needs it.
+            let note =
+                move |daemon: &Daemon| daemon.notes().by_id(image).map_err(|error| Problem::failed("fetch", error));
+            self.blocking(&what, note).await?;
+        }
         match self.store().master(image).map(|master| problem_of(&master)) {
             Some(None) => return self.fetched(image, &request.master).await,
             Some(Some(problem)) => self.begin_anew(&what, image, &problem).await?,
             None => {}
         }
+        self.drop_failed().await;
         // Noted first: what a person asked for is resumed after a restart, superseded or not.
         let note = move |daemon: &Daemon| daemon.notes().want(image).map_err(|error| Problem::failed("fetch", error));
         self.blocking(&what, note).await?;
@@ -49,6 +56,15 @@ impl Daemon {
             if status.has_changed().is_err() {
                 return Err(Problem::failed(what, "it was stopped: removed, superseded, or the daemon is ending")
                     .todo("`drover list` shows what is here; fetch it by its version to have it all the same"));
+            }
+        }
+    }
+
+    /// Leaves the swarms of fetches that failed before anything of them was on the disk: they say nothing any more.
+    async fn drop_failed(&self) {
+        for status in self.exchange().status() {
+            if matches!(status.phase, Phase::Failed(_)) && self.store().image(status.image).is_none() {
+                self.exchange().stop(status.image).await;
             }
         }
     }
@@ -130,6 +146,9 @@ impl Daemon {
     }
 
     fn no_release(&self, what: &str, name: &Name, version: Option<u64>) -> Problem {
+        if let Some(refusal) = self.refusals().of(name, version) {
+            return refusal.problem(what);
+        }
         let trackers = self.exchange().trackers();
         let addresses: Vec<String> = trackers.iter().map(|tracker| tracker.address.clone()).collect();
         let addresses = addresses.join(", ");

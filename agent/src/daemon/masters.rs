@@ -8,6 +8,7 @@ use drover_protocol::release::{Name, Release};
 use super::Daemon;
 use crate::control::api::{self, MasterRef, MasterState};
 use crate::control::{Code, Problem};
+use crate::exchange::Phase;
 use crate::store::{MasterInfo, MasterUse, RemoveError, SealLevel};
 
 /// What removing needs to know of an image.
@@ -28,7 +29,7 @@ impl Daemon {
     pub(crate) async fn master(&self, wanted: MasterRef) -> Result<api::Master, Problem> {
         let masters = self.masters().await?;
         let mut found: Vec<api::Master> = masters.into_iter().filter(|master| fits(master, &wanted)).collect();
-        found.sort_by_key(|master| (master.state == MasterState::Complete, master.version));
+        found.sort_by_key(|master| (master.path.is_some(), master.version));
         found.pop().ok_or_else(|| {
             let why = if self.knows(&wanted) { "it is not on this host" } else { "nothing of that name is known here" };
             Problem::new(Code::NotFound, format!("master {wanted}"), why)
@@ -107,7 +108,7 @@ impl Daemon {
         let removed = doomed.removed();
         tracing::info!("removed {} ({image})", removed.names.join(", "));
         self.blocking(what, move |daemon| {
-            if let Err(error) = daemon.notes().unwant(image) {
+            if let Err(error) = daemon.notes().forget(image) {
                 tracing::warn!("{error}");
             }
             for release in &doomed.releases {
@@ -142,6 +143,11 @@ impl Daemon {
             let (held, data) = (image.held().count(), manifest.data_chunks().count());
             percent = if data == 0 { 100.0 } else { f64::from(held) * 100.0 / f64::from(data) };
         }
+        let problem = match self.exchange().status_of(image).map(|status| status.phase) {
+            Some(Phase::Failed(why)) => Some(why),
+            _ => None,
+        };
+        let state = if problem.is_some() { MasterState::Failed } else { MasterState::Incoming };
         let row = |release: Option<&Release>| api::Master {
             name: release.map(|release| release.name.clone()),
             version: release.map(|release| release.version),
@@ -150,12 +156,12 @@ impl Daemon {
             content_len: release.map_or(content_len, |release| release.content_len),
             data_len,
             content_hash: release.map_or(content_hash, |release| Some(release.content_hash)),
-            state: MasterState::Incoming,
+            state,
             percent,
             sealed: None,
             in_place: false,
             newest: release.is_some_and(|release| self.is_newest(release)),
-            problem: None,
+            problem: problem.clone(),
             clones: Vec::new(),
         };
         let releases = self.releases_of(image);
@@ -167,13 +173,17 @@ impl Daemon {
         let recent = recent_versions(&uses, self.settings().keep_versions);
         let (mut garbage, mut kept) = (Vec::new(), Vec::new());
         for used in &uses {
-            // Nobody else may be able to say what a master without a name was for.
-            if used.releases.is_empty() || used.releases.iter().any(|release| release.newest) {
+            if used.releases.iter().any(|release| release.newest) {
                 continue;
             }
             let image = used.master.image;
             let versions = used.releases.iter().map(|release| (release.name.clone(), release.version));
-            let why = if !used.clones.is_empty() {
+            let nameless = versions.len() == 0;
+            let why = if nameless && self.notes().is_by_id(image) {
+                Some("it was fetched by its image id; `drover rm` removes it".to_owned())
+            } else if nameless && self.notes().is_fresh(image) {
+                Some("it was published a moment ago, and may not have its release yet".to_owned())
+            } else if !used.clones.is_empty() {
                 Some(format!("the clones {} are made from it", used.clones.join(", ")))
             } else if versions.clone().any(|version| recent.contains(&version)) {
                 Some(format!("it is among the newest complete {} of its name", self.settings().keep_versions))
@@ -241,6 +251,7 @@ fn refuse_for_clones(what: &str, clones: &[String]) -> Problem {
 
 fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
     let MasterUse { master, releases, clones } = used;
+    let problem = problem_of(master);
     let row = |name: Option<&Name>, version: Option<u64>, newest: bool| api::Master {
         name: name.cloned(),
         version,
@@ -249,12 +260,12 @@ fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
         content_len: master.content_len,
         data_len: master.data_len,
         content_hash: Some(master.content_hash),
-        state: MasterState::Complete,
+        state: if problem.is_some() { MasterState::Spoilt } else { MasterState::Complete },
         percent: 100.0,
         sealed: Some(seal_word(master).to_owned()),
         in_place: master.in_place,
         newest,
-        problem: problem_of(master),
+        problem: problem.clone(),
         clones: clones.clone(),
     };
     if releases.is_empty() {

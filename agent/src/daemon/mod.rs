@@ -11,6 +11,7 @@
 mod fetch;
 mod masters;
 mod notes;
+mod refusals;
 mod releases;
 mod supervise;
 mod view;
@@ -37,6 +38,7 @@ use crate::exchange::{Exchange, ExchangeParts, ExchangeSettings};
 use crate::handover::{Handover, Outcome};
 use crate::store::{Store, StoreError};
 use notes::Notes;
+use refusals::Refusals;
 
 pub(crate) use drover_link::identity::unix_now_s;
 
@@ -54,6 +56,7 @@ struct Inner {
     identity: Mutex<Identity>,
     renewing: tokio::sync::Mutex<()>,
     notes: Notes,
+    refusals: Refusals,
     listen: SocketAddr,
     started_unix_s: u64,
 }
@@ -127,8 +130,9 @@ async fn start(state: &Path, settings: Settings) -> Result<(Daemon, UnixListener
     let member = identity.member();
     tracing::info!("drover {} is {member}, state folder {}", env!("CARGO_PKG_VERSION"), state.display());
     let (identity, started_unix_s) = (Mutex::new(identity), unix_now_s());
-    let renewing = tokio::sync::Mutex::default();
-    let inner = Inner { store, exchange, endpoint, settings, identity, renewing, notes, listen, started_unix_s };
+    let (renewing, refusals) = (tokio::sync::Mutex::default(), Refusals::default());
+    let inner =
+        Inner { store, exchange, endpoint, settings, identity, renewing, notes, refusals, listen, started_unix_s };
     Ok((Daemon { inner: Arc::new(inner) }, socket))
 }
 
@@ -214,6 +218,10 @@ impl Daemon {
 
     fn notes(&self) -> &Notes {
         &self.inner.notes
+    }
+
+    fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
     }
 
     fn identity(&self) -> Identity {

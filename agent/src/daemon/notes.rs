@@ -4,9 +4,10 @@
 //! One small file, `STATE/daemon.json`, replaced whole. It is written before what it notes is begun, so that a crash
 //! leaves at most a note too many, which the next start finds done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use drover_link::durable;
 use drover_protocol::id::ImageId;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Notes {
     path: PathBuf,
     noted: Mutex<Noted>,
+    /// Masters that were taken in since the start, and when.
+    fresh: Mutex<BTreeMap<ImageId, Instant>>,
 }
 
 /// Why notes can't be read.
@@ -46,6 +49,8 @@ struct Noted {
     #[serde(default)]
     wanted: BTreeSet<ImageId>,
     #[serde(default)]
+    by_id: BTreeSet<ImageId>,
+    #[serde(default)]
     unposted: BTreeSet<(Name, u64)>,
 }
 
@@ -61,7 +66,7 @@ impl Notes {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Noted::default(),
             Err(source) => return Err(NotesError::Read { path, source }),
         };
-        Ok(Notes { path, noted: Mutex::new(noted) })
+        Ok(Notes { path, noted: Mutex::new(noted), fresh: Mutex::default() })
     }
 
     /// A person asks for this image.
@@ -72,6 +77,35 @@ impl Notes {
     /// It has come, or is not wanted any more.
     pub(super) fn unwant(&self, image: ImageId) -> Result<(), durable::WriteError> {
         self.change(|noted| noted.wanted.remove(&image))
+    }
+
+    /// A person asked for this image by its id: it is theirs to remove.
+    pub(super) fn by_id(&self, image: ImageId) -> Result<(), durable::WriteError> {
+        self.change(|noted| noted.by_id.insert(image))
+    }
+
+    /// Whether a person asked for this image by its id.
+    pub(super) fn is_by_id(&self, image: ImageId) -> bool {
+        self.noted().by_id.contains(&image)
+    }
+
+    /// It was removed.
+    pub(super) fn forget(&self, image: ImageId) -> Result<(), durable::WriteError> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).remove(&image);
+        self.change(|noted| noted.wanted.remove(&image) | noted.by_id.remove(&image))
+    }
+
+    /// It was taken in just now; its release is to come.
+    pub(super) fn taken_in(&self, image: ImageId) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.retain(|_, since| since.elapsed() < RELEASE_PATIENCE);
+        fresh.insert(image, Instant::now());
+    }
+
+    /// Whether it was taken in so short a time ago that its release may be to come.
+    pub(super) fn is_fresh(&self, image: ImageId) -> bool {
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.get(&image).is_some_and(|since| since.elapsed() < RELEASE_PATIENCE)
     }
 
     /// Images that people asked for.
@@ -112,6 +146,9 @@ impl Notes {
     }
 }
 
+/// How long after a file was taken in its release may come. `drover publish` does it in the same second.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(600);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,10 +162,14 @@ mod tests {
         notes.want(image).expect("write");
         notes.want(other).expect("write");
         notes.unwant(other).expect("write");
+        notes.by_id(other).expect("write");
         notes.to_post(&name, 3).expect("write");
         drop(notes);
         let notes = Notes::open(state.path()).expect("notes");
         assert_eq!(notes.wanted(), BTreeSet::from([image]));
+        assert!(notes.is_by_id(other) && !notes.is_by_id(image));
+        notes.forget(other).expect("write");
+        assert!(!notes.is_by_id(other), "it was removed");
         assert_eq!(notes.unposted(), BTreeSet::from([(name, 3)]));
     }
 

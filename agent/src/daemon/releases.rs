@@ -168,7 +168,11 @@ impl Daemon {
 
     /// Acts on a release; gives the error if nothing is known of its publisher.
     async fn hear(&self, signed: SignedRelease) -> Option<AcceptError> {
-        match self.accept(signed).await {
+        let accepted = self.accept(signed.clone()).await;
+        if let Ok(Err(AcceptError::Release(error))) = &accepted {
+            self.refusals().note(&signed, error);
+        }
+        match accepted {
             Ok(Ok(Accepted { release, new })) => {
                 if new {
                     tracing::info!("release {}@{}: image {}", release.name, release.version, release.image);

@@ -9,7 +9,7 @@ use super::Daemon;
 use crate::control::api::{self, Event, MAX_DAMAGED};
 use crate::control::server::EventSink;
 use crate::control::{Code, Problem};
-use crate::store::import::{Format, ImportError, ImportMode, ImportSource, ImportStage, import};
+use crate::store::import::{Format, ImportError, ImportMethod, ImportMode, ImportSource, ImportStage, import};
 use crate::store::{VerifyError, VerifyReport};
 
 impl Daemon {
@@ -38,6 +38,7 @@ impl Daemon {
             Ok(import(daemon.store(), &source, &progress))
         });
         let imported = until_gone(work, &cancel, events).await?.map_err(|error| refuse_import(&what, &error))?;
+        self.notes().taken_in(imported.image);
         self.join_again(imported.image);
         let (image, content_len, content_hash) = (imported.image, imported.content_len, imported.content_hash);
         let (data_len, path) = (imported.master.data_len, imported.master.path);
@@ -48,6 +49,7 @@ impl Daemon {
             content_hash,
             data_len,
             path,
+            new: imported.method != ImportMethod::AlreadyHeld,
             warnings: imported.warnings,
         }))
     }
