@@ -27,6 +27,17 @@ pub fn parse_size(text: &str) -> Result<u64, ParseQuantityError> {
     scale(number, byte_unit(&unit).ok_or_else(refuse)?).ok_or_else(refuse)
 }
 
+/// Reads the size of a disk as qemu does, where a bare `K`, `M`, `G` or `T` is a power of 1024: `20G` is `20GiB`.
+pub fn parse_disk_size(text: &str) -> Result<u64, ParseQuantityError> {
+    let text = text.trim();
+    match text.chars().last() {
+        Some('k' | 'K' | 'm' | 'M' | 'g' | 'G' | 't' | 'T') => {
+            parse_size(&format!("{text}iB")).map_err(|_| refusal(text, "size", "4096, 20G, 20GiB or 1.5GB"))
+        }
+        _ => parse_size(text),
+    }
+}
+
 /// Reads a rate in bytes per second: `100MiB`, `100MiB/s`, `800Mbit`, `2.5 Gbit/s`.
 pub fn parse_rate(text: &str) -> Result<u64, ParseQuantityError> {
     let refuse = || refusal(text, "rate", "100MiB (bytes per second), 800Mbit or 2.5Gbit (bits per second)");
@@ -128,6 +139,17 @@ mod tests {
         }
         for text in ["", "MiB", "-1", "1..2", "5 parsecs", "1e9", "99999999PiB", "8Mbit"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_disks_are_read_as_qemu_reads_them() {
+        for (text, bytes) in [("10M", 10 << 20), ("1.5g", 3 << 29), ("2GB", 2_000_000_000), ("7k", 7168), ("512", 512)]
+        {
+            assert_eq!(parse_disk_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["M", "", "1MM", "5 parsecs"] {
+            assert!(parse_disk_size(text).is_err(), "{text}");
         }
     }
 

@@ -461,4 +461,9 @@ fn the_demo_does_the_whole_job_and_leaves_nothing() {
         assert!(taken.0 + taken.1 >= data.len() as u64, "{host}");
     }
     assert_eq!(std::fs::read_dir(&work).expect("its folder").count(), 0, "it cleaned up");
+
+    std::fs::write(&disk, []).expect("a disk of nothing");
+    let failed = drover(folder.path(), &["demo", text(&disk), "--hosts", "1", "--dir", text(&work)]).output();
+    assert_ne!(Run(failed.expect("run drover")).exit(), 0);
+    assert_eq!(std::fs::read_dir(&work).expect("its folder").count(), 0, "it cleaned up though it failed");
 }

@@ -18,7 +18,7 @@ use crate::handover::{
     Choice, CloneRecord, CloneSpec, CloneState, CreateError, Created, Finding, Handover, LookupError, NotTaken,
     Profile, RecordError, RemoveError, Severity,
 };
-use crate::quantity::{Bytes, parse_size};
+use crate::quantity::{Bytes, parse_disk_size};
 
 /// Make and keep clones: copy-on-write disks on the masters of this host
 #[derive(Args, Debug)]
@@ -76,8 +76,8 @@ struct Create {
     /// How a qcow2 clone is laid out: compat (every reader takes it) or fast (needs qemu 5.2 wherever it runs)
     #[arg(long)]
     profile: Option<Profile>,
-    /// Size of its disk, if larger than the master's (20GiB)
-    #[arg(long, value_parser = parse_size)]
+    /// Size of its disk, if larger than the master's: 20G or 20GiB; as in qemu, K, M, G and T are powers of 1024
+    #[arg(long, value_parser = parse_disk_size)]
     size: Option<u64>,
 }
 

@@ -173,14 +173,25 @@ impl Host {
         let Ok(mut child) = self.child.into_inner() else { return };
         drop(child.stdin.take());
         if tokio::time::timeout(STOP_PATIENCE, child.wait()).await.is_err() {
-            say(&format!(
-                "{} did not end in order and is killed; its log is {}",
-                self.name,
-                self.state.join(LOG).display()
-            ));
+            say(&format!("{} did not end in order and is killed", self.name));
             let _ = child.kill().await;
         }
     }
+}
+
+/// The last warnings and errors in the logs of the daemons in `folder`, as text for people.
+pub(super) fn troubles(folder: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(folder) else { return String::new() };
+    let mut told = Vec::new();
+    for entry in entries.flatten() {
+        let log = std::fs::read_to_string(entry.path().join(LOG)).unwrap_or_default();
+        let bad = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+        let mut lines: Vec<&str> = log.lines().rev().filter(bad).take(LINES_TOLD).collect();
+        lines.reverse();
+        told.extend(lines.iter().map(|line| format!("{}: {line}", entry.file_name().to_string_lossy())));
+    }
+    told.truncate(MOST_LINES_TOLD);
+    told.join("\n")
 }
 
 fn arrival(transfer: &Transfer, publisher: PeerId, seconds: f64) -> Arrival {
@@ -217,6 +228,9 @@ fn listen_address(at: u8) -> SocketAddr {
 }
 
 const LOG: &str = "log";
+/// Of each daemon, and of all.
+const LINES_TOLD: usize = 3;
+const MOST_LINES_TOLD: usize = 20;
 /// A daemon is ready in tens of milliseconds; a hundred of them on two processors take longer.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(6);

@@ -4,8 +4,8 @@
 //! of its own: what runs is what runs in a fleet, only closer together. One file is published, every host fetches it by
 //! its subscription, every master is read again and verified, and a clone is made on each.
 //!
-//! It leaves nothing running and, unless told to, nothing lying about; if something fails, the folder with the logs
-//! stays and is named.
+//! It leaves nothing running and, unless told to, nothing lying about; if something fails, what the logs say of it is
+//! printed before they go.
 
 mod disk;
 mod fleet;
@@ -13,7 +13,7 @@ mod report;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use drover_link::identity::Role;
@@ -23,7 +23,7 @@ use drover_tracker::cluster;
 
 use self::fleet::{Arrival, Fleet};
 use self::report::{HostReport, Report};
-use super::output::say;
+use super::output::{say, warn};
 use super::progress::Progress;
 use super::{Common, Exit};
 use crate::control::api::{Event, ImportMode, Imported, Publish};
@@ -53,6 +53,7 @@ pub(super) struct Demo {
 /// The one name that is released.
 const NAME: &str = "demo";
 const DAY_S: u64 = 24 * 3600;
+const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Demo {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
@@ -63,30 +64,54 @@ impl Demo {
         let result = tokio::select! {
             result = self.show(common, folder.path()) => result,
             _ = tokio::signal::ctrl_c() => {
-                // Dropping what ran has stopped it; the folder goes with this function.
                 say("interrupted");
+                self.leave(folder)?;
                 return Ok(Exit::Interrupted);
             }
         };
-        match result {
-            Ok(()) if self.keep => {
-                say(&format!("\nkept in {}: masters, clones and logs", folder.keep().display()));
-                Ok(Exit::Done)
-            }
-            Ok(()) => {
-                let gone = folder.close();
-                gone.map_err(|error| Problem::failed("clean up after the demo", error))?;
-                Ok(Exit::Done)
-            }
+        let report = match result {
+            Ok(report) => report,
             Err(problem) => {
-                let logs = format!("the logs are {}/*/log", folder.keep().display());
-                let todo = if problem.todo.is_empty() { logs } else { format!("{}\n{logs}", problem.todo) };
-                Err(problem.todo(todo))
+                let said = fleet::troubles(folder.path());
+                let todo = [problem.todo.clone(), said].into_iter().filter(|text| !text.is_empty());
+                let told = problem.todo(todo.collect::<Vec<_>>().join("\n"));
+                if let Err(left) = self.leave(folder) {
+                    warn(&left.to_string());
+                }
+                return Err(told);
+            }
+        };
+        // Before anything is printed: closed standard output ends this process at once.
+        self.leave(folder)?;
+        common.output().print(&report, |report| report.table())?;
+        if !common.json {
+            say(report::NEXT_COMMANDS);
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Removes the folder, or says where it stays.
+    fn leave(&self, folder: tempfile::TempDir) -> Result<(), Problem> {
+        let path = folder.keep();
+        if self.keep {
+            say(&format!("kept in {}: masters, clones and logs", path.display()));
+            return Ok(());
+        }
+        // A daemon that was killed just now may still write its last file.
+        let deadline = Instant::now() + CLEAN_UP_PATIENCE;
+        loop {
+            match std::fs::remove_dir_all(&path) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(Problem::failed(format!("remove {}", path.display()), error));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
     }
 
-    async fn show(&self, common: &Common, folder: &Path) -> Result<(), Problem> {
+    async fn show(&self, common: &Common, folder: &Path) -> Result<Report, Problem> {
         let quiet = common.json;
         let tell = |text: &str| {
             if !quiet {
@@ -122,13 +147,9 @@ impl Demo {
         tell("every master is byte for byte what was published; making a clone on each host");
         let hosts = self.clone_on_each(&fleet, arrivals).await?;
         let report = Report { image: imported.image, data_bytes: imported.data_len, hosts };
-        common.output().print(&report, |report| report.table())?;
         fleet.stop().await;
         tracker.running.shutdown().await;
-        if !quiet {
-            say(report::NEXT_COMMANDS);
-        }
-        Ok(())
+        Ok(report)
     }
 
     fn work_folder(&self) -> Result<tempfile::TempDir, Problem> {
