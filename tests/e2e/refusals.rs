@@ -40,7 +40,7 @@ fn tokens_work_once_and_only_as_they_are() {
 #[test]
 fn releases_that_break_a_rule_are_refused() {
     let seed = seed("releases_that_break_a_rule_are_refused");
-    let fleet = Fleet::start(2);
+    let mut fleet = Fleet::start(2);
     let image = TestImage::make(&fleet.path("a.raw"), 1 << 20, 1 << 20, seed);
     let newer = TestImage::make(&fleet.path("b.raw"), 1 << 20, 1 << 20, !seed);
     let publish = |path: &Path, name: &str, key: &Path, more: &[&str]| {
@@ -72,7 +72,15 @@ fn releases_that_break_a_rule_are_refused() {
     std::thread::sleep(Duration::from_millis(1500));
     fleet.hosts[1].run(&["fetch", "brief"]).refused(&["expired"]);
     fleet.hosts[1].run(&["fetch", "unheard-of"]).refused(&["unheard-of"]);
-    assert!(fleet.hosts[1].masters().is_empty());
+    assert!(fleet.hosts[1].masters().iter().all(|master| !master.sealed));
+
+    // A release that was accepted counts no more once its publisher is not trusted any more.
+    let pinned = std::fs::read_to_string(stranger.tracker_state().join("publishers.json")).expect("the cluster has it");
+    let pinned: Vec<String> = serde_json::from_str(&pinned).expect("a list of keys");
+    fleet.hosts[1].set_settings(&format!("publishers = [{:?}]", pinned[0]));
+    fleet.hosts[1].terminate();
+    fleet.hosts[1].start();
+    fleet.hosts[1].run(&["fetch", "golden"]).refused(&["publisher", "trust"]);
 }
 
 #[test]

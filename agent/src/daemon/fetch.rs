@@ -6,8 +6,8 @@ use drover_protocol::id::ImageId;
 use drover_protocol::release::{Name, Release};
 use tokio::time::Instant;
 
+use super::Daemon;
 use super::masters::problem_of;
-use super::{Daemon, unix_now_s};
 use crate::control::api::{self, Event, MasterRef};
 use crate::control::server::EventSink;
 use crate::control::{Code, Problem};
@@ -114,11 +114,9 @@ impl Daemon {
             MasterRef::Image(image) => Ok((*image, self.content_len(*image))),
             MasterRef::Named { name, version } => {
                 let release = self.find_release(what, name, *version).await?;
-                // It was valid when it was heard. What is here already stays usable; nothing new is begun by it.
+                // What is here already stays usable; nothing new is begun by it.
                 if self.store().master(release.image).is_none() {
-                    release
-                        .check_time(unix_now_s())
-                        .map_err(|error| Problem::explained(Code::Refused, what, &error))?;
+                    self.check_still(&release).map_err(|error| Problem::explained(Code::Refused, what, &error))?;
                 }
                 Ok((release.image, Some(release.content_len)))
             }

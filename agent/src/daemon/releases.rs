@@ -154,6 +154,15 @@ impl Daemon {
         }
     }
 
+    /// Whether a release that was accepted earlier would be now: it may have expired since, and its publisher may have
+    /// been taken out of those that this host trusts.
+    pub(super) fn check_still(&self, release: &Release) -> Result<(), ReleaseError> {
+        match self.store().catalog().signed(&release.name, release.version) {
+            Some(signed) => signed.verify(&self.trusted(), unix_now_s()).map(drop),
+            None => release.check_time(unix_now_s()),
+        }
+    }
+
     /// Whether a release is fetched by itself.
     pub(super) fn follows(&self, release: &Release) -> bool {
         let newest = self.store().catalog().newest(&release.name);
@@ -209,7 +218,7 @@ impl Daemon {
         if self.store().master(release.image).is_some() {
             return;
         }
-        match release.check_time(unix_now_s()) {
+        match self.check_still(release) {
             Ok(()) => drop(self.exchange().fetch(release.image, Some(release.content_len))),
             Err(error) => tracing::warn!("not fetched: {error}"),
         }
