@@ -5,7 +5,17 @@ use drover_harness::{BadPeer, Claim, Fleet, FleetOptions, LONG, Misbehaviour, Te
 #[test]
 fn a_peer_that_sends_wrong_bytes_is_named_and_shut_out() {
     let seed = seed("a_peer_that_sends_wrong_bytes_is_named_and_shut_out");
-    let (fleet, image, liar) = fleet_with(Misbehaviour::WrongBytes, seed);
+    is_named_and_shut_out(Misbehaviour::WrongBytes, seed);
+}
+
+#[test]
+fn a_peer_that_sends_a_wrong_manifest_is_named_and_shut_out() {
+    let seed = seed("a_peer_that_sends_a_wrong_manifest_is_named_and_shut_out");
+    is_named_and_shut_out(Misbehaviour::WrongManifest, seed);
+}
+
+fn is_named_and_shut_out(misbehaviour: Misbehaviour, seed: u64) {
+    let (fleet, image, liar) = fleet_with(misbehaviour, seed);
     for host in &fleet.hosts[1..] {
         host.spawn_fetch("golden");
     }

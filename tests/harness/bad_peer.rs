@@ -18,8 +18,10 @@ use drover_protocol::message::{DataReply, DataRequest, PeerMessage, SwarmMessage
 /// What it does with requests for data. It always says that it holds everything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Misbehaviour {
-    /// Accepts them and sends bytes that it made up; manifests, too.
+    /// Accepts them and sends bytes that it made up. It has no manifest to give.
     WrongBytes,
+    /// The same, and makes up manifests, too.
+    WrongManifest,
     /// Accepts them and sends nothing.
     Stalls,
 }
@@ -111,6 +113,12 @@ async fn serve(connection: Connection, claim: Claim, misbehaviour: Misbehaviour,
         let bytes = bytes.clone();
         tokio::spawn(async move {
             let Ok(Some(asked)) = drover_link::frame::read_frame::<DataRequest>(&mut receive).await else { return };
+            let has_no_manifest = misbehaviour == Misbehaviour::WrongBytes;
+            if has_no_manifest && matches!(asked, DataRequest::Manifest { .. }) {
+                let _ = drover_link::frame::write_frame(&mut send, &DataReply::NotHeld).await;
+                let _ = send.finish();
+                return;
+            }
             let len = match &asked {
                 DataRequest::Manifest { .. } => 4096,
                 DataRequest::Pages { ranges, .. } => ranges.iter().map(|range| u64::from(range.count) * 4096).sum(),
@@ -118,7 +126,7 @@ async fn serve(connection: Connection, claim: Claim, misbehaviour: Misbehaviour,
             bytes.fetch_add(len, Ordering::Relaxed);
             let _ = drover_link::frame::write_frame(&mut send, &DataReply::Accepted { len }).await;
             match misbehaviour {
-                Misbehaviour::WrongBytes => {
+                Misbehaviour::WrongBytes | Misbehaviour::WrongManifest => {
                     let _ = send.write_all(&vec![0xbd; len as usize]).await;
                     let _ = send.finish();
                     let _ = send.stopped().await;

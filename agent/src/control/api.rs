@@ -107,7 +107,7 @@ pub struct Transfer {
     pub peers: Vec<Peer>,
     /// Parts of the master that no host within reach holds, as `[begin, end)` byte ranges.
     pub unavailable: Vec<(u64, u64)>,
-    /// Hosts that were banned, and why.
+    /// Hosts that this host banned, in whatever swarm, and why.
     pub banned: Vec<Banned>,
     /// Hosts that hold all of it, as far as the trackers know.
     pub seeders: u32,

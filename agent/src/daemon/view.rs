@@ -49,8 +49,8 @@ impl Daemon {
             given_bytes: peer.given_bytes,
             rate_bytes_per_s: peer.rate_bytes_per_s,
         });
-        let banned =
-            status.banned.iter().map(|banned| api::Banned { peer: banned.peer, misdeed: banned.misdeed.clone() });
+        // By whatever it was caught at: a wrong manifest comes before there is a swarm that could name it.
+        let banned = self.exchange().banned().into_iter().map(|(peer, misdeed)| api::Banned { peer, misdeed });
         api::Transfer {
             image: status.image,
             names: self.labels_of(status.image),
