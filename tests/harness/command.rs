@@ -79,7 +79,8 @@ pub fn tracker_program() -> Command {
 
 /// A program of this build, with no settings of the caller's environment.
 pub fn program(name: &str) -> Command {
-    let path = path_of(name);
+    let path = path_of(name)
+        .unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace` in the same profile first"));
     let mut command = Command::new(&path);
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("DROVER_") && key != "DROVER_LOG") {
         command.env_remove(key);
@@ -87,9 +88,8 @@ pub fn program(name: &str) -> Command {
     command
 }
 
-/// Test programs lie in `target/PROFILE/deps`, others in the folder above.
-fn path_of(name: &str) -> PathBuf {
+/// Where a program of this build is, if it was built. Test programs lie in `target/PROFILE/deps`, others in the folder above.
+pub fn path_of(name: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().expect("a running program has a path");
-    let beside = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
-    beside.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace` in the same profile first"))
+    test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists())
 }

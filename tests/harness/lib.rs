@@ -14,7 +14,7 @@ mod process;
 mod wait;
 
 pub use bad_peer::{BadPeer, Claim, Misbehaviour};
-pub use command::{Outcome, drover, program, run, tracker_program};
+pub use command::{Outcome, drover, path_of, program, run, tracker_program};
 pub use fleet::{Fleet, FleetOptions};
 pub use host::{Host, MasterLine};
 pub use image::{TestImage, random_bytes};

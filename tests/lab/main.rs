@@ -1,0 +1,81 @@
+//! The lab: Drover and what people use today on the same wires, in one run.
+//!
+//! `lab run` builds the hosts of each case in network namespaces ([`network`]), lets each contender ([`contenders`]) bring
+//! the image of the case to all of them, compares every file, and prints a table of when the first, the median and the
+//! last host had it over the soonest possible ([`report`]). It needs root, and leaves nothing behind.
+#![allow(dead_code, reason = "rivals and further commands, which land next, use the rest")]
+#![expect(clippy::print_stdout, reason = "this program prints tables")]
+
+mod case;
+mod contenders;
+mod measure;
+mod network;
+mod report;
+mod run;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::case::Case;
+use crate::network::outer;
+
+/// Drover and what people use today on the same wires
+#[derive(Parser, Debug)]
+#[command(name = "lab")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Name the cases and the contenders, and what is missing to run them
+    List,
+    /// Run cases and print the table
+    Run(run::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().execute() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Arguments {
+    fn execute(self) -> Result<ExitCode, Box<dyn Error>> {
+        if matches!(self.command, Command::List) {
+            list()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !outer::is_inside() {
+            if !rustix::process::geteuid().is_root() {
+                return Err("making networks needs root: run it with sudo".into());
+            }
+            return Ok(outer::enter()?);
+        }
+        outer::settle()?;
+        match self.command {
+            Command::List => Ok(ExitCode::SUCCESS),
+            Command::Run(arguments) => run::run(&arguments),
+        }
+    }
+}
+
+fn list() -> Result<(), Box<dyn Error>> {
+    println!("cases");
+    for case in Case::all()? {
+        println!("  {:<12} {}", case.name, case.title);
+    }
+    println!("contenders");
+    for contender in contenders::all() {
+        let state = contender.missing().map_or_else(|| "ready".to_owned(), |missing| format!("missing: {missing}"));
+        println!("  {:<12} {state}", contender.name());
+    }
+    Ok(())
+}

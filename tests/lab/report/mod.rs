@@ -1,0 +1,182 @@
+//! What is made of the runs: a table, JSON, and plots.
+
+mod table;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::case::Case;
+use crate::contenders::Delivery;
+use crate::measure::Measured;
+
+pub(crate) use table::table;
+
+/// One contender in one case.
+#[derive(Debug, Serialize)]
+pub(crate) struct Entry {
+    /// Name of the case.
+    pub(crate) case: String,
+    /// Name of the contender.
+    pub(crate) contender: &'static str,
+    /// How it went.
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+}
+
+/// How a contender did.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// It is not installed; what to do about it.
+    Missing(String),
+    /// It failed, or delivered something else; why.
+    Failed(String),
+    /// It delivered, this often; sorted by the last host's time.
+    Runs(Vec<Run>),
+}
+
+/// One delivery.
+#[derive(Debug, Serialize)]
+pub(crate) struct Run {
+    /// When each receiver had the whole file, in this order.
+    pub(crate) finished: Vec<Finish>,
+    /// What the source sent, with all headers, over the length of the image.
+    pub(crate) source_ratio: f64,
+    /// What left the source's rack, with all headers, over the length of the image.
+    pub(crate) uplink_ratio: Option<f64>,
+    /// CPU seconds of the whole machine.
+    pub(crate) cpu_s: f64,
+    /// The same for each GiB that reached a receiver.
+    pub(crate) cpu_s_per_gib: f64,
+    /// Peak of resident memory by role, in bytes, of the largest process each.
+    pub(crate) peak_bytes: std::collections::BTreeMap<String, u64>,
+    /// What the contender says of itself.
+    pub(crate) details: serde_json::Value,
+}
+
+/// When one host had the whole file.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Finish {
+    /// Which host.
+    pub(crate) host: usize,
+    /// After how many seconds.
+    pub(crate) after_s: f64,
+    /// Over the soonest that is possible, if the case bounds it.
+    pub(crate) over_bound: Option<f64>,
+    /// Whether this host receives more slowly than most.
+    pub(crate) slow: bool,
+}
+
+/// A report that can't be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReportError {
+    /// To a file.
+    #[error("write {path}: {cause}")]
+    Write {
+        /// Which.
+        path: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+impl Entry {
+    /// It could not be run.
+    pub(crate) fn missing(case: &Case, contender: &'static str, what: String) -> Self {
+        Entry { case: case.name.clone(), contender, outcome: Outcome::Missing(what) }
+    }
+
+    /// It did not deliver.
+    pub(crate) fn broken(case: &Case, contender: &'static str, why: String) -> Self {
+        Entry { case: case.name.clone(), contender, outcome: Outcome::Failed(why) }
+    }
+
+    /// It delivered at least once.
+    pub(crate) fn ran(case: &Case, contender: &'static str, mut runs: Vec<Run>) -> Self {
+        runs.sort_by(|one, other| one.last_s().total_cmp(&other.last_s()));
+        Entry { case: case.name.clone(), contender, outcome: Outcome::Runs(runs) }
+    }
+
+    /// Whether it was there and did not deliver.
+    pub(crate) fn failed(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(_))
+    }
+
+    /// The run that stands for all: the one with the median of the last host's times (the lower of two).
+    pub(crate) fn typical(&self) -> Option<&Run> {
+        let Outcome::Runs(runs) = &self.outcome else { return None };
+        runs.get((runs.len().max(1) - 1) / 2)
+    }
+
+    /// One line for who waits.
+    pub(crate) fn summary(&self) -> String {
+        let told = match &self.outcome {
+            Outcome::Missing(what) => format!("missing: {what}"),
+            Outcome::Failed(why) => format!("failed: {why}"),
+            Outcome::Runs(runs) => runs.iter().map(Run::summary).collect::<Vec<_>>().join("; "),
+        };
+        format!("{} {told}", self.contender)
+    }
+}
+
+impl Run {
+    /// What a delivery and the measurements of its time amount to.
+    pub(crate) fn new(case: &Case, delivery: Delivery, measured: &Measured) -> Self {
+        let finish = |finished: &crate::contenders::Finished| {
+            let after_s = finished.after.as_secs_f64();
+            let over_bound = case.bound_s(finished.host).map(|bound| after_s / bound);
+            Finish { host: finished.host, after_s, over_bound, slow: case.is_slow(finished.host) }
+        };
+        let image = case.image_bytes() as f64;
+        let delivered_gib = image * case.receivers().len() as f64 / f64::from(1 << 30);
+        let roles = measured.processes.iter().map(|process| process.role.clone());
+        Run {
+            finished: delivery.finished.iter().map(finish).collect(),
+            source_ratio: measured.hosts().first().map_or(0.0, |source| source.sent as f64 / image),
+            uplink_ratio: measured.uplink().map(|uplink| uplink.sent as f64 / image),
+            cpu_s: measured.cpu_s(),
+            cpu_s_per_gib: measured.cpu_s() / delivered_gib,
+            peak_bytes: roles.map(|role| (role.clone(), measured.peak_bytes(&role).unwrap_or(0))).collect(),
+            details: delivery.details,
+        }
+    }
+
+    /// When the last host was done.
+    pub(crate) fn last_s(&self) -> f64 {
+        self.finished.last().map_or(0.0, |finish| finish.after_s)
+    }
+
+    /// The hosts with the usual rates, in the order of their ends.
+    pub(crate) fn usual(&self) -> Vec<&Finish> {
+        self.finished.iter().filter(|finish| !finish.slow).collect()
+    }
+
+    /// The last host that is slower than most, if the case has such.
+    pub(crate) fn last_slow(&self) -> Option<&Finish> {
+        self.finished.iter().rfind(|finish| finish.slow)
+    }
+
+    fn summary(&self) -> String {
+        let over =
+            |finish: &Finish| finish.over_bound.map_or(String::new(), |ratio| format!(" ({ratio:.2} of the bound)"));
+        let told = |finish: &&Finish| format!("{:.2} s{}", finish.after_s, over(finish));
+        let last = self.usual().last().map(told).unwrap_or_default();
+        let slow = self.last_slow().map(|finish| format!(", slow host {}", told(&finish))).unwrap_or_default();
+        format!("last host after {last}{slow}")
+    }
+}
+
+/// Writes everything into a folder.
+pub(crate) fn write(folder: &Path, cases: &[Case], entries: &[Entry], seed: u64) -> Result<(), ReportError> {
+    let unable = |path: &Path| {
+        let path = path.display().to_string();
+        move |cause| ReportError::Write { path, cause }
+    };
+    std::fs::create_dir_all(folder).map_err(unable(folder))?;
+    let file = folder.join("table.md");
+    std::fs::write(&file, table(cases, entries)).map_err(unable(&file))?;
+    let file = folder.join("runs.json");
+    let json = serde_json::json!({ "seed": seed, "entries": entries });
+    std::fs::write(&file, format!("{json:#}\n")).map_err(unable(&file))
+}

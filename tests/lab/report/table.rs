@@ -1,0 +1,60 @@
+//! The table, in Markdown, as it stands in README.
+
+use std::fmt::Write;
+
+use super::{Entry, Finish, Outcome, Run};
+use crate::case::Case;
+
+/// A table for each case.
+pub(crate) fn table(cases: &[Case], entries: &[Entry]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        let bound = case.receivers().filter_map(|host| case.bound_s(host)).reduce(f64::min);
+        let bound = bound.map_or(String::new(), |bound| format!(", bound {bound:.2} s"));
+        let _ = writeln!(text, "**{}**{bound}\n", case.title);
+        let _ = writeln!(text, "{HEAD}");
+        for entry in entries.iter().filter(|entry| entry.case == case.name) {
+            let _ = writeln!(text, "| {} | {} |", entry.contender, cells(case, entry));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(case: &Case, entry: &Entry) -> String {
+    match (&entry.outcome, entry.typical()) {
+        (Outcome::Missing(what), _) => format!("not installed: {what} | | | | | | |"),
+        (Outcome::Failed(why), _) => format!("failed: {} | | | | | | |", why.replace('\n', " ")),
+        (Outcome::Runs(_), Some(run)) => measured(case, run),
+        (Outcome::Runs(_), None) => "| | | | | | |".to_owned(),
+    }
+}
+
+fn measured(case: &Case, run: &Run) -> String {
+    let usual = run.usual();
+    let at = |index: usize| usual.get(index).map(|finish| time(finish)).unwrap_or_default();
+    let last = usual.len().saturating_sub(1);
+    let slow = run.last_slow().map(|finish| format!("; slow {}", time(finish))).unwrap_or_default();
+    let uplink = run.uplink_ratio.map(|ratio| format!("; uplink {ratio:.2}")).unwrap_or_default();
+    let mib = run.peak_bytes.values().max().map_or(0, |bytes| bytes >> 20);
+    let _ = case;
+    format!(
+        "{}{slow} | {} | {} | {:.2}{uplink} | {:.1} | {mib} | |",
+        at(last),
+        at(last / 2),
+        at(0),
+        run.source_ratio,
+        run.cpu_s_per_gib
+    )
+}
+
+/// Over the bound, with the seconds; only these if nothing bounds it.
+fn time(finish: &Finish) -> String {
+    finish
+        .over_bound
+        .map_or_else(|| format!("{:.2} s", finish.after_s), |ratio| format!("{ratio:.2} ({:.2} s)", finish.after_s))
+}
+
+const HEAD: &str = "\
+| | last host / bound | median | first | source sent / image | CPU s per GiB | peak MiB | limited by |
+|---|---|---|---|---|---|---|---|";
