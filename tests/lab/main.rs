@@ -8,6 +8,7 @@
 
 mod case;
 mod contenders;
+mod limits;
 mod measure;
 mod network;
 mod report;

@@ -63,7 +63,10 @@ impl Contender for Drover {
             Ok(cluster.agents[host].sealed())
         })?;
         publish.wait(PATIENCE)?;
-        let details = json!({ "published": last_line(&publish.printed()), "hosts": cluster.statuses()? });
+        let statuses = cluster.statuses()?;
+        let wasted = statuses.iter().filter_map(|status| status["transfers"][0]["wasted_bytes"].as_u64()).sum::<u64>();
+        let published = last_line(&publish.printed());
+        let details = json!({ "wasted_bytes": wasted, "published": published, "hosts": statuses });
         cluster.end();
         Ok(Delivery { finished, details })
     }

@@ -57,7 +57,8 @@ pub(crate) struct Stage<'a> {
 pub(crate) struct Delivery {
     /// Every receiver, in the order in which they had the whole file.
     pub(crate) finished: Vec<Finished>,
-    /// What else it has to say; goes into the JSON as it is.
+    /// What else it has to say; goes into the JSON as it is. `wasted_bytes`, what the receivers got twice or for nothing,
+    /// has a place in the table.
     pub(crate) details: serde_json::Value,
 }
 

@@ -1,5 +1,6 @@
 //! What is made of the runs: a table, JSON, and plots.
 
+mod plot;
 mod table;
 
 use std::path::Path;
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use crate::case::Case;
 use crate::contenders::Delivery;
+use crate::limits::{self, Share};
 use crate::measure::Measured;
 
 pub(crate) use table::table;
@@ -45,12 +47,17 @@ pub(crate) struct Run {
     pub(crate) source_ratio: f64,
     /// What left the source's rack, with all headers, over the length of the image.
     pub(crate) uplink_ratio: Option<f64>,
+    /// What came twice or for nothing over what the receivers took, if the contender tells it (`wasted_bytes` in its
+    /// details).
+    pub(crate) wasted_share: Option<f64>,
     /// CPU seconds of the whole machine.
     pub(crate) cpu_s: f64,
     /// The same for each GiB that reached a receiver.
     pub(crate) cpu_s_per_gib: f64,
     /// Peak of resident memory by role, in bytes, of the largest process each.
     pub(crate) peak_bytes: std::collections::BTreeMap<String, u64>,
+    /// What limited the last host with the usual rates, the largest share first.
+    pub(crate) limits: Vec<Share>,
     /// What the contender says of itself.
     pub(crate) details: serde_json::Value,
 }
@@ -78,6 +85,14 @@ pub(crate) enum ReportError {
         path: String,
         /// Why.
         cause: std::io::Error,
+    },
+    /// A plot.
+    #[error("draw {path}: {cause}")]
+    Draw {
+        /// Which.
+        path: String,
+        /// Why.
+        cause: String,
     },
 }
 
@@ -131,8 +146,15 @@ impl Run {
         let image = case.image_bytes() as f64;
         let delivered_gib = image * case.receivers().len() as f64 / f64::from(1 << 30);
         let roles = measured.processes.iter().map(|process| process.role.clone());
+        let finished: Vec<Finish> = delivery.finished.iter().map(finish).collect();
+        let usual = || finished.iter().filter(|finish| !finish.slow).rev();
+        let others_s = usual().nth(1).map_or(0.0, |finish| finish.after_s);
+        let limits = usual().next().map(|last| limits::of(case, measured, last.host, last.after_s, others_s));
+        let wasted = delivery.details["wasted_bytes"].as_f64();
         Run {
-            finished: delivery.finished.iter().map(finish).collect(),
+            limits: limits.unwrap_or_default(),
+            wasted_share: wasted.map(|bytes| bytes / (image * case.receivers().len() as f64)),
+            finished,
             source_ratio: measured.hosts().first().map_or(0.0, |source| source.sent as f64 / image),
             uplink_ratio: measured.uplink().map(|uplink| uplink.sent as f64 / image),
             cpu_s: measured.cpu_s(),
@@ -178,5 +200,6 @@ pub(crate) fn write(folder: &Path, cases: &[Case], entries: &[Entry], seed: u64)
     std::fs::write(&file, table(cases, entries)).map_err(unable(&file))?;
     let file = folder.join("runs.json");
     let json = serde_json::json!({ "seed": seed, "entries": entries });
-    std::fs::write(&file, format!("{json:#}\n")).map_err(unable(&file))
+    std::fs::write(&file, format!("{json:#}\n")).map_err(unable(&file))?;
+    plot::draw(&folder.join("plot.svg"), cases, entries)
 }

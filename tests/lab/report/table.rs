@@ -14,37 +14,44 @@ pub(crate) fn table(cases: &[Case], entries: &[Entry]) -> String {
         let _ = writeln!(text, "**{}**{bound}\n", case.title);
         let _ = writeln!(text, "{HEAD}");
         for entry in entries.iter().filter(|entry| entry.case == case.name) {
-            let _ = writeln!(text, "| {} | {} |", entry.contender, cells(case, entry));
+            let _ = writeln!(text, "| {} | {} |", entry.contender, cells(entry));
+        }
+        if let Some(goal) = case.goal {
+            let slow = case.goal_slow.map(|goal| format!("; slow ≤ {goal:.2}")).unwrap_or_default();
+            let uplink = case.goal_uplink.map(|goal| format!("; uplink ≤ {goal:.2}")).unwrap_or_default();
+            let _ = writeln!(text, "| *goal* | ≤ {goal:.2}{slow} | | | ≤ 1.10{uplink} | ≤ 0.5 % | | | |");
         }
         text.push('\n');
     }
     text
 }
 
-fn cells(case: &Case, entry: &Entry) -> String {
+fn cells(entry: &Entry) -> String {
     match (&entry.outcome, entry.typical()) {
         (Outcome::Missing(what), _) => format!("not installed: {what} | | | | | | |"),
-        (Outcome::Failed(why), _) => format!("failed: {} | | | | | | |", why.replace('\n', " ")),
-        (Outcome::Runs(_), Some(run)) => measured(case, run),
-        (Outcome::Runs(_), None) => "| | | | | | |".to_owned(),
+        (Outcome::Failed(why), _) => {
+            format!("failed: {} | | | | | | |", why.lines().last().unwrap_or_default().replace('|', "/"))
+        }
+        (Outcome::Runs(_), Some(run)) => measured(run),
+        (Outcome::Runs(_), None) => " | | | | | | |".to_owned(),
     }
 }
 
-fn measured(case: &Case, run: &Run) -> String {
+fn measured(run: &Run) -> String {
     let usual = run.usual();
     let at = |index: usize| usual.get(index).map(|finish| time(finish)).unwrap_or_default();
     let last = usual.len().saturating_sub(1);
     let slow = run.last_slow().map(|finish| format!("; slow {}", time(finish))).unwrap_or_default();
     let uplink = run.uplink_ratio.map(|ratio| format!("; uplink {ratio:.2}")).unwrap_or_default();
+    let twice = run.wasted_share.map(|share| format!("{:.2} %", share * 100.0)).unwrap_or_default();
     let mib = run.peak_bytes.values().max().map_or(0, |bytes| bytes >> 20);
-    let _ = case;
+    let limits = run.limits.iter().filter(|share| share.share >= 0.05);
+    let limits: Vec<String> = limits.map(|share| format!("{} {:.0} %", share.limit, share.share * 100.0)).collect();
+    let (last, median, first) = (at(last), at(last / 2), at(0));
+    let (source, cpu) = (run.source_ratio, run.cpu_s_per_gib);
     format!(
-        "{}{slow} | {} | {} | {:.2}{uplink} | {:.1} | {mib} | |",
-        at(last),
-        at(last / 2),
-        at(0),
-        run.source_ratio,
-        run.cpu_s_per_gib
+        "{last}{slow} | {median} | {first} | {source:.2}{uplink} | {twice} | {cpu:.1} | {mib} | {}",
+        limits.join(", ")
     )
 }
 
@@ -56,5 +63,5 @@ fn time(finish: &Finish) -> String {
 }
 
 const HEAD: &str = "\
-| | last host / bound | median | first | source sent / image | CPU s per GiB | peak MiB | limited by |
-|---|---|---|---|---|---|---|---|";
+| | last host / bound | median | first | source sent / image | came twice | CPU s per GiB | peak MiB | the last host was limited by |
+|---|---|---|---|---|---|---|---|---|";
