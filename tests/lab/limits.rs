@@ -1,6 +1,6 @@
 //! What limited a host, told from what was seen ten times a second.
 //!
-//! Each interval until the host is done belongs to the first of these that holds (a thing is full from 90 % on):
+//! Each interval until the host is done belongs to the first of these that holds (a thing is full from 85 % on):
 //!
 //! | verdict | what was seen |
 //! |---|---|
@@ -123,8 +123,9 @@ impl std::fmt::Display for Limit {
     }
 }
 
-/// A tenth of a second sees bursts, so a wire that is full all the time is not always seen at 100 %.
-const FULL: f64 = 0.9;
+/// A tenth of a second sees bursts, and batches of frames count their headers once, so a wire that is full all the time is
+/// not seen at 100 %.
+const FULL: f64 = 0.85;
 /// Announcements and the like are far below, any transfer far above.
 const MOVES: f64 = 0.05;
 /// The same in bytes of a tenth of a second, where there is no rate to compare with.
@@ -155,7 +156,7 @@ mod tests {
             hosts[1].received += full * received / 100;
             looks.push(look(at + 1, &hosts));
         }
-        Measured { looks, processes: Vec::new() }
+        Measured { looks, ..Measured::default() }
     }
 
     fn case() -> Case {

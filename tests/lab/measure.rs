@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{major, minor};
 use serde::Serialize;
 
-use crate::network::{Counters, Network, NetworkError};
+use crate::network::{Counters, Network, NetworkError, Wire};
 
 /// Looks at a network and at processes while it lives.
 #[derive(Debug)]
@@ -28,8 +28,19 @@ pub(crate) struct Meter {
 pub(crate) struct Measured {
     /// One look after the other, the first at the start, the last at the stop.
     pub(crate) looks: Vec<Look>,
+    /// Each host's wire, and the link between racks, between start and stop.
+    pub(crate) passed: Passed,
     /// Every process that was watched.
     pub(crate) processes: Vec<Watched>,
+}
+
+/// What passed the wires, exactly.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Passed {
+    /// Each host's wire.
+    pub(crate) wires: Vec<Wire>,
+    /// The link between the racks, if there are two.
+    pub(crate) uplink: Option<Counters>,
 }
 
 /// The sums so far at one moment.
@@ -87,10 +98,12 @@ impl Meter {
 
     /// The clock starts now; gives the moment.
     pub(crate) fn start(&self) -> Result<Instant, NetworkError> {
+        let passed = Passed::so_far(&self.network)?;
         let look = look(&self.network, self.disk)?;
         let mut state = lock(&self.state);
         let at = look.at;
         state.measured.looks = vec![look];
+        state.measured.passed = passed;
         state.stopped = false;
         Ok(at)
     }
@@ -101,9 +114,15 @@ impl Meter {
             return Ok(());
         }
         let look = look(&self.network, self.disk)?;
+        {
+            let mut state = lock(&self.state);
+            state.measured.looks.push(look);
+            state.stopped = true;
+        }
+        // After the time is taken, since it takes some.
+        let passed = Passed::so_far(&self.network)?;
         let mut state = lock(&self.state);
-        state.measured.looks.push(look);
-        state.stopped = true;
+        state.measured.passed = passed.since(&state.measured.passed);
         Ok(())
     }
 
@@ -145,18 +164,6 @@ impl Measured {
         self.ends().map_or(0.0, |(first, last)| last.cpu_s - first.cpu_s)
     }
 
-    /// What passed each host's interface.
-    pub(crate) fn hosts(&self) -> Vec<Counters> {
-        let pairs = self.ends().map(|(first, last)| last.hosts.iter().zip(&first.hosts));
-        pairs.into_iter().flatten().map(|(last, first)| last.since(*first)).collect()
-    }
-
-    /// What passed the link between the racks.
-    pub(crate) fn uplink(&self) -> Option<Counters> {
-        let (first, last) = self.ends()?;
-        Some(last.uplink?.since(first.uplink?))
-    }
-
     /// The largest process that has this role, in bytes.
     pub(crate) fn peak_bytes(&self, role: &str) -> Option<u64> {
         self.processes.iter().filter(|process| process.role == role).map(|process| process.peak_bytes).max()
@@ -164,6 +171,18 @@ impl Measured {
 
     fn ends(&self) -> Option<(&Look, &Look)> {
         Some((self.looks.first()?, self.looks.last()?))
+    }
+}
+
+impl Passed {
+    fn so_far(network: &Network) -> Result<Self, NetworkError> {
+        Ok(Passed { wires: network.wires()?, uplink: network.uplink()? })
+    }
+
+    fn since(&self, earlier: &Passed) -> Self {
+        let wires = self.wires.iter().zip(&earlier.wires).map(|(now, earlier)| now.since(*earlier)).collect();
+        let uplink = self.uplink.zip(earlier.uplink).map(|(now, earlier)| now.since(earlier));
+        Passed { wires, uplink }
     }
 }
 
@@ -188,7 +207,7 @@ fn keep_looking(state: &Mutex<State>, network: &Network, disk: Option<Disk>) {
 
 fn look(network: &Network, disk: Option<Disk>) -> Result<Look, NetworkError> {
     let hosts = network.counters()?;
-    let uplink = network.uplink()?;
+    let uplink = network.uplink_counters()?;
     Ok(Look { at: Instant::now(), hosts, uplink, cpu_s: machine_cpu_s(), disk_s: disk.map_or(0.0, Disk::busy_s) })
 }
 

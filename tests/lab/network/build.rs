@@ -7,7 +7,8 @@ use crate::case::Case;
 
 /// The end in the source's rack of the link between two racks.
 pub(super) const UPLINK: &str = "uplink0";
-const UPLINK_FAR: &str = "uplink1";
+/// Its other end.
+pub(super) const UPLINK_FAR: &str = "uplink1";
 const BRIDGES: [&str; 2] = ["rack0", "rack1"];
 
 /// Builds everything.
@@ -22,8 +23,7 @@ pub(super) fn network(network: &Network, case: &Case) -> Result<(), NetworkError
         ip(&["link", "add", UPLINK, "type", "veth", "peer", "name", UPLINK_FAR])?;
         for (end, bridge) in [UPLINK, UPLINK_FAR].into_iter().zip(BRIDGES) {
             ip(&["link", "set", end, "master", bridge, "up"])?;
-            tool(&mut shape(None, end, racks.uplink_mbit))?;
-            tool(&mut without_offloads(None, end))?;
+            tool(&mut shape(Command::new("tc"), end, racks.uplink_mbit))?;
         }
     }
     for host in &network.hosts {
@@ -44,12 +44,12 @@ pub(super) fn remove(network: &Network) {
     }
 }
 
-/// Runs a tool of the system to its end.
-pub(super) fn tool(command: &mut Command) -> Result<(), NetworkError> {
+/// Runs a tool of the system to its end and gives what it printed.
+pub(super) fn tool(command: &mut Command) -> Result<String, NetworkError> {
     let line = format!("{command:?}").replace('"', "");
     let output = command.output().map_err(|cause| NetworkError::Tool { tool: line.clone(), cause })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(NetworkError::Refused { line, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
@@ -71,17 +71,15 @@ fn wire(host: &NetHost, bridge: &str) -> Result<(), NetworkError> {
 /// Shapes and thins out the wire of a host as the case says.
 fn limit(host: &NetHost, case: &Case) -> Result<(), NetworkError> {
     let (up, down) = (case.up_mbit(host.index), case.down_mbit(host.index));
-    if up.is_some() || down.is_some() || case.loss_percent > 0.0 {
-        tool(&mut without_offloads(Some(host), "eth0"))?;
-        tool(&mut without_offloads(None, &host.wire))?;
-    }
     if let Some(rate) = up {
-        tool(&mut shape(Some(host), "eth0", rate))?;
+        tool(&mut shape(host.command("tc"), "eth0", rate))?;
     }
     if let Some(rate) = down {
-        tool(&mut shape(None, &host.wire, rate))?;
+        tool(&mut shape(Command::new("tc"), &host.wire, rate))?;
     }
     if case.loss_percent > 0.0 {
+        tool(&mut without_offloads(host.command("ethtool"), "eth0"))?;
+        tool(&mut without_offloads(Command::new("ethtool"), &host.wire))?;
         let per_million = (case.loss_percent * 10_000.0).round();
         let rules = format!(
             "table netdev lab {{ chain loss {{ type filter hook ingress device eth0 priority 0; \
@@ -92,23 +90,23 @@ fn limit(host: &NetHost, case: &Case) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// A token bucket on an interface: bursts of a few frames only, and a queue as short as that of a switch.
-fn shape(host: Option<&NetHost>, interface: &str, mbit: f64) -> Command {
+/// A token bucket on an interface: bursts no longer than what a sender hands to its interface at once, and a queue as
+/// short as that of a switch. It counts every frame of a batch with its headers.
+fn shape(mut command: Command, interface: &str, mbit: f64) -> Command {
     // 50 ms, but never less than the packets that one socket may have under way by the kernel's default: a shorter queue
     // would drop what a sender's own socket let through without a word to it.
     let queue = (mbit * 1e6 / 8.0 * 0.05).max(256.0 * 1024.0) as u64;
-    let mut command = host.map_or_else(|| Command::new("tc"), |host| host.command("tc"));
     command.args(["qdisc", "add", "dev", interface, "root", "tbf", "rate", &format!("{mbit}mbit"), "burst", "16kb"]);
     command.args(["limit", &queue.to_string()]);
     command
 }
 
-fn without_offloads(host: Option<&NetHost>, interface: &str) -> Command {
-    let mut command = host.map_or_else(|| Command::new("ethtool"), |host| host.command("ethtool"));
+/// So that what is dropped are packets: a batch would be lost as one.
+fn without_offloads(mut command: Command, interface: &str) -> Command {
     command.args(["-K", interface, "tso", "off", "gso", "off", "gro", "off", "tx-udp-segmentation", "off"]);
     command
 }
 
 fn ip(arguments: &[&str]) -> Result<(), NetworkError> {
-    tool(Command::new("ip").args(arguments))
+    tool(Command::new("ip").args(arguments)).map(drop)
 }

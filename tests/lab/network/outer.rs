@@ -35,5 +35,5 @@ pub(crate) fn settle() -> Result<(), NetworkError> {
     std::fs::create_dir_all(names)
         .map_err(|cause| NetworkError::Tool { tool: format!("mkdir {}", names.display()), cause })?;
     super::build::tool(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(names))?;
-    super::build::tool(Command::new("ip").args(["link", "set", "lo", "up"]))
+    super::build::tool(Command::new("ip").args(["link", "set", "lo", "up"])).map(drop)
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::case::Case;
 use crate::contenders::Delivery;
 use crate::limits::{self, Share};
-use crate::measure::Measured;
+use crate::measure::{Measured, Passed};
 
 pub(crate) use table::table;
 
@@ -52,12 +52,16 @@ pub(crate) struct Run {
     pub(crate) wasted_share: Option<f64>,
     /// CPU seconds of the whole machine.
     pub(crate) cpu_s: f64,
-    /// The same for each GiB that reached a receiver.
+    /// The same over what its processors could have spent: near 1, the figures are of this machine.
+    pub(crate) cpu_share: f64,
+    /// CPU seconds for each GiB that reached a receiver.
     pub(crate) cpu_s_per_gib: f64,
     /// Peak of resident memory by role, in bytes, of the largest process each.
     pub(crate) peak_bytes: std::collections::BTreeMap<String, u64>,
     /// What limited the last host with the usual rates, the largest share first.
     pub(crate) limits: Vec<Share>,
+    /// What passed every host's wire.
+    pub(crate) passed: Passed,
     /// What the contender says of itself.
     pub(crate) details: serde_json::Value,
 }
@@ -150,16 +154,20 @@ impl Run {
         let usual = || finished.iter().filter(|finish| !finish.slow).rev();
         let others_s = usual().nth(1).map_or(0.0, |finish| finish.after_s);
         let limits = usual().next().map(|last| limits::of(case, measured, last.host, last.after_s, others_s));
+        let passed = measured.passed.clone();
+        let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
         let wasted = delivery.details["wasted_bytes"].as_f64();
         Run {
             limits: limits.unwrap_or_default(),
             wasted_share: wasted.map(|bytes| bytes / (image * case.receivers().len() as f64)),
             finished,
-            source_ratio: measured.hosts().first().map_or(0.0, |source| source.sent as f64 / image),
-            uplink_ratio: measured.uplink().map(|uplink| uplink.sent as f64 / image),
+            source_ratio: passed.wires.first().map_or(0.0, |source| source.bytes.sent as f64 / image),
+            uplink_ratio: passed.uplink.map(|uplink| uplink.sent as f64 / image),
             cpu_s: measured.cpu_s(),
+            cpu_share: measured.cpu_s() / f64::max(measured.seconds() * processors, f64::MIN_POSITIVE),
             cpu_s_per_gib: measured.cpu_s() / delivered_gib,
             peak_bytes: roles.map(|role| (role.clone(), measured.peak_bytes(&role).unwrap_or(0))).collect(),
+            passed,
             details: delivery.details,
         }
     }

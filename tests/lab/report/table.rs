@@ -48,9 +48,9 @@ fn measured(run: &Run) -> String {
     let limits = run.limits.iter().filter(|share| share.share >= 0.05);
     let limits: Vec<String> = limits.map(|share| format!("{} {:.0} %", share.limit, share.share * 100.0)).collect();
     let (last, median, first) = (at(last), at(last / 2), at(0));
-    let (source, cpu) = (run.source_ratio, run.cpu_s_per_gib);
+    let (source, cpu, busy) = (run.source_ratio, run.cpu_s_per_gib, run.cpu_share * 100.0);
     format!(
-        "{last}{slow} | {median} | {first} | {source:.2}{uplink} | {twice} | {cpu:.1} | {mib} | {}",
+        "{last}{slow} | {median} | {first} | {source:.2}{uplink} | {twice} | {cpu:.1} ({busy:.0} %) | {mib} | {}",
         limits.join(", ")
     )
 }
@@ -63,5 +63,5 @@ fn time(finish: &Finish) -> String {
 }
 
 const HEAD: &str = "\
-| | last host / bound | median | first | source sent / image | came twice | CPU s per GiB | peak MiB | the last host was limited by |
+| | last host / bound | median | first | source sent / image | came twice | CPU s per GiB (of all) | peak MiB | the last host was limited by |
 |---|---|---|---|---|---|---|---|---|";
