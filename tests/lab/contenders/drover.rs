@@ -14,6 +14,7 @@ use std::time::Duration;
 use drover_harness::path_of;
 use serde_json::{Value, json};
 
+use super::program::output;
 use super::{Contender, ContenderError, Delivery, Guard, Stage, poll};
 use crate::network::NetHost;
 
@@ -202,17 +203,6 @@ fn clean(mut command: Command) -> Command {
         command.env_remove(key);
     }
     command
-}
-
-/// Runs a command to its successful end and gives what it printed.
-fn output(command: &mut Command) -> Result<String, ContenderError> {
-    let done = command.output();
-    let done = done.map_err(|cause| ContenderError::Start { what: format!("{command:?}"), cause })?;
-    if done.status.success() {
-        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
-    }
-    let last = String::from_utf8_lossy(&done.stderr).into_owned();
-    Err(ContenderError::Failed { what: format!("{command:?}"), how: done.status.to_string(), last })
 }
 
 fn last_line(printed: &str) -> Value {

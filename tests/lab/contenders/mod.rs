@@ -6,8 +6,16 @@
 //! documentation says what is in its time and what is not. The lab compares every file with the image after the clock has
 //! stopped.
 
+mod aria2;
 pub(crate) mod drover;
+mod http;
+mod libtorrent;
+mod nfs;
 mod process;
+mod program;
+mod torrent;
+mod udpcast;
+mod uftp;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -34,7 +42,15 @@ pub(crate) trait Contender {
 
 /// Every contender, in the order of the table.
 pub(crate) fn all() -> Vec<Box<dyn Contender>> {
-    vec![Box::new(drover::Drover)]
+    vec![
+        Box::new(drover::Drover),
+        Box::new(uftp::Uftp),
+        Box::new(udpcast::Udpcast),
+        Box::new(aria2::Aria2),
+        Box::new(libtorrent::Libtorrent),
+        Box::new(http::Http),
+        Box::new(nfs::Nfs),
+    ]
 }
 
 /// What a contender runs on.
