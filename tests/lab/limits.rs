@@ -54,14 +54,12 @@ pub(crate) struct Share {
 /// What limited `host` until `after_s`, the largest share first. `others_s` is when the last of the other hosts with the
 /// usual rates was done.
 pub(crate) fn of(case: &Case, measured: &Measured, host: usize, after_s: f64, others_s: f64) -> Vec<Share> {
-    let Some(start) = measured.looks.first() else { return Vec::new() };
     let mut shares: Vec<Share> = Vec::new();
     let mut total = 0.0;
     for pair in measured.looks.windows(2) {
         let [before, now] = pair else { continue };
-        let begun_s = (before.at - start.at).as_secs_f64();
-        let seconds = ((now.at - start.at).as_secs_f64().min(after_s) - begun_s).max(0.0);
-        let limit = of_interval(case, host, before, now, begun_s >= others_s);
+        let seconds = (now.after_s.min(after_s) - before.after_s).max(0.0);
+        let limit = of_interval(case, host, before, now, before.after_s >= others_s);
         match shares.iter_mut().find(|share| share.limit == limit) {
             Some(share) => share.share += seconds,
             None => shares.push(Share { limit, share: seconds }),
@@ -145,6 +143,7 @@ mod tests {
         let mut hosts = vec![Counters::default(); case.hosts];
         let look = |at: usize, hosts: &[Counters]| Look {
             at: begun + Duration::from_millis(100 * at as u64),
+            after_s: 0.1 * at as f64,
             hosts: hosts.to_vec(),
             uplink: None,
             cpu_s: 0.0,

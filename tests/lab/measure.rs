@@ -49,6 +49,8 @@ pub(crate) struct Look {
     /// When.
     #[serde(skip)]
     pub(crate) at: Instant,
+    /// Seconds since the clock started.
+    pub(crate) after_s: f64,
     /// Bytes at each host's interface.
     pub(crate) hosts: Vec<Counters>,
     /// Bytes between the racks, if there are two.
@@ -116,7 +118,7 @@ impl Meter {
         let look = look(&self.network, self.disk)?;
         {
             let mut state = lock(&self.state);
-            state.measured.looks.push(look);
+            state.measured.add(look);
             state.stopped = true;
         }
         // After the time is taken, since it takes some.
@@ -154,6 +156,13 @@ impl Drop for Meter {
 }
 
 impl Measured {
+    fn add(&mut self, mut look: Look) {
+        if let Some(first) = self.looks.first() {
+            look.after_s = (look.at - first.at).as_secs_f64();
+        }
+        self.looks.push(look);
+    }
+
     /// Seconds from start to stop.
     pub(crate) fn seconds(&self) -> f64 {
         self.ends().map_or(0.0, |(first, last)| (last.at - first.at).as_secs_f64())
@@ -198,7 +207,9 @@ fn keep_looking(state: &Mutex<State>, network: &Network, disk: Option<Disk>) {
             }
             if !state.stopped && !state.measured.looks.is_empty() {
                 // A look that fails is missing; the ones at start and stop say why.
-                state.measured.looks.extend(look(network, disk).ok());
+                if let Ok(look) = look(network, disk) {
+                    state.measured.add(look);
+                }
             }
         }
         std::thread::sleep(INTERVAL);
@@ -208,7 +219,8 @@ fn keep_looking(state: &Mutex<State>, network: &Network, disk: Option<Disk>) {
 fn look(network: &Network, disk: Option<Disk>) -> Result<Look, NetworkError> {
     let hosts = network.counters()?;
     let uplink = network.uplink_counters()?;
-    Ok(Look { at: Instant::now(), hosts, uplink, cpu_s: machine_cpu_s(), disk_s: disk.map_or(0.0, Disk::busy_s) })
+    let (cpu_s, disk_s) = (machine_cpu_s(), disk.map_or(0.0, Disk::busy_s));
+    Ok(Look { at: Instant::now(), after_s: 0.0, hosts, uplink, cpu_s, disk_s })
 }
 
 /// CPU seconds that this machine has spent since its start, on all of its processors, on anything but idling.

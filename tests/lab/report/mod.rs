@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::case::Case;
 use crate::contenders::Delivery;
 use crate::limits::{self, Share};
-use crate::measure::{Measured, Passed};
+use crate::measure::{Look, Measured, Passed};
 
 pub(crate) use table::table;
 
@@ -64,6 +64,9 @@ pub(crate) struct Run {
     pub(crate) passed: Passed,
     /// What the contender says of itself.
     pub(crate) details: serde_json::Value,
+    /// What was seen ten times a second; written to a file of its own.
+    #[serde(skip)]
+    looks: Vec<Look>,
 }
 
 /// When one host had the whole file.
@@ -169,6 +172,7 @@ impl Run {
             peak_bytes: roles.map(|role| (role.clone(), measured.peak_bytes(&role).unwrap_or(0))).collect(),
             passed,
             details: delivery.details,
+            looks: measured.looks.clone(),
         }
     }
 
@@ -197,7 +201,8 @@ impl Run {
     }
 }
 
-/// Writes everything into a folder.
+/// Writes everything into a folder: `table.md`, `plot.svg`, `runs.json`, and `timeline.json`, which has what was seen ten
+/// times a second of each entry's typical run.
 pub(crate) fn write(folder: &Path, cases: &[Case], entries: &[Entry], seed: u64) -> Result<(), ReportError> {
     let unable = |path: &Path| {
         let path = path.display().to_string();
@@ -209,5 +214,10 @@ pub(crate) fn write(folder: &Path, cases: &[Case], entries: &[Entry], seed: u64)
     let file = folder.join("runs.json");
     let json = serde_json::json!({ "seed": seed, "entries": entries });
     std::fs::write(&file, format!("{json:#}\n")).map_err(unable(&file))?;
+    let file = folder.join("timeline.json");
+    let runs = entries.iter().filter_map(|entry| Some((entry, entry.typical()?)));
+    let of = |(entry, run): (&Entry, &Run)| serde_json::json!({ "case": entry.case, "contender": entry.contender, "looks": run.looks });
+    let json = serde_json::Value::from(runs.map(of).collect::<Vec<_>>());
+    std::fs::write(&file, format!("{json}\n")).map_err(unable(&file))?;
     plot::draw(&folder.join("plot.svg"), cases, entries)
 }

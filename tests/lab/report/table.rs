@@ -45,7 +45,7 @@ fn measured(run: &Run) -> String {
     let uplink = run.uplink_ratio.map(|ratio| format!("; uplink {ratio:.2}")).unwrap_or_default();
     let twice = run.wasted_share.map(|share| format!("{:.2} %", share * 100.0)).unwrap_or_default();
     let mib = run.peak_bytes.values().max().map_or(0, |bytes| bytes >> 20);
-    let limits = run.limits.iter().filter(|share| share.share >= 0.05);
+    let limits = run.limits.iter().filter(|share| share.share >= 0.03);
     let limits: Vec<String> = limits.map(|share| format!("{} {:.0} %", share.limit, share.share * 100.0)).collect();
     let (last, median, first) = (at(last), at(last / 2), at(0));
     let (source, cpu, busy) = (run.source_ratio, run.cpu_s_per_gib, run.cpu_share * 100.0);
