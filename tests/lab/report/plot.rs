@@ -47,12 +47,12 @@ struct Panel<'a, 'b> {
 impl Panel<'_, '_> {
     fn draw(&self, case: &Case, entries: &[&Entry]) -> Result<(), DrawingError> {
         let bottom = self.top + HEAD + ROW * entries.len() as i32;
-        self.text(&case.title, (LABELS, self.top + 14), 15, HPos::Left)?;
+        self.text(&case.title, (LABELS, self.top + 14), 17, HPos::Left)?;
         for ratio in AXIS.into_iter().filter(|ratio| *ratio <= self.most) {
             let x = self.x(ratio);
             let ink = if ratio == 1.0 { BLACK.mix(0.8) } else { BLACK.mix(0.15) };
             self.area.draw(&PathElement::new(vec![(x, self.top + HEAD - 6), (x, bottom)], ink))?;
-            self.text(&format!("{ratio}"), (x, bottom + 10), 11, HPos::Center)?;
+            self.text(&format!("{ratio}"), (x, bottom + 10), 14, HPos::Center)?;
         }
         if let Some(goal) = case.goal {
             let x = self.x(goal);
@@ -65,10 +65,10 @@ impl Panel<'_, '_> {
     }
 
     fn row(&self, entry: &Entry, y: i32) -> Result<(), DrawingError> {
-        self.text(entry.contender, (LABELS - 10, y), 13, HPos::Right)?;
+        self.text(entry.contender, (LABELS - 10, y), 16, HPos::Right)?;
         match (&entry.outcome, entry.typical()) {
-            (Outcome::Missing(_), _) => self.text("not installed", (LABELS, y), 12, HPos::Left),
-            (Outcome::Failed(_), _) => self.text("failed", (LABELS, y), 12, HPos::Left),
+            (Outcome::Missing(_), _) => self.text("not installed", (LABELS, y), 15, HPos::Left),
+            (Outcome::Failed(_), _) => self.text("failed", (LABELS, y), 15, HPos::Left),
             (Outcome::Runs(_), Some(run)) => {
                 self.marks(run, y, if entry.contender == "drover" { OURS } else { RIVALS })
             }
@@ -85,7 +85,7 @@ impl Panel<'_, '_> {
             self.area.draw(&PathElement::new(vec![(first, y), (last, y)], ink.stroke_width(3)))?;
             let ratio = run.usual().last().and_then(|finish| finish.over_bound).unwrap_or_default();
             let right = at.iter().map(|(x, _)| *x).max().unwrap_or(last);
-            self.text(&format!("{ratio:.2}"), (right + 10, y), 12, HPos::Left)?;
+            self.text(&format!("{ratio:.2}"), (right + 10, y), 15, HPos::Left)?;
         }
         for (x, slow) in at {
             let style = if slow { ink.filled() } else { ink.stroke_width(1) };
