@@ -11,6 +11,7 @@ use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::announce::MAX_LABEL_LEN;
 use crate::codec::Message;
 use crate::have::{WireDelta, WireHave};
 use crate::id::{ImageId, PeerId};
@@ -103,6 +104,17 @@ pub enum SwarmMessage {
         is_stuck: bool,
         /// Which chunks.
         parts: WireParts,
+    },
+    /// "I stand in this rack." Said after `Join`, and after the `Have` that answers one, by who knows its rack.
+    Rack {
+        /// Its name, at most [`MAX_LABEL_LEN`] bytes.
+        rack: String,
+    },
+    /// Pieces that the sender is bringing into its rack: others in the rack will have them from there. It replaces the
+    /// `Importing` before.
+    Importing {
+        /// Which.
+        pieces: WireDelta,
     },
 }
 
@@ -213,6 +225,9 @@ impl Message for PeerMessage {
         match self {
             PeerMessage::Peers { peers, .. } => check_peers(peers, MAX_PEERS),
             PeerMessage::Swarm { message: SwarmMessage::Partial { parts, .. }, .. } => parts.check(),
+            PeerMessage::Swarm { message: SwarmMessage::Rack { rack }, .. } => {
+                within(rack.len(), MAX_LABEL_LEN, "a rack's name that is too long")
+            }
             // Sets and deltas are checked against their image's geometry when they are read.
             PeerMessage::Swarm { .. } => Ok(()),
         }

@@ -76,6 +76,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
     let join = about_the_image(SwarmMessage::Join { have: WireHave::of(&pieces((0..8).chain(12..40))) });
     let have = about_the_image(SwarmMessage::Have { have: WireHave::of(&pieces((0..40).step_by(2))) });
     let delta = SwarmMessage::HaveDelta { delta: WireDelta::of(pieces([3, 4, 5, 9]).iter()) };
+    let importing = SwarmMessage::Importing { pieces: WireDelta::of(pieces([7, 8]).iter()) };
     let leave = about_the_image(SwarmMessage::Leave { reason: LeaveReason::Full });
     let geometry = Geometry::of_len(10 << 20).unwrap();
     let mut parts = Parts::default();
@@ -110,6 +111,8 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("have", body(codec::encode(&have))),
         ("delta", body(codec::encode(&about_the_image(delta)))),
         ("partial", body(codec::encode(&about_the_image(partial)))),
+        ("rack", body(codec::encode(&about_the_image(SwarmMessage::Rack { rack: "r1".to_owned() })))),
+        ("importing", body(codec::encode(&about_the_image(importing)))),
         ("leave", body(codec::encode(&leave))),
         ("peers", body(codec::encode(&PeerMessage::Peers { image: image(), peers: vec![peer] }))),
         ("manifest-request", body(codec::encode(&DataRequest::Manifest { image: image() }))),
@@ -140,7 +143,7 @@ fn the_examples_are_accepted() {
         assert!(codec::encode(&message).unwrap() == written[name], "{name} is written as it was read");
     }
     let written = blocks(DESIGN);
-    for name in ["join", "have", "delta", "leave", "partial", "peers"] {
+    for name in ["join", "have", "delta", "leave", "partial", "rack", "importing", "peers"] {
         read::<PeerMessage>(&written, name);
     }
     read::<Hello>(&written, "hello");

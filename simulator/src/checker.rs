@@ -11,7 +11,9 @@ pub(crate) fn host_bound(scenario: &Scenario, host: usize, data_len: u64) -> Dur
     let plan = &scenario.hosts[host];
     let own_link = time_of(data_len, plan.access.down);
     let publisher = time_of(data_len, scenario.hosts[0].access.up).saturating_sub(plan.arrives);
-    own_link.max(publisher)
+    let is_elsewhere = plan.rack != scenario.hosts[0].rack;
+    let uplink = scenario.rack_uplink.filter(|_| is_elsewhere).map(|uplink| time_of(data_len, uplink));
+    own_link.max(publisher).max(uplink.unwrap_or_default().saturating_sub(plan.arrives))
 }
 
 /// The least time from the start until the last of `finished` hosts is complete: what all get, all must have sent.

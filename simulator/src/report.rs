@@ -32,6 +32,8 @@ pub struct Report {
     pub optimum_seconds: Option<f64>,
     /// Bytes that left the publisher, over the data.
     pub publisher_sent_ratio: f64,
+    /// Bytes that left each rack for others, over the data; empty if what is between racks is not limited.
+    pub rack_sent_ratios: Vec<f64>,
     /// All bytes that left a host.
     pub sent_bytes: u64,
     /// All bytes that came and were stored.
@@ -94,6 +96,7 @@ impl Report {
         data_bytes: u64,
         hosts: Vec<HostReport>,
         counts: Vec<Counts>,
+        crossed: &[u64],
         trace: String,
         (events, rate_solutions): (u64, u64),
     ) -> Self {
@@ -114,6 +117,7 @@ impl Report {
             ratio: last_seconds / bound_seconds,
             optimum_seconds: optimum_seconds(scenario, data_bytes),
             publisher_sent_ratio: counts[0].sent as f64 / data_bytes as f64,
+            rack_sent_ratios: crossed.iter().map(|&bytes| bytes as f64 / data_bytes as f64).collect(),
             sent_bytes: counts.iter().map(|counts| counts.sent).sum(),
             received_bytes: counts.iter().map(|counts| counts.from_publisher + counts.from_peers).sum(),
             wasted_bytes: counts.iter().map(|counts| counts.wasted).sum(),
@@ -182,6 +186,10 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(f, "publisher sent {:.3} of the data", self.publisher_sent_ratio)?;
+        if !self.rack_sent_ratios.is_empty() {
+            let ratios: Vec<String> = self.rack_sent_ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
+            writeln!(f, "racks sent {} of the data to others", ratios.join(", "))?;
+        }
         writeln!(
             f,
             "wasted   {:.2} % of what came",

@@ -24,6 +24,10 @@ pub struct Scenario {
     pub data_share: f64,
     /// Host 0 has everything at the start; all others fetch.
     pub hosts: Vec<HostPlan>,
+    /// Bytes per second between a rack and the others, each way, if they are limited.
+    pub rack_uplink: Option<u64>,
+    /// Whether hosts and tracker know who stands in which rack.
+    pub racks_are_known: bool,
     /// Share of each link's rate that carries the image's bytes.
     pub goodput: f64,
     /// From one host to another.
@@ -39,8 +43,8 @@ pub struct Scenario {
 pub struct HostPlan {
     /// Its links.
     pub access: Access,
-    /// Its rack, if there are racks.
-    pub rack: Option<String>,
+    /// Number of its rack, if there are racks.
+    pub rack: Option<usize>,
     /// When it comes, from the start.
     pub arrives: Duration,
     /// When it dies and, perhaps, when it is back with what it had stored.
@@ -95,8 +99,16 @@ struct RawScenario {
     other_rates: Vec<RawRates>,
     #[serde(default)]
     latency_us: Option<u64>,
+    /// Length of a piece, if not the usual one.
+    piece_kib: Option<u32>,
+    /// Host n stands in rack n modulo so many.
     #[serde(default)]
     racks: usize,
+    /// What leaves a rack, and what enters it, for all its hosts together.
+    rack_uplink_mbit_s: Option<f64>,
+    /// Whether hosts know their rack. The tracker is told of it, too.
+    #[serde(default = "yes")]
+    racks_are_known: bool,
     /// Hosts come at random moments within so many seconds; 0 is all at once.
     #[serde(default)]
     arrive_within_s: f64,
@@ -129,6 +141,10 @@ const fn one() -> u64 {
     1
 }
 
+const fn yes() -> bool {
+    true
+}
+
 const fn all() -> f64 {
     1.0
 }
@@ -139,6 +155,11 @@ impl Scenario {
         let text =
             std::fs::read_to_string(path).map_err(|cause| ScenarioError::Read { path: path.to_owned(), cause })?;
         Self::parse(&text, seed)
+    }
+
+    /// The name of a host's rack, if there are racks and they are known.
+    pub fn rack_known(&self, host: usize) -> Option<String> {
+        self.hosts[host].rack.filter(|_| self.racks_are_known).map(|rack| format!("rack-{rack}"))
     }
 
     /// The scenario in a text, with another seed if one is given.
@@ -167,11 +188,19 @@ impl RawScenario {
         let slowest = hosts.iter().map(|host| host.access.down.min(host.access.up)).min().unwrap_or(1);
         // A hundredth of the time of a request of 1 MiB at the slowest link's rate.
         let usual = Duration::from_secs_f64((1 << 20) as f64 / slowest as f64 / 100.0).min(Duration::from_millis(20));
+        let len = self.image_mib.saturating_mul(1 << 20);
+        let geometry = match self.piece_kib {
+            None => Geometry::of_len(len)?,
+            Some(kib) => Geometry::new(len, kib.saturating_mul(1 << 10))?,
+        };
+        let uplink = self.rack_uplink_mbit_s.map(|mbit| rate("rack_uplink_mbit_s", mbit)).transpose()?;
         Ok(Scenario {
             seed,
-            geometry: Geometry::of_len(self.image_mib.saturating_mul(1 << 20))?,
+            geometry,
             data_share: self.data_share,
             hosts,
+            rack_uplink: uplink.filter(|_| self.racks > 0),
+            racks_are_known: self.racks_are_known,
             goodput,
             latency,
             quantum: self.quantum_us.map_or(usual, Duration::from_micros),
@@ -187,7 +216,7 @@ impl RawScenario {
         let mut hosts: Vec<HostPlan> = (0..=self.hosts)
             .map(|host| HostPlan {
                 access: if host == 0 { Access { up: publisher_up, ..usual } } else { usual },
-                rack: (self.racks > 0).then(|| format!("rack-{}", host % self.racks)),
+                rack: (self.racks > 0).then(|| host % self.racks),
                 arrives: if host == 0 { Duration::ZERO } else { within * rng.below(1 << 20) / (1 << 20) },
                 dies: None,
             })

@@ -17,7 +17,7 @@ use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId, Sw
 use drover_protocol::time::Instant;
 
 use crate::checker;
-use crate::fabric::{Access, Fabric, FlowId, Progress};
+use crate::fabric::{Access, Fabric, FlowId, Progress, Racks};
 use crate::host::{Host, Serve, host_of, peer_id};
 use crate::queue::Queue;
 use crate::report::{HostReport, Report};
@@ -175,6 +175,10 @@ impl<'a> World<'a> {
                 back_at.into_iter().for_each(|at| queue.push(Instant::START + at, Event::Arrive { host }));
             }
         }
+        let racks = scenario.rack_uplink.map(|uplink| Racks {
+            of_host: scenario.hosts.iter().map(|host| host.rack.unwrap_or(0)).collect(),
+            uplink: carried(uplink),
+        });
         World {
             scenario,
             geometry,
@@ -183,7 +187,7 @@ impl<'a> World<'a> {
             queue,
             hosts,
             tracker: Tracker::new(rng.next_u64()),
-            fabric: Fabric::new(&links, scenario.quantum),
+            fabric: Fabric::new(&links, racks, scenario.quantum),
             flows: BTreeMap::new(),
             rng,
             serve_count: 0,
@@ -278,7 +282,8 @@ impl<'a> World<'a> {
         let seed = self.rng.next_u64();
         let at = &mut self.hosts[host];
         let (data, held) = (self.data.clone(), at.stored.clone());
-        at.swarm = Some(Swarm::new(self.now, peer_id(host), self.geometry, data, held, SwarmConfig::default(), seed));
+        let config = SwarmConfig { rack: self.scenario.rack_known(host), ..SwarmConfig::default() };
+        at.swarm = Some(Swarm::new(self.now, peer_id(host), self.geometry, data, held, config, seed));
         let life = at.life;
         self.trace.note(self.now, "arrive", [host as u64, 0]);
         self.drain(host);
@@ -314,9 +319,9 @@ impl<'a> World<'a> {
     /// A host's announce comes to the tracker.
     fn announce(&mut self, host: usize, life: u32) {
         let Some(swarm) = self.hosts[host].swarm.as_ref().filter(|_| self.hosts[host].life == life) else { return };
-        let rack = self.scenario.hosts[host].rack.as_deref();
+        let rack = self.scenario.rack_known(host);
         let progress = (swarm.held().count(), self.data.count());
-        let (peers, again) = self.tracker.announce(self.now, host, rack, progress);
+        let (peers, again) = self.tracker.announce(self.now, host, rack.as_deref(), progress);
         self.after(self.scenario.latency, Event::Told { host, life, peers, again });
     }
 
@@ -540,6 +545,7 @@ impl<'a> World<'a> {
             data_len,
             finished.collect(),
             self.hosts.iter().map(|host| host.counts).collect(),
+            self.fabric.crossed(),
             self.trace.hash(),
             (self.trace.count(), self.fabric.solutions()),
         )

@@ -37,6 +37,15 @@ fn equal_hosts_come_near_the_bound_and_spare_the_publisher() {
 }
 
 #[test]
+fn an_image_crosses_the_link_between_two_racks_about_once() {
+    for seed in 1..4 {
+        let report = run_small("racks = 2\nrack_uplink_mbit_s = 100", seed);
+        assert!(report.rack_sent_ratios.iter().sum::<f64>() <= 1.2, "seed {seed}: {:?}", report.rack_sent_ratios);
+        assert!(report.ratio <= 1.25 && report.publisher_sent_ratio <= 1.1, "seed {seed}");
+    }
+}
+
+#[test]
 fn zeros_cost_nothing() {
     let (whole, half) = (run_small("", 1), run_small("data_share = 0.5", 1));
     assert_eq!((whole.data_bytes, half.data_bytes), (64 << 20, 32 << 20));

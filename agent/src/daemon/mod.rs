@@ -170,6 +170,7 @@ fn exchange_settings(settings: &Settings, listen: SocketAddr) -> ExchangeSetting
         upload_slots: settings.upload_slots,
         upload_limit: settings.upload_limit,
         download_limit: settings.download_limit,
+        rack: settings.rack.clone(),
         ..SwarmConfig::default()
     };
     ExchangeSettings {

@@ -18,12 +18,12 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(WireHave::of(&set).to_set(&geometry), Ok(set));
             }
         }
-        SwarmMessage::HaveDelta { delta } => {
+        SwarmMessage::HaveDelta { delta } | SwarmMessage::Importing { pieces: delta } => {
             if let Ok(pieces) = delta.pieces(&geometry) {
                 assert!(pieces.is_sorted() && pieces.len() <= geometry.piece_count() as usize);
             }
         }
-        SwarmMessage::Leave { .. } => {}
+        SwarmMessage::Leave { .. } | SwarmMessage::Rack { .. } => {}
         SwarmMessage::Partial { parts, .. } => {
             if let Ok(parts) = parts.to_parts(&geometry)
                 && parts.pieces().count() <= WireParts::most(&geometry)

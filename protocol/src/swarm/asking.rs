@@ -9,6 +9,7 @@ use core::time::Duration;
 use super::Swarm;
 use super::event::{Output, RequestEnd, RequestId};
 use super::picker::{Offer, Pick};
+use super::racks::STARVED_AFTER;
 use super::requests::{Request, bytes_of};
 use crate::geometry::{CHUNK_LEN, ChunkIndex, PieceIndex};
 use crate::have::runs_of;
@@ -55,8 +56,11 @@ impl Swarm {
             peer.forget_declined(now, &self.geometry);
         }
         self.note_hunger(now);
+        self.forget_imports(now);
         self.next_look = None;
+        self.is_looking = true;
         self.fill_all(now);
+        self.is_looking = false;
         if self.is_asking() && !self.requests.is_empty() {
             for peer in self.in_order_of_preference(now) {
                 self.steal_for(now, peer);
@@ -75,6 +79,7 @@ impl Swarm {
 
     /// Asks a peer for as much as fits.
     pub(super) fn fill(&mut self, now: Instant, peer: PeerId) {
+        self.share_out();
         while let Some((piece, chunks)) = self.next_for(now, peer) {
             self.ask(now, peer, piece, chunks);
         }
@@ -242,9 +247,17 @@ impl Swarm {
         let len = self.room(now, peer)?;
         let is_urgent = self.picker.has_readers();
         let neighbour = self.peers.get(&peer)?;
+        if self.is_out_of_the_way(neighbour) {
+            return None;
+        }
         let restrict = neighbour.is_seeder() && !self.is_hungry();
         let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_seeder()).count());
-        let except = neighbour.declined();
+        let except = [neighbour.declined(), self.racks.nearby(), self.racks.late()];
+        let except = &except[..match self.asks_only_imports(neighbour) {
+            false => 1,
+            true if self.is_looking => 2,
+            true => 3,
+        }];
         let offer = Offer { have: &neighbour.have, except, only_with_seeders: seeders, len };
         if let Some(pick) = self.picker.pick_for_reader(&self.progress, &offer).filter(|_| is_urgent) {
             return Some(pick);
@@ -284,14 +297,20 @@ impl Swarm {
     }
 
     /// Whether much less comes in than could, for longer than by chance.
-    fn is_hungry(&self) -> bool {
+    pub(super) fn is_hungry(&self) -> bool {
         self.now < self.hungry_until
+    }
+
+    /// Whether nearly nothing came in for long.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starving_since.is_some_and(|since| self.now.since(since) >= STARVED_AFTER)
     }
 
     fn note_hunger(&mut self, now: Instant) {
         let share = |percent| self.intake_peak / 100 * percent;
         let rate = self.intake.rate();
         let is_starving = self.requests.is_empty() || rate < share(STARVING);
+        self.starving_since = is_starving.then(|| self.starving_since.unwrap_or(now));
         if is_starving || (rate < share(WANTING) && self.leechers_give_all(now)) {
             let since = *self.wanting_since.get_or_insert(now);
             if now.since(since) >= HUNGRY_AFTER {
@@ -328,6 +347,7 @@ impl Swarm {
         let ranges = runs_of(chunks.iter().copied()).collect();
         let request = self.requests.open(now, peer, piece, chunks, &self.geometry);
         self.outputs.push_back(Output::Request { peer, request, piece, chunks: ranges });
+        self.racks.is_stale = true;
         self.note_piece(piece);
     }
 
@@ -358,6 +378,7 @@ impl Swarm {
             self.progress.unask(chunk);
         }
         self.download.refund(request.left_bytes);
+        self.racks.is_stale = true;
         self.note_piece(request.piece);
         Some(request)
     }
@@ -399,7 +420,8 @@ impl Swarm {
         thief: PeerId,
         limit: impl Fn(u64) -> Duration,
     ) -> Option<(RequestId, bool)> {
-        let have = &self.peers.get(&thief)?.have;
+        let neighbour = self.peers.get(&thief)?;
+        let (have, only_imports) = (&neighbour.have, self.asks_only_imports(neighbour));
         let worth = if self.progress.unasked_chunks() == 0 { WORTH_STEALING } else { WORTH_STEALING_EARLY };
         let mut slowest: Option<(Duration, RequestId, bool)> = None;
         for (peer, neighbour) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
@@ -413,6 +435,7 @@ impl Swarm {
                 let is_single = request.left.iter().filter_map(|&number| self.geometry.chunk(number));
                 if is_late
                     && have.contains(request.piece)
+                    && !(only_imports && self.racks.nearby().contains(request.piece))
                     && slowest.is_none_or(|(slowest, ..)| expected > slowest)
                     && is_single.clone().all(|chunk| !self.progress.is_doubled(chunk))
                 {

@@ -63,7 +63,7 @@ impl Availability {
     }
 
     /// The rarest open piece among `have` without `except`, ties broken at random.
-    pub(super) fn rarest(&self, have: &PieceSet, except: &PieceSet, rng: &mut Rng) -> Option<PieceIndex> {
+    pub(super) fn rarest(&self, have: &PieceSet, except: &[&PieceSet], rng: &mut Rng) -> Option<PieceIndex> {
         let held = self.levels.iter().skip(1).filter(|level| !level.is_empty());
         held.into_iter().find_map(|level| any_of(level, have, except, &self.geometry, rng))
     }
@@ -81,21 +81,21 @@ impl Availability {
     }
 }
 
-/// A random piece that is in `among` and in `have` and not in `except`.
+/// A random piece that is in `among` and in `have` and in none of `except`.
 ///
 /// The search begins at a random word and takes a random bit of the first word that has one. That is not quite
 /// uniform (pieces after a gap are likelier), but no two hosts agree on it, which is what matters.
 pub(super) fn any_of(
     among: &PieceSet,
     have: &PieceSet,
-    except: &PieceSet,
+    except: &[&PieceSet],
     geometry: &Geometry,
     rng: &mut Rng,
 ) -> Option<PieceIndex> {
-    let (among, have, except) = (among.words(), have.words(), except.words());
+    let (among, have) = (among.words(), have.words());
     let start = rng.below(among.len() as u32) as usize;
     for at in (start..among.len()).chain(0..start) {
-        let mut word = among[at] & have[at] & !except[at];
+        let mut word = except.iter().fold(among[at] & have[at], |word, except| word & !except.words()[at]);
         if word != 0 {
             for _ in 0..rng.below(word.count_ones()) {
                 word &= word - 1;
@@ -123,7 +123,7 @@ mod tests {
     fn the_rarest_open_piece_is_found_among_what_a_peer_holds() {
         let (geometry, mut rng) = (image(), Rng::seeded(1));
         let mut availability = Availability::new(geometry);
-        let (all, none) = (PieceSet::full(&geometry), PieceSet::empty(&geometry));
+        let (all, mut one) = (PieceSet::full(&geometry), PieceSet::empty(&geometry));
         for piece in geometry.pieces() {
             availability.set_open(piece, true);
             for _ in 0..3 + piece.number() % 5 {
@@ -135,14 +135,13 @@ mod tests {
             availability.remove_holder(rare);
         }
         assert_eq!(availability.holders(rare), 1);
-        assert_eq!(availability.rarest(&all, &none, &mut rng), Some(rare));
+        assert_eq!(availability.rarest(&all, &[], &mut rng), Some(rare));
         availability.set_open(rare, false);
-        let next = availability.rarest(&all, &none, &mut rng).unwrap();
+        let next = availability.rarest(&all, &[], &mut rng).unwrap();
         assert_eq!(availability.holders(next), 3);
-        let mut one = none.clone();
         one.insert(geometry.piece(4).unwrap());
-        assert_eq!(availability.rarest(&one, &none, &mut rng), geometry.piece(4));
-        assert_eq!(availability.rarest(&one, &one, &mut rng), None);
+        assert_eq!(availability.rarest(&one, &[], &mut rng), geometry.piece(4));
+        assert_eq!(availability.rarest(&one, &[&one], &mut rng), None);
     }
 
     #[test]
@@ -153,10 +152,10 @@ mod tests {
             availability.set_open(piece, true);
             availability.add_holder(piece);
         }
-        let (all, none) = (PieceSet::full(&geometry), PieceSet::empty(&geometry));
+        let all = PieceSet::full(&geometry);
         let mut picked = PieceSet::empty(&geometry);
         for _ in 0..400 {
-            picked.insert(availability.rarest(&all, &none, &mut rng).unwrap());
+            picked.insert(availability.rarest(&all, &[], &mut rng).unwrap());
         }
         assert!(picked.count() > 120, "{} of 200 pieces came up in 400 draws", picked.count());
     }

@@ -39,6 +39,8 @@ pub struct SwarmConfig {
     pub refresh_interval: Duration,
     /// Pieces that are picked at random before rarest-first begins.
     pub random_first_pieces: u32,
+    /// The rack that this host stands in, if it knows.
+    pub rack: Option<String>,
     /// Bytes per second handed out, to all peers together; `None` is unlimited.
     pub upload_limit: Option<u64>,
     /// Bytes per second asked for, of all peers together; `None` is unlimited.
@@ -62,6 +64,7 @@ impl Default for SwarmConfig {
             busy_backoff: Duration::from_millis(100),
             refresh_interval: Duration::from_secs(10),
             random_first_pieces: 4,
+            rack: None,
             upload_limit: None,
             download_limit: None,
         }

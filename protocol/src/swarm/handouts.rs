@@ -83,7 +83,7 @@ impl Handouts {
             return None;
         }
         *times += 1;
-        let fresh = any_of(&self.fresh, &self.fresh, &PieceSet::empty(&self.geometry), &self.geometry, rng)?;
+        let fresh = any_of(&self.fresh, &self.fresh, &[], &self.geometry, rng)?;
         self.fresh.remove(fresh);
         self.first[fresh.number() as usize] = Some(peer);
         self.kept.entry(peer).or_default().push((fresh, now + KEPT_FOR));

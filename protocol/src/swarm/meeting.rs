@@ -9,6 +9,7 @@ use super::Swarm;
 use super::availability::meet;
 use super::event::{Misdeed, Output, Refusal};
 use super::peer::Peer;
+use super::racks::Place;
 use crate::have::{HaveError, PieceSet, WireDelta, WireHave};
 use crate::id::PeerId;
 use crate::message::{LeaveReason, SwarmMessage};
@@ -54,6 +55,7 @@ impl Swarm {
         }
         let have = WireHave::of(self.progress.held_pieces());
         self.outputs.push_back(Output::Send { peer, message: SwarmMessage::Join { have } });
+        self.tell_rack(peer);
     }
 
     pub(super) fn hear_join(&mut self, now: Instant, peer: PeerId, have: &WireHave) {
@@ -75,6 +77,7 @@ impl Swarm {
         }
         // The answer goes first, so that it comes before anything that is asked.
         self.tell_have(peer);
+        self.tell_rack(peer);
         self.tell_about_others(peer);
         self.hear_have(now, peer, have);
     }
@@ -101,8 +104,12 @@ impl Swarm {
         for &piece in &new {
             neighbour.parts.remove(piece);
         }
+        let is_near = neighbour.place == Place::Near && neighbour.makes_near;
         for piece in new {
             self.availability.add_holder(piece);
+            if is_near {
+                self.racks.add_held(piece);
+            }
             self.note_piece(piece);
         }
         self.fill(now, peer);
@@ -219,7 +226,11 @@ impl Swarm {
         neighbour.has_answered = true;
         neighbour.is_stuck = false;
         neighbour.parts.clear();
+        self.racks.uncount(neighbour);
+        neighbour.makes_near = !have.is_full();
         let old = core::mem::replace(&mut neighbour.have, have.clone());
+        self.racks.count(neighbour);
+        self.racks.has_changed |= neighbour.place == Place::Near;
         for piece in have.iter().filter(|piece| !old.contains(*piece)) {
             self.availability.add_holder(piece);
             self.note_piece(piece);
@@ -245,6 +256,8 @@ impl Swarm {
             self.note_piece(piece);
         }
         let Some(neighbour) = self.peers.remove(&peer) else { return false };
+        self.racks.uncount(&neighbour);
+        self.racks.has_changed |= neighbour.place == Place::Near;
         for piece in neighbour.have.iter() {
             self.availability.remove_holder(piece);
             self.note_piece(piece);

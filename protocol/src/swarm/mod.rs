@@ -8,7 +8,8 @@
 //! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
 //! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
 //! took and lied. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
-//! for when the others are stuck: then hosts also tell what they hold of pieces that they do not hold whole.
+//! for when the others are stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows
+//! what is had from near, so that it is not asked for over the links between racks.
 //!
 //! What always holds: a chunk is asked for of at most two peers at a time; nothing is asked of a peer that did not say
 //! that it holds it; a banned peer is neither asked nor served; every table is bounded.
@@ -25,6 +26,7 @@ mod meeting;
 mod peer;
 mod picker;
 mod progress;
+mod racks;
 mod requests;
 mod serving;
 mod sharing;
@@ -46,6 +48,7 @@ use self::ledger::Ledger;
 use self::peer::Peer;
 use self::picker::Picker;
 use self::progress::{Gain, Progress};
+use self::racks::Racks;
 use self::requests::Requests;
 use self::sharing::Sharing;
 use self::slots::Slots;
@@ -77,6 +80,7 @@ pub struct Swarm {
     ledger: Ledger,
     announcer: Announcer,
     sharing: Sharing,
+    racks: Racks,
     download: TokenBucket,
     /// What comes in from everybody, and the most that came lately.
     intake: Meter,
@@ -85,11 +89,15 @@ pub struct Swarm {
     wanting_since: Option<Instant>,
     /// Until when it counts as hungry.
     hungry_until: Instant,
+    /// Since when nearly nothing comes in.
+    starving_since: Option<Instant>,
     /// When something came last, or something was asked for after a pause.
     intake_at: Instant,
     /// Pieces without data, which everybody holds.
     zero_pieces: u32,
     paused: bool,
+    /// Whether what is asked now is asked at a look rather than upon news.
+    is_looking: bool,
     /// When to look again whether something can be asked; none while there is nothing to ask of anybody.
     next_look: Option<Instant>,
     next_refresh: Instant,
@@ -165,14 +173,17 @@ impl Swarm {
             ledger: Ledger::default(),
             announcer: Announcer::new(config.have_interval),
             sharing: Sharing::default(),
+            racks: Racks::new(&geometry, config.rack.clone()),
             download: TokenBucket::new(config.download_limit),
             intake: Meter::default(),
             intake_peak: 0,
             wanting_since: None,
             hungry_until: now,
+            starving_since: None,
             intake_at: now,
             zero_pieces: geometry.piece_count() - with_data.len() as u32,
             paused: false,
+            is_looking: false,
             next_look: None,
             next_refresh: now + config.refresh_interval,
             next_exchange: now + meeting::EXCHANGE_INTERVAL,
@@ -223,6 +234,8 @@ impl Swarm {
             SwarmMessage::HaveDelta { delta } => self.hear_delta(now, peer, &delta),
             SwarmMessage::Leave { reason } => self.hear_leave(now, peer, reason),
             SwarmMessage::Partial { is_stuck, parts } => self.hear_partial(now, peer, is_stuck, &parts),
+            SwarmMessage::Rack { rack } => self.hear_rack(peer, &rack),
+            SwarmMessage::Importing { pieces } => self.hear_importing(now, peer, &pieces),
         }
         self.finish(now);
     }
@@ -408,6 +421,7 @@ impl Swarm {
             assert_eq!(holders, usize::from(self.availability.holders(piece)), "{piece:?}");
             assert_eq!(self.progress.is_open(piece), self.availability.open().contains(piece), "{piece:?}");
         }
+        self.racks.check(&self.geometry, self.peers.values());
         let mut copies = BTreeMap::<u32, u8>::new();
         for number in self.requests.iter().flat_map(|(_, request)| &request.left) {
             *copies.entry(*number).or_default() += 1;
@@ -420,6 +434,7 @@ impl Swarm {
 
     /// What is done after every input that may have changed what can be told or served.
     fn finish(&mut self, now: Instant) {
+        self.tell_imports();
         self.announce(now);
         self.share(now);
         self.serve_next(now);

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::config::SwarmConfig;
+use super::racks::Place;
 use super::sharing::Told;
 use crate::geometry::{CHUNK_LEN, Geometry, PieceIndex};
 use crate::have::PieceSet;
@@ -28,6 +29,13 @@ const DECLINED_FOR: Duration = Duration::from_millis(500);
 pub(super) struct Peer {
     /// Pieces that it says it holds.
     pub(super) have: PieceSet,
+    /// Where it stands.
+    pub(super) place: Place,
+    /// Whether what it holds is had from it: not if it was a seeder when it came, see `racks`.
+    pub(super) makes_near: bool,
+    /// Pieces that it brings into this rack, and until when that counts.
+    pub(super) imports: Vec<PieceIndex>,
+    pub(super) imports_until: Instant,
     /// Chunks that it says it holds of other pieces.
     pub(super) parts: Parts,
     /// Whether it wants to be told ours of those.
@@ -59,6 +67,10 @@ impl Peer {
     pub(super) fn new(now: Instant, geometry: &Geometry) -> Self {
         Peer {
             have: PieceSet::empty(geometry),
+            place: Place::default(),
+            makes_near: true,
+            imports: Vec::new(),
+            imports_until: now,
             parts: Parts::default(),
             is_stuck: false,
             told: None,

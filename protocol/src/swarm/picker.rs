@@ -24,7 +24,7 @@ pub(super) struct Offer<'a> {
     /// Pieces that it holds.
     pub(super) have: &'a PieceSet,
     /// Pieces that it is not to be asked for.
-    pub(super) except: &'a PieceSet,
+    pub(super) except: &'a [&'a PieceSet],
     /// Whether only pieces may be asked of it that nobody but seeders hold, and how many seeders there are.
     pub(super) only_with_seeders: Option<usize>,
     /// How much, in bytes.

@@ -191,6 +191,12 @@ impl Progress {
         self.unasked[piece.number() as usize] > 0
     }
 
+    /// Whether something of a piece, but not everything, is held or asked for, or everything and not all held.
+    pub(super) fn is_begun(&self, piece: PieceIndex) -> bool {
+        let at = piece.number() as usize;
+        self.missing[at] > 0 && self.unasked[at] < self.in_piece[at]
+    }
+
     /// Chunks that are missing and asked for of nobody.
     pub(super) fn unasked_chunks(&self) -> u32 {
         self.unasked_chunks

@@ -10,11 +10,11 @@ use std::collections::BinaryHeap;
 pub(super) type LinkId = usize;
 
 /// The rate of each flow, given what each link can carry and which links each flow runs over, in bytes per second.
-pub(super) fn max_min(capacities: &[u64], paths: &[[LinkId; 2]]) -> Vec<u64> {
+pub(super) fn max_min(capacities: &[u64], paths: &[&[LinkId]]) -> Vec<u64> {
     let mut links: Vec<Filling> =
         capacities.iter().map(|&capacity| Filling { left: capacity, flows: Vec::new(), open: 0 }).collect();
     for (flow, path) in paths.iter().enumerate() {
-        for &link in path {
+        for &link in *path {
             links[link].flows.push(flow);
             links[link].open += 1;
         }
@@ -35,7 +35,7 @@ pub(super) fn max_min(capacities: &[u64], paths: &[[LinkId; 2]]) -> Vec<u64> {
         for flow in std::mem::take(&mut links[at].flows) {
             if rates[flow].is_none() {
                 rates[flow] = Some(share);
-                for link in paths[flow] {
+                for &link in paths[flow] {
                     links[link].left -= share;
                     links[link].open -= 1;
                 }
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn the_rest_of_a_full_link_goes_to_others() {
         // Two flows over link 0 (100), one of which also over link 1 (20); a third over links 1 and 2.
-        let rates = max_min(&[100, 20, 1000], &[[0, 1], [0, 2], [1, 2]]);
+        let rates = max_min(&[100, 20, 1000], &[&[0, 1], &[0, 2], &[1, 2]]);
         assert_eq!(rates, [10, 90, 10]);
     }
 
@@ -78,7 +78,7 @@ mod tests {
             paths in prop::collection::vec((0..3usize, 3..6usize), 1..30),
         ) {
             let paths: Vec<[LinkId; 2]> = paths.into_iter().map(|(up, down)| [up, down]).collect();
-            let rates = max_min(&capacities, &paths);
+            let rates = max_min(&capacities, &paths.iter().map(|path| &path[..]).collect::<Vec<_>>());
             let over = |link: LinkId| paths.iter().zip(&rates).filter(move |(path, _)| path.contains(&link));
             let load = |link| over(link).map(|(_, rate)| rate).sum::<u64>();
             for (link, &capacity) in capacities.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The network as flows: how many bytes of each arrive by when.
 //!
-//! Every host has an access link up and one down; between them the network is without limits. The flows that are open
+//! Every host has an access link up and one down. Hosts may stand in racks: between racks each rack has a link up and one
+//! down, if they are limited; everything else is without limits. The flows that are open
 //! share the links max-min fairly. Rates are found anew a quantum after something changed, not at once, so that a burst
 //! of changes costs one solution; until then a new flow waits and what a closed one leaves is idle. That makes the model
 //! slower than the truth by at most a quantum each time, never faster.
@@ -46,10 +47,24 @@ pub struct Access {
     pub down: u64,
 }
 
+/// Which hosts stand together, and what leaves and enters each rack at most.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Racks {
+    /// Number of each host's rack.
+    pub of_host: Vec<usize>,
+    /// Bytes per second up from each rack, and as many down to it.
+    pub uplink: u64,
+}
+
 /// The links and what flows over them.
 #[derive(Debug)]
 pub struct Fabric {
+    /// Two for each host, up and down, then two for each rack.
     capacities: Vec<u64>,
+    hosts: usize,
+    racks: Option<Racks>,
+    /// Bytes that were to leave each rack by flows that are closed.
+    crossed: Vec<u64>,
     quantum: Duration,
     flows: BTreeMap<FlowId, Flow>,
     opened: u64,
@@ -63,7 +78,7 @@ pub struct Fabric {
 
 #[derive(Debug)]
 struct Flow {
-    path: [LinkId; 2],
+    path: Vec<LinkId>,
     /// Bytes in all.
     len: u64,
     /// Billionths of bytes that are left.
@@ -77,10 +92,20 @@ struct Flow {
 }
 
 impl Fabric {
-    /// Links for hosts of these rates, numbered from 0.
-    pub fn new(hosts: &[Access], quantum: Duration) -> Self {
+    /// Links for hosts of these rates, numbered from 0, and for their racks.
+    pub fn new(hosts: &[Access], racks: Option<Racks>, quantum: Duration) -> Self {
+        let mut capacities: Vec<u64> = hosts.iter().flat_map(|access| [access.up, access.down]).collect();
+        let mut crossed = Vec::new();
+        if let Some(racks) = &racks {
+            let count = racks.of_host.iter().max().map_or(0, |&last| last + 1);
+            capacities.resize(capacities.len() + 2 * count, racks.uplink);
+            crossed.resize(count, 0);
+        }
         Fabric {
-            capacities: hosts.iter().flat_map(|access| [access.up, access.down]).collect(),
+            capacities,
+            hosts: hosts.len(),
+            racks,
+            crossed,
             quantum,
             flows: BTreeMap::new(),
             opened: 0,
@@ -96,7 +121,7 @@ impl Fabric {
         self.opened += 1;
         let flow = FlowId(self.opened);
         let left = u128::from(len) * NANOS;
-        let path = [2 * from, 2 * to + 1];
+        let path = self.path(from, to);
         self.flows.insert(flow, Flow { path, len, left, rate: 0, counted_at: now, prediction: 0 });
         self.solve_soon(now);
         flow
@@ -106,6 +131,7 @@ impl Fabric {
     pub fn close(&mut self, now: Instant, flow: FlowId) -> Option<u64> {
         let mut closed = self.flows.remove(&flow)?;
         closed.count(now);
+        self.note_crossing(&closed);
         self.solve_soon(now);
         Some(closed.sent())
     }
@@ -139,6 +165,27 @@ impl Fabric {
         self.solutions
     }
 
+    /// Bytes that left each rack for another by flows that are closed; empty without racks.
+    pub fn crossed(&self) -> &[u64] {
+        &self.crossed
+    }
+
+    fn path(&self, from: usize, to: usize) -> Vec<LinkId> {
+        let mut path = vec![2 * from, 2 * to + 1];
+        if let Some(Racks { of_host, .. }) = &self.racks
+            && of_host[from] != of_host[to]
+        {
+            path.extend([2 * (self.hosts + of_host[from]), 2 * (self.hosts + of_host[to]) + 1]);
+        }
+        path
+    }
+
+    fn note_crossing(&mut self, closed: &Flow) {
+        if let Some(up) = closed.path.get(2) {
+            self.crossed[up / 2 - self.hosts] += closed.sent();
+        }
+    }
+
     fn solve_soon(&mut self, now: Instant) {
         self.solve_at.get_or_insert(now + self.quantum);
     }
@@ -149,7 +196,8 @@ impl Fabric {
         let is_done = flow.left == 0;
         self.progress.push_back(Progress { flow: id, sent: flow.sent(), is_done });
         if is_done {
-            self.flows.remove(&id);
+            let closed = self.flows.remove(&id);
+            closed.iter().for_each(|closed| self.note_crossing(closed));
             self.solve_soon(now);
         } else {
             let at = flow.predict(now);
@@ -160,7 +208,7 @@ impl Fabric {
     fn solve(&mut self, now: Instant) {
         self.solve_at = None;
         self.solutions += 1;
-        let paths: Vec<[LinkId; 2]> = self.flows.values().map(|flow| flow.path).collect();
+        let paths: Vec<&[LinkId]> = self.flows.values().map(|flow| flow.path.as_slice()).collect();
         let rates = max_min(&self.capacities, &paths);
         for ((&id, flow), rate) in self.flows.iter_mut().zip(rates) {
             if flow.rate != rate {
@@ -204,7 +252,7 @@ mod tests {
     const MBYTE: u64 = 1_000_000;
 
     fn fabric(hosts: usize, quantum: Duration) -> Fabric {
-        Fabric::new(&vec![Access { up: MBYTE, down: MBYTE }; hosts], quantum)
+        Fabric::new(&vec![Access { up: MBYTE, down: MBYTE }; hosts], None, quantum)
     }
 
     /// Runs until nothing is left; gives the time at which each flow was done.
@@ -235,6 +283,18 @@ mod tests {
         let long = fabric.open(Instant::START, 0, 2, 2 * MBYTE);
         let done = finish(&mut fabric);
         assert_eq!(done, BTreeMap::from([(short, Instant::from_millis(2000)), (long, Instant::from_millis(3000))]));
+    }
+
+    #[test]
+    fn what_runs_between_racks_shares_their_link_and_is_counted() {
+        let racks = Racks { of_host: vec![0, 0, 1, 1], uplink: MBYTE };
+        let mut fabric = Fabric::new(&[Access { up: MBYTE, down: MBYTE }; 4], Some(racks), Duration::ZERO);
+        let within = fabric.open(Instant::START, 0, 1, MBYTE / 2);
+        let across = [fabric.open(Instant::START, 0, 2, MBYTE / 2), fabric.open(Instant::START, 1, 3, MBYTE / 2)];
+        let done = finish(&mut fabric);
+        assert_eq!(done[&within], Instant::from_millis(1000));
+        assert_eq!(across.map(|flow| done[&flow]), [Instant::from_millis(1000); 2]);
+        assert_eq!(fabric.crossed(), [MBYTE, 0]);
     }
 
     #[test]

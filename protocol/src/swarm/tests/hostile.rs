@@ -23,6 +23,8 @@ enum Happening {
     Bitmap(usize, Vec<u8>),
     Delta(usize, Vec<(u32, u32)>),
     Leave(usize),
+    Rack(usize, bool),
+    Importing(usize, Vec<(u32, u32)>),
     Partial(usize, bool, Vec<(u32, u32)>, Vec<u8>),
     Parts(usize, bool, Vec<u32>),
     Request(usize, u32, Vec<(u32, u32)>),
@@ -55,6 +57,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (peer.clone(), prop::collection::vec(any::<u8>(), 4..7)).prop_map(|(peer, bytes)| Bitmap(peer, bytes)),
         2 => (peer.clone(), runs.clone()).prop_map(|(peer, runs)| Delta(peer, runs)),
         1 => peer.clone().prop_map(Leave),
+        3 => (peer.clone(), any::<bool>()).prop_map(|(peer, is_near)| Rack(peer, is_near)),
+        2 => (peer.clone(), runs.clone()).prop_map(|(peer, runs)| Importing(peer, runs)),
         1 => (peer.clone(), any::<bool>(), runs.clone(), prop::collection::vec(any::<u8>(), 0..9))
             .prop_map(|(peer, is_stuck, runs, bytes)| Partial(peer, is_stuck, runs, bytes)),
         3 => (peer.clone(), any::<bool>(), prop::collection::vec(0..PIECES * 4, 0..20))
@@ -90,6 +94,11 @@ fn happen(stage: &mut Stage, open: &mut Vec<super::stage::Asked>, serves: &mut u
         Happening::Bitmap(peer, bytes) => say(stage, peer, SwarmMessage::Have { have: WireHave::Bitmap(bytes) }),
         Happening::Delta(peer, runs) => say(stage, peer, SwarmMessage::HaveDelta { delta: WireDelta(runs) }),
         Happening::Leave(peer) => say(stage, peer, SwarmMessage::Leave { reason: LeaveReason::Useless }),
+        Happening::Rack(peer, is_near) => {
+            let rack = if is_near { "a" } else { "b" };
+            say(stage, peer, SwarmMessage::Rack { rack: rack.to_owned() });
+        }
+        Happening::Importing(peer, runs) => say(stage, peer, SwarmMessage::Importing { pieces: WireDelta(runs) }),
         Happening::Partial(peer, is_stuck, runs, chunks) => {
             let parts = WireParts { pieces: WireDelta(runs), chunks };
             say(stage, peer, SwarmMessage::Partial { is_stuck, parts });
@@ -162,7 +171,7 @@ proptest! {
         slots in 0..4usize,
         happenings in prop::collection::vec(happening(), 1..120),
     ) {
-        let limits = SwarmConfig { upload_slots: slots, neighbours_most: 5, neighbours_sought: 3, ..config() };
+        let limits = SwarmConfig { rack: Some("a".to_owned()), upload_slots: slots, neighbours_most: 5, neighbours_sought: 3, ..config() };
         let mut stage = Stage::new(0..held, limits);
         let (mut open, mut serves) = (Vec::new(), 0);
         for happening in happenings {

@@ -5,6 +5,7 @@ mod fleet;
 mod hostile;
 mod meeting;
 mod mesh;
+mod racks;
 mod serving;
 mod sharing;
 mod stage;
