@@ -115,9 +115,10 @@ impl Meter {
         if lock(&self.state).stopped {
             return Ok(());
         }
-        let look = look(&self.network, self.disk)?;
         {
+            // Locked before looking, as the other thread does, so that looks stay in their order.
             let mut state = lock(&self.state);
+            let look = look(&self.network, self.disk)?;
             state.measured.add(look);
             state.stopped = true;
         }

@@ -52,9 +52,10 @@ pub(crate) struct Counters {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Wire {
     /// Bytes.
-    #[serde(flatten)]
     pub(crate) bytes: Counters,
-    /// Packets that found the queue full at the host's own end.
+    /// Frames, where the wire is shaped.
+    pub(crate) frames: Counters,
+    /// Batches or frames that found the queue full at the host's own end.
     pub(crate) dropped_sending: u64,
     /// The same at the bridge's end: too many sent to this host at once.
     pub(crate) dropped_receiving: u64,
@@ -120,7 +121,7 @@ impl Network {
         if !self.racks {
             return Ok(None);
         }
-        let passed = |end| Ok(shaped(Command::new("tc"), end)?.map_or(0, |(bytes, _)| bytes));
+        let passed = |end| Ok(shaped(Command::new("tc"), end)?.map_or(0, |passed| passed.bytes));
         Ok(Some(Counters { sent: passed(build::UPLINK)?, received: passed(build::UPLINK_FAR)? }))
     }
 
@@ -163,10 +164,15 @@ impl NetHost {
 
     /// What its shapers counted; of a direction without one, what its interface did.
     fn wire(&self, bytes: Counters) -> Result<Wire, NetworkError> {
-        let sending = shaped(self.command("tc"), "eth0")?.unwrap_or((bytes.sent, 0));
-        let receiving = shaped(Command::new("tc"), &self.wire)?.unwrap_or((bytes.received, 0));
-        let bytes = Counters { sent: sending.0, received: receiving.0 };
-        Ok(Wire { bytes, dropped_sending: sending.1, dropped_receiving: receiving.1 })
+        let unshaped = |bytes| Shaped { bytes, frames: 0, dropped: 0 };
+        let sending = shaped(self.command("tc"), "eth0")?.unwrap_or(unshaped(bytes.sent));
+        let receiving = shaped(Command::new("tc"), &self.wire)?.unwrap_or(unshaped(bytes.received));
+        Ok(Wire {
+            bytes: Counters { sent: sending.bytes, received: receiving.bytes },
+            frames: Counters { sent: sending.frames, received: receiving.frames },
+            dropped_sending: sending.dropped,
+            dropped_receiving: receiving.dropped,
+        })
     }
 }
 
@@ -186,19 +192,30 @@ impl Wire {
     pub(crate) fn since(self, earlier: Wire) -> Self {
         Wire {
             bytes: self.bytes.since(earlier.bytes),
+            frames: self.frames.since(earlier.frames),
             dropped_sending: self.dropped_sending - earlier.dropped_sending,
             dropped_receiving: self.dropped_receiving - earlier.dropped_receiving,
         }
     }
 }
 
-/// Bytes and dropped packets of the shaper on an interface, if there is one.
-fn shaped(mut tc: Command, interface: &str) -> Result<Option<(u64, u64)>, NetworkError> {
+/// What a shaper says of itself.
+#[derive(serde::Deserialize)]
+struct Shaped {
+    bytes: u64,
+    #[serde(rename = "packets")]
+    frames: u64,
+    #[serde(rename = "drops")]
+    dropped: u64,
+}
+
+/// What the shaper on an interface counted, if there is one.
+fn shaped(mut tc: Command, interface: &str) -> Result<Option<Shaped>, NetworkError> {
     let said = build::tool(tc.args(["-s", "-j", "qdisc", "show", "dev", interface]))?;
     let unclear = |_| NetworkError::Counters(format!("tc said of {interface}: {said}"));
     let disciplines: Vec<serde_json::Value> = serde_json::from_str(&said).map_err(unclear)?;
     let shaper = disciplines.into_iter().find(|discipline| discipline["kind"] == "tbf");
-    Ok(shaper.and_then(|shaper| Some((shaper["bytes"].as_u64()?, shaper["drops"].as_u64()?))))
+    shaper.map(serde_json::from_value).transpose().map_err(unclear)
 }
 
 fn devices() -> Result<String, NetworkError> {
