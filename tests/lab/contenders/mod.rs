@@ -13,6 +13,8 @@ mod libtorrent;
 mod nfs;
 mod process;
 mod program;
+mod rqbit;
+mod sendme;
 mod torrent;
 mod udpcast;
 mod uftp;
@@ -48,6 +50,8 @@ pub(crate) fn all() -> Vec<Box<dyn Contender>> {
         Box::new(udpcast::Udpcast),
         Box::new(aria2::Aria2),
         Box::new(libtorrent::Libtorrent),
+        Box::new(rqbit::Rqbit),
+        Box::new(sendme::Sendme),
         Box::new(http::Http),
         Box::new(nfs::Nfs),
     ]

@@ -1,8 +1,7 @@
 //! What every BitTorrent rival needs beside itself: a torrent of the image, and a tracker that names its peers.
 //!
-//! The torrent is made with libtorrent, in pieces of 256 KiB, and is at every host before any clock starts; its hashes are
-//! outside every rival's time, as the making of NFS exports is. The tracker is opentracker on the service host. Leechers
-//! are started first and known to the tracker when the clock starts; then the seeder comes, which does not check its file.
+//! The torrent is made with libtorrent and is at every host before any clock starts; its hashes are outside every rival's
+//! time. The tracker is opentracker on the service host, started before the clock, too.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -31,13 +30,13 @@ impl Torrent {
     ];
 
     /// Makes the torrent of the stage's image and starts its tracker.
-    pub(super) fn offer(stage: &Stage<'_>) -> Result<Self, ContenderError> {
+    pub(super) fn offer(stage: &Stage<'_>, piece_bytes: u32) -> Result<Self, ContenderError> {
         let service = stage.network.service();
         let (file, script) = (stage.folder.join("image.torrent"), stage.folder.join("bittorrent.py"));
         program::write(&script, SCRIPT)?;
         let announce = format!("http://{}:{PORT}/announce", service.address);
         let mut make = Command::new(PYTHON);
-        make.arg(&script).arg("make").arg(stage.image).arg(announce).arg(&file);
+        make.arg(&script).arg("make").arg(stage.image).arg(announce).arg(piece_bytes.to_string()).arg(&file);
         let info_hash = program::output(&mut make)?.trim().to_owned();
 
         // Debian's build serves no torrent that is not on its list, and looks for the list only after it has made this
@@ -53,13 +52,18 @@ impl Torrent {
         Ok(Torrent { file, script, scrape, _tracker: tracker })
     }
 
-    /// Waits until every receiver is known to the tracker.
-    pub(super) fn wait_for_leechers(&self, stage: &Stage<'_>) -> Result<(), ContenderError> {
-        let wanted = format!("10:incompletei{}e", stage.case.receivers().len());
-        poll("the tracker to know all leechers", PATIENCE, || {
+    /// Waits until the tracker knows as many peers that have the image, and that still fetch it.
+    pub(super) fn wait_for_peers(
+        &self,
+        stage: &Stage<'_>,
+        seeders: usize,
+        leechers: usize,
+    ) -> Result<(), ContenderError> {
+        let wanted = [format!("8:completei{seeders}e"), format!("10:incompletei{leechers}e")];
+        poll("the tracker to know all peers", PATIENCE, || {
             let mut scrape = stage.network.service().command("curl");
             let answer = program::output(scrape.args(["--silent", "--max-time", "5", "--output", "-", &self.scrape]))?;
-            Ok(answer.contains(&wanted).then_some(()))
+            Ok(wanted.iter().all(|count| answer.contains(count)).then_some(()))
         })
     }
 }

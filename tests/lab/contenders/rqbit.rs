@@ -1,0 +1,62 @@
+//! rqbit: one `rqbit download` at every host, with a torrent made beforehand.
+//!
+//! In its time: each leecher from its start on, its announcement to the tracker, and the transfer until it says that its
+//! torrent is finished. Leechers go on to seed. Not in it: the seeder, which checks its file first and is known to the
+//! tracker when the clock starts.
+
+use serde_json::Value;
+
+use super::program;
+use super::torrent::Torrent;
+use super::{Contender, ContenderError, Delivery, Guard, Stage};
+
+/// A swarm of `rqbit` with opentracker.
+#[derive(Debug, Default)]
+pub(crate) struct Rqbit;
+
+impl Contender for Rqbit {
+    fn name(&self) -> &'static str {
+        "rqbit"
+    }
+
+    fn missing(&self) -> Option<String> {
+        let rqbit = program::find("rqbit").is_none().then(|| "cargo install rqbit, and put it into PATH".to_owned());
+        let missing: Vec<String> = [rqbit, program::missing_packages(&Torrent::NEEDS)].into_iter().flatten().collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    fn run(&self, stage: &Stage<'_>) -> Result<Delivery, ContenderError> {
+        let torrent = Torrent::offer(stage, PIECE_BYTES)?;
+        let name = stage.image.file_name().unwrap_or_default();
+        program::link(stage.image, &stage.host_folder(0)?.join(name))?;
+        let mut seeder = peer(stage, &torrent, 0)?;
+        torrent.wait_for_peers(stage, 1, 0)?;
+
+        stage.start_clock()?;
+        let leechers = stage.case.receivers().map(|host| peer(stage, &torrent, host));
+        let mut leechers = leechers.collect::<Result<Vec<_>, _>>()?;
+        let finished = stage.finish_line(|host| {
+            seeder.must_run()?;
+            let leecher = &mut leechers[host - 1];
+            leecher.must_run()?;
+            let whole = leecher.printed().contains(FINISHED);
+            Ok(whole.then_some(stage.host_folder(host)?.join(name)))
+        })?;
+        Ok(Delivery { finished, details: Value::Null })
+    }
+}
+
+/// Starts the seeder, which is host 0, or a leecher.
+fn peer(stage: &Stage<'_>, torrent: &Torrent, index: usize) -> Result<Guard, ContenderError> {
+    let host = stage.network.host(index);
+    let mut rqbit = host.command("rqbit");
+    rqbit.args(["--disable-dht", "--disable-lsd", "--ipv4-only", "--listen-ip", &host.address.to_string()]);
+    rqbit.args(["--listen-port", "4240", "download", "--disable-http-api", "--overwrite", "--output-folder"]);
+    rqbit.arg(stage.host_folder(index)?).arg(&torrent.file);
+    stage.start(Some(index), if index == 0 { "seed" } else { "leech" }, &mut rqbit)
+}
+
+/// As for libtorrent.
+const PIECE_BYTES: u32 = 256 << 10;
+/// What it logs when its last piece is checked.
+const FINISHED: &str = "torrent finished downloading";
