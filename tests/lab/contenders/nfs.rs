@@ -50,7 +50,8 @@ impl Contender for Nfs {
 }
 
 /// NFS 4 alone, which needs no port mapper; no grace period, in which a server that was just started refuses to open
-/// files for clients of its former life, of which there are none; and state in memory of clients, as it is never restarted.
+/// files for clients of its former life, of which there are none. What it notes about clients goes to its usual place,
+/// `/var/lib/nfs/ganesha`.
 const SETTINGS: &str = "NFS_Core_Param { Protocols = 4; NFS_Port = 2049; Enable_NLM = false; Enable_RQUOTA = false; }
 NFSv4 { Graceless = true; RecoveryBackend = fs; Minor_Versions = 0; }
 NFS_KRB5 { Active_krb5 = false; }
