@@ -41,6 +41,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                Ok(()) = status.changed() => {}
                 () = events.closed() => return Ok(Event::Started { image }),
             }
             let now = status.borrow_and_update().clone();
