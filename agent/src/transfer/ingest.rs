@@ -1,12 +1,14 @@
 //! A chunk's way in: from the stream into a pooled buffer, verified, written, reported.
 //!
-//! While workers verify and write one batch of a request, the next is read; so a batch is as large as the disk is slow,
-//! up to [`BATCH_MOST`] chunks, and with a fast disk a chunk is reported as soon as it is there. Workers report
-//! themselves, so what was written is reported even when the request is cancelled meanwhile.
+//! While workers verify and write one batch of a request, the next is read. A batch is up to [`BATCH_MOST`] chunks, since
+//! waking a worker and being woken cost as much as hashing a chunk; but no chunk waits longer than [`PATIENCE`] for
+//! others, so that on a slow wire each is reported as soon as it is there. Workers report themselves, so what was written
+//! is reported even when the request is cancelled meanwhile.
 //!
 //! A request that waits for a buffer holds none that is not being written, so requests can't wait for each other.
 
 use core::ops::Range;
+use core::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +16,10 @@ use drover_link::frame::read_frame;
 use drover_protocol::geometry::{ChunkIndex, PieceIndex};
 use drover_protocol::message::{DataReply, DataRequest};
 use drover_protocol::swarm::RequestEnd;
+use futures_util::FutureExt as _;
 use quinn::RecvStream;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::buffers::{Buffer, Buffers};
 use super::pages;
@@ -26,6 +29,9 @@ use crate::transport::Link;
 
 /// Chunks that are verified and written by one job at most (1 MiB).
 const BATCH_MOST: usize = 16;
+/// How long a chunk waits for others to be verified and written with. At 10 Gbit/s a full batch comes in half of it; at
+/// 100 Mbit/s it is a third of what a chunk takes.
+const PATIENCE: Duration = Duration::from_millis(2);
 /// A peer that does not even answer by then is given up. The swarm is quicker to ask elsewhere.
 const REPLY_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -75,7 +81,7 @@ impl Fetch {
     where
         R: Fn(Batch) + Clone + Send + 'static,
     {
-        let mut pipeline = Pipeline { fetch: &self, report, gathered: Vec::new(), writing: None };
+        let mut pipeline = Pipeline::new(&self, report);
         let end = tokio::select! {
             end = self.take_in(&mut pipeline) => Some(end),
             // Cancelled, or the driver is gone.
@@ -113,54 +119,81 @@ impl Fetch {
 struct Pipeline<'a, R> {
     fetch: &'a Fetch,
     report: R,
-    /// Read while a batch is being written; empty while none is.
     gathered: Vec<(ChunkIndex, Buffer)>,
     writing: Option<oneshot::Receiver<()>>,
+    /// Fires when what is gathered has waited long enough for more to come.
+    patience: Pin<Box<Sleep>>,
 }
 
-impl<R: Fn(Batch) + Clone + Send + 'static> Pipeline<'_, R> {
+impl<'a, R: Fn(Batch) + Clone + Send + 'static> Pipeline<'a, R> {
+    fn new(fetch: &'a Fetch, report: R) -> Self {
+        Pipeline { fetch, report, gathered: Vec::new(), writing: None, patience: Box::pin(sleep(PATIENCE)) }
+    }
+
     /// The next `len` bytes of the stream; `None` if it ends before.
     async fn read(&mut self, stream: &mut RecvStream, len: u32) -> Option<Buffer> {
-        let buffers = self.fetch.buffers.clone();
-        let mut taking = core::pin::pin!(buffers.take(len));
-        let mut buffer = loop {
-            tokio::select! {
-                buffer = &mut taking => break buffer,
-                () = self.written() => {}
-            }
-        };
+        let mut buffer = self.room(len).await;
         let mut filled = 0;
         while filled < len as usize {
             tokio::select! {
+                biased;
                 read = stream.read(&mut buffer.as_mut()[filled..]) => match read {
                     Ok(Some(count)) => filled += count,
                     Ok(None) | Err(_) => return None,
                 },
-                () = self.written() => {}
+                () = self.handed_over() => {}
             }
         }
         Some(buffer)
     }
 
-    async fn push(&mut self, chunk: ChunkIndex, buffer: Buffer) {
-        self.gathered.push((chunk, buffer));
-        if self.gathered.len() >= BATCH_MOST && self.writing.is_some() {
-            self.written().await;
+    async fn room(&mut self, len: u32) -> Buffer {
+        let buffers = self.fetch.buffers.clone();
+        let mut taking = core::pin::pin!(buffers.take(len));
+        if let Some(buffer) = taking.as_mut().now_or_never() {
+            return buffer;
         }
-        self.begin();
+        // Who waits for a buffer holds none that is not being written.
+        loop {
+            self.begin();
+            tokio::select! {
+                buffer = &mut taking => return buffer,
+                () = self.written() => {}
+            }
+        }
     }
 
-    /// Waits for the end of the batch that is being written, and begins the next. For ever, if there is none. Can be
-    /// dropped while it waits.
-    async fn written(&mut self) {
-        match &mut self.writing {
-            Some(writing) => {
-                // A worker that panicked has said so; the driver notices at the invariant that broke.
-                let _ = writing.await;
-                self.writing = None;
-                self.begin();
+    async fn push(&mut self, chunk: ChunkIndex, buffer: Buffer) {
+        if self.gathered.is_empty() {
+            self.patience.as_mut().reset(Instant::now() + PATIENCE);
+        }
+        self.gathered.push((chunk, buffer));
+        if self.gathered.len() >= BATCH_MOST {
+            while self.writing.is_some() {
+                self.written().await;
             }
-            None => core::future::pending().await,
+            self.begin();
+        }
+    }
+
+    /// Hands over what is gathered once it has waited long enough. Never done; can be dropped at any time.
+    async fn handed_over(&mut self) {
+        loop {
+            self.written().await;
+            if self.gathered.is_empty() {
+                core::future::pending::<()>().await;
+            }
+            self.patience.as_mut().await;
+            self.begin();
+        }
+    }
+
+    /// Waits for the end of the batch that is being written, if one is. Can be dropped while it waits.
+    async fn written(&mut self) {
+        if let Some(writing) = &mut self.writing {
+            // A worker that panicked has said so; the driver notices at the invariant that broke.
+            let _ = writing.await;
+            self.writing = None;
         }
     }
 
@@ -175,8 +208,9 @@ impl<R: Fn(Batch) + Clone + Send + 'static> Pipeline<'_, R> {
     }
 
     async fn finish(&mut self) {
-        while self.writing.is_some() {
+        while self.writing.is_some() || !self.gathered.is_empty() {
             self.written().await;
+            self.begin();
         }
     }
 }
