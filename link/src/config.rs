@@ -15,6 +15,9 @@ pub const RETRY_ABOVE: usize = 64;
 pub(crate) const INCOMING_BUFFER: (u64, u64) = (16 * KIB, 2048 * KIB);
 /// What a connection takes beside its windows, in bytes: keys, timers, packets in flight (estimated).
 const CONNECTION_OVERHEAD: u64 = 64 * KIB;
+/// The priority of streams that carry a few bytes that somebody waits for: they are sent before payload, which has at
+/// most 0.
+pub const PROMPT: i32 = 1;
 /// quinn's buffer for one receive call: 32 messages of 64 coalesced datagrams.
 const RECEIVE_BATCH: u64 = 32 * 64;
 

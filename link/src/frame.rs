@@ -9,6 +9,8 @@ use std::marker::PhantomData;
 use drover_protocol::codec::{self, DecodeError, EncodeError, FRAME_HEADER_LEN, Message};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
+use crate::config::PROMPT;
+
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -77,9 +79,16 @@ pub async fn write_frame<M: Message>(stream: &mut SendStream, message: &M) -> Re
     Ok(())
 }
 
+/// Has what is written to the stream sent before payload.
+pub fn prompt(stream: &SendStream) {
+    // Fails only if the stream is over, and then there is nothing to send.
+    let _ = stream.set_priority(PROMPT);
+}
+
 /// Asks a question on a stream of its own and waits for the one answer.
 pub async fn request<Q: Message, A: Message>(connection: &quinn::Connection, question: &Q) -> Result<A, RequestError> {
     let (mut send, mut receive) = connection.open_bi().await?;
+    prompt(&send);
     write_frame(&mut send, question).await?;
     // The stream can't have been finished or reset before: it is new and ours.
     let _ = send.finish();

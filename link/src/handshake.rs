@@ -8,7 +8,7 @@ use quinn::{RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 
 use crate::close;
-use crate::frame::{FrameError, expect_frame, write_frame};
+use crate::frame::{FrameError, expect_frame, prompt, write_frame};
 use crate::identity::validity;
 use crate::member::{Member, MemberError};
 
@@ -88,6 +88,7 @@ async fn greet(
     mut receive: RecvStream,
     hello: &Hello,
 ) -> Result<Greeting, HandshakeError> {
+    prompt(&send);
     let exchange = async {
         write_frame(&mut send, hello).await?;
         expect_frame::<Hello>(&mut receive).await

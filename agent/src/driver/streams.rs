@@ -3,7 +3,7 @@
 use core::ops::Range;
 use std::time::Duration;
 
-use drover_link::frame::write_frame;
+use drover_link::frame::{prompt, write_frame};
 use drover_protocol::geometry::PieceIndex;
 use drover_protocol::id::PeerId;
 use drover_protocol::message::{DataReply, DataRequest};
@@ -19,7 +19,7 @@ use crate::store::ReadError;
 use crate::transfer::ingest::Fetch;
 use crate::transfer::pages;
 use crate::transfer::serve::{ServeFailure, Served, Serving};
-use crate::transport::Asked;
+use crate::transport::{Asked, Link};
 
 /// A peer takes a short answer at once.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Serve {
     pub(super) peer: PeerId,
     /// What to serve where, until that is granted.
-    waiting: Option<(SendStream, Vec<Range<u32>>)>,
+    waiting: Option<(Link, SendStream, Vec<Range<u32>>)>,
 }
 
 impl Driver<'_> {
@@ -83,8 +83,9 @@ impl Driver<'_> {
                 }
                 self.last_serve += 1;
                 let serve = ServeId(self.last_serve);
-                self.serves.insert(serve, Serve { peer: link.peer(), waiting: Some((send, chunks.clone())) });
-                self.swarm.handle_request(now, link.peer(), serve, piece, chunks);
+                let peer = link.peer();
+                self.serves.insert(serve, Serve { peer, waiting: Some((link, send, chunks.clone())) });
+                self.swarm.handle_request(now, peer, serve, piece, chunks);
             }
         }
     }
@@ -93,7 +94,8 @@ impl Driver<'_> {
     pub(super) fn grant(&mut self, serve: ServeId) {
         let waiting = self.serves.get_mut(&serve).and_then(|serve| serve.waiting.take());
         // Without an entry the peer has gone, and the swarm knows.
-        let Some((stream, chunks)) = waiting else { return };
+        let Some((link, stream, chunks)) = waiting else { return };
+        link.put_in_order(&stream);
         let serving = Serving {
             stream,
             image: self.disk.clone(),
@@ -111,7 +113,7 @@ impl Driver<'_> {
 
     /// Refuses a request, as the swarm wants it.
     pub(super) fn refuse(&mut self, serve: ServeId, refusal: Refusal) {
-        let Some((stream, _)) = self.serves.remove(&serve).and_then(|serve| serve.waiting) else { return };
+        let Some((_, stream, _)) = self.serves.remove(&serve).and_then(|serve| serve.waiting) else { return };
         let reply = match refusal {
             Refusal::Busy { retry_after, instead } => DataReply::Busy {
                 retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX),
@@ -148,6 +150,7 @@ impl Driver<'_> {
 
 /// Sends a short answer and ends the stream.
 pub(super) fn answer(mut stream: SendStream, reply: DataReply) {
+    prompt(&stream);
     tokio::spawn(async move {
         // A peer that does not take the answer has given up on the question.
         if let Ok(Ok(())) = timeout(ANSWER_DEADLINE, write_frame(&mut stream, &reply)).await {

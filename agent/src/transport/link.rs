@@ -6,12 +6,12 @@
 
 use core::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use drover_link::close;
 use drover_link::endpoint::{self, Connection};
-use drover_link::frame::{FrameReceiver, FrameSender, read_frame, write_frame};
+use drover_link::frame::{FrameReceiver, FrameSender, prompt, read_frame, write_frame};
 use drover_link::member::Member;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{DataReply, DataRequest, LeaveReason, PeerAddress, PeerMessage, SwarmMessage};
@@ -41,6 +41,8 @@ struct Inner {
     wire: endpoint::Link,
     queue: mpsc::Sender<PeerMessage>,
     users: AtomicUsize,
+    /// Payload streams that were put in order so far, counted downwards.
+    ordered: AtomicI32,
     opened: Instant,
 }
 
@@ -55,7 +57,8 @@ impl Link {
     pub(super) fn new(id: u64, connection: Connection) -> (Self, Ends) {
         let (queue, queued) = mpsc::channel(QUEUE_LEN);
         let (wire, sender, receiver) = connection.split();
-        let inner = Inner { id, wire, queue, users: AtomicUsize::new(0), opened: Instant::now() };
+        let inner =
+            Inner { id, wire, queue, users: AtomicUsize::new(0), ordered: AtomicI32::new(0), opened: Instant::now() };
         (Link(Arc::new(inner)), Ends { sender, receiver, queue: queued })
     }
 
@@ -85,10 +88,21 @@ impl Link {
     /// Opens a data stream, as soon as the peer allows one more, and sends `request` on it.
     pub(crate) async fn ask(&self, request: &DataRequest) -> Option<RecvStream> {
         let (mut send, recv) = self.connection().open_bi().await.ok()?;
+        prompt(&send);
         write_frame(&mut send, request).await.ok()?;
         // The request is all that this side says; a peer that is gone shows at reading.
         let _ = send.finish();
         Some(recv)
+    }
+
+    /// Has the payload on this stream sent after that of every stream put in order before: the first of several requests
+    /// is whole after its own time, instead of all of them at the end, and packets carry no scraps. Short messages are
+    /// sent before all of it.
+    pub(crate) fn put_in_order(&self, stream: &SendStream) {
+        // After two billion requests on one connection the next are merely sent in another order.
+        let priority = self.0.ordered.fetch_sub(1, Ordering::Relaxed).min(0);
+        // Fails only if the peer has stopped the stream, as writing will say.
+        let _ = stream.set_priority(priority);
     }
 
     /// Ends the connection. Whoever uses the link hears of it by `Event::Disconnected`.
@@ -243,6 +257,7 @@ async fn read_request(links: Links, link: Link, mut send: SendStream, mut recv: 
             let _ = driver.send(Event::Asked(Asked { link, request, send })).await;
         }
         None => {
+            prompt(&send);
             if write_frame(&mut send, &DataReply::NotHeld).await.is_ok() {
                 let _ = send.finish();
             }
