@@ -11,6 +11,8 @@ mod contenders;
 mod limits;
 mod measure;
 mod network;
+mod pair;
+mod raw;
 mod report;
 mod run;
 
@@ -36,6 +38,11 @@ enum Command {
     List,
     /// Run cases and print the table
     Run(run::Arguments),
+    /// What moving a gibibyte between two hosts costs, beside bare QUIC
+    Pair(pair::Arguments),
+    /// One end of bare QUIC; `lab pair` starts these
+    #[command(subcommand, hide = true)]
+    Raw(raw::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,22 +57,28 @@ fn main() -> ExitCode {
 
 impl Arguments {
     fn execute(self) -> Result<ExitCode, Box<dyn Error>> {
-        if matches!(self.command, Command::List) {
-            list()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        if !outer::is_inside() {
-            if !rustix::process::geteuid().is_root() {
-                return Err("making networks needs root: run it with sudo".into());
-            }
-            return Ok(outer::enter()?);
-        }
-        outer::settle()?;
         match self.command {
-            Command::List => Ok(ExitCode::SUCCESS),
-            Command::Run(arguments) => run::run(&arguments),
+            Command::List => list().map(|()| ExitCode::SUCCESS),
+            Command::Run(arguments) => inside(|| run::run(&arguments)),
+            Command::Pair(arguments) => inside(|| pair::run(&arguments)),
+            Command::Raw(arguments) => {
+                raw::run(arguments).map_err(|error| error as Box<dyn Error>)?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
+}
+
+/// Runs a command inside the outer namespace, which this program enters by starting anew.
+fn inside(command: impl FnOnce() -> Result<ExitCode, Box<dyn Error>>) -> Result<ExitCode, Box<dyn Error>> {
+    if !outer::is_inside() {
+        if !rustix::process::geteuid().is_root() {
+            return Err("making networks needs root: run it with sudo".into());
+        }
+        return Ok(outer::enter()?);
+    }
+    outer::settle()?;
+    command()
 }
 
 fn list() -> Result<(), Box<dyn Error>> {

@@ -230,6 +230,15 @@ pub(crate) fn machine_cpu_s() -> f64 {
     busy_ticks(&text) as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
+/// CPU seconds that a process has spent since its start, unless it is gone.
+pub(crate) fn process_cpu_s(pid: u32) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may have blanks in it. Behind it the twelfth and thirteenth fields: user and system ticks.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map_while(|field| field.parse::<u64>().ok()).sum();
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// The peak of a process's resident memory so far, in bytes, unless it is gone.
 pub(crate) fn peak_resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -91,7 +91,8 @@ fn compete(case: &Case, contender: &dyn Contender, image: &Path, scratch: &TempD
     Entry::ran(case, contender.name(), runs)
 }
 
-fn once(case: &Case, contender: &dyn Contender, image: &Path, folder: &Path) -> Result<Run, ContenderError> {
+/// One run of one contender. What it leaves in `folder` is the caller's to remove.
+pub(crate) fn once(case: &Case, contender: &dyn Contender, image: &Path, folder: &Path) -> Result<Run, ContenderError> {
     let unable = |cause| ContenderError::File { what: format!("make the folder {}", folder.display()), cause };
     std::fs::create_dir_all(folder).map_err(unable)?;
     // What an earlier run left to be written is not this one's burden.
@@ -123,7 +124,7 @@ fn compare(delivery: &Delivery, case: &Case, image: &Path) -> Result<(), Contend
 }
 
 /// Removes a folder, also if masters in it are immutable.
-fn remove(folder: &Path) {
+pub(crate) fn remove(folder: &Path) {
     let _ = Command::new("chattr").args(["-R", "-f", "-i"]).arg(folder).output();
     if let Err(cause) = std::fs::remove_dir_all(folder) {
         eprintln!("lab: {} stays: {cause}", folder.display());

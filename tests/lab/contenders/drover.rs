@@ -77,9 +77,22 @@ impl Cluster {
     /// Starts the tracker and a daemon on every host, all but the source's subscribed, with these lines added to the
     /// settings of each; waits until all see the tracker.
     pub(crate) fn start(stage: &Stage<'_>, settings: &str) -> Result<Self, ContenderError> {
+        Self::start_with(stage, settings, true)
+    }
+
+    /// The same without any that is subscribed: each fetches what it is told to.
+    pub(crate) fn start_without_subscribers(stage: &Stage<'_>, settings: &str) -> Result<Self, ContenderError> {
+        Self::start_with(stage, settings, false)
+    }
+
+    fn start_with(stage: &Stage<'_>, settings: &str, subscribed: bool) -> Result<Self, ContenderError> {
         let tracker = Tracker::start(stage)?;
-        let hosts = stage.network.hosts().iter();
-        let agents = hosts.map(|host| Agent::start(stage, host, &tracker, settings)).collect::<Result<Vec<_>, _>>()?;
+        let mut agents = Vec::new();
+        for host in stage.network.hosts() {
+            let subscribe =
+                if subscribed && host.index != 0 { format!("subscribe = [\"{NAME}\"]\n") } else { String::new() };
+            agents.push(Agent::start(stage, host, &tracker, &format!("{settings}\n{subscribe}"))?);
+        }
         for (host, agent) in agents.iter().enumerate() {
             poll(&format!("the agent of host {host} to see the tracker"), PATIENCE, || {
                 let status = agent.status().ok();
@@ -147,9 +160,6 @@ impl Agent {
         join.arg("--state").arg(&state).args(["join", &tracker.address.to_string(), &tracker.token(stage)?]);
         output(join.args(["--name", &format!("host{}", host.index)]))?;
         let mut text = format!("listen = \"{}:7444\"\n{settings}\n", host.address);
-        if host.index != 0 {
-            text.push_str(&format!("subscribe = [\"{NAME}\"]\n"));
-        }
         if stage.case.racks.is_some() {
             text.push_str(&format!("rack = \"rack-{}\"\n", stage.case.rack(host.index)));
         }
@@ -174,6 +184,12 @@ impl Agent {
         let mut status = drover("drover")?;
         let said = output(status.arg("--state").arg(&self.state).args(["status", "--json"]))?;
         serde_json::from_str(&said).map_err(|_| ContenderError::Answer { what: "drover status".to_owned(), said })
+    }
+
+    /// Runs a command of this host's `drover` to its end; gives what it printed.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<String, ContenderError> {
+        let mut command = drover("drover")?;
+        output(command.arg("--state").arg(&self.state).args(arguments))
     }
 
     /// The id of its process.
@@ -211,6 +227,6 @@ fn last_line(printed: &str) -> Value {
 }
 
 /// What the image is published as.
-const NAME: &str = "image";
+pub(crate) const NAME: &str = "image";
 /// For what takes moments on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);

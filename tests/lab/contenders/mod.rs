@@ -12,7 +12,7 @@ mod http;
 mod libtorrent;
 mod nfs;
 mod process;
-mod program;
+pub(crate) mod program;
 mod rqbit;
 mod sendme;
 mod torrent;

@@ -61,7 +61,7 @@ fn listens(table: &str, socket: Socket, port: u16) -> bool {
 }
 
 /// Runs a command that takes moments to its successful end and gives what it printed.
-pub(super) fn output(command: &mut Command) -> Result<String, ContenderError> {
+pub(crate) fn output(command: &mut Command) -> Result<String, ContenderError> {
     let done = command.output();
     let done = done.map_err(|cause| ContenderError::Start { what: format!("{command:?}"), cause })?;
     if done.status.success() {
