@@ -2,7 +2,8 @@
 //!
 //! `lab run` builds the hosts of each case in network namespaces ([`network`]), lets each contender ([`contenders`]) bring
 //! the image of the case to all of them, compares every file, and prints a table of when the first, the median and the
-//! last host had it over the soonest possible ([`report`]). It needs root, and leaves nothing behind.
+//! last host had it over the soonest possible ([`report`]). `lab pair` shows what Drover costs over bare QUIC ([`pair`]).
+//! It needs root, and leaves nothing behind.
 #![allow(dead_code, reason = "rivals and further commands, which land next, use the rest")]
 #![expect(clippy::print_stdout, reason = "this program prints tables")]
 
