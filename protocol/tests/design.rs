@@ -31,7 +31,7 @@ fn content() -> Vec<u8> {
 
 fn manifest() -> Manifest {
     let content = content();
-    let mut builder = ManifestBuilder::new(Geometry::of_len(content.len() as u64).unwrap());
+    let mut builder = ManifestBuilder::new(Geometry::new(content.len() as u64, 256 << 10).unwrap());
     for chunk in content.chunks(CHUNK_LEN as usize) {
         builder.push((!is_zeros(chunk)).then(|| hash_chunk(chunk)));
     }
@@ -58,7 +58,7 @@ fn signed_release() -> SignedRelease {
 
 /// A set of some of the 40 pieces of an image of 10 MiB.
 fn pieces(numbers: impl IntoIterator<Item = u32>) -> PieceSet {
-    let geometry = Geometry::of_len(10 << 20).unwrap();
+    let geometry = Geometry::new(10 << 20, 256 << 10).unwrap();
     let mut set = PieceSet::empty(&geometry);
     for number in numbers {
         set.insert(geometry.piece(number).unwrap());
@@ -78,7 +78,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
     let delta = SwarmMessage::HaveDelta { delta: WireDelta::of(pieces([3, 4, 5, 9]).iter()) };
     let importing = SwarmMessage::Importing { pieces: WireDelta::of(pieces([7, 8]).iter()) };
     let leave = about_the_image(SwarmMessage::Leave { reason: LeaveReason::Full });
-    let geometry = Geometry::of_len(10 << 20).unwrap();
+    let geometry = Geometry::new(10 << 20, 256 << 10).unwrap();
     let mut parts = Parts::default();
     for number in [20, 22, 25] {
         parts.insert(&geometry, geometry.chunk(number).unwrap());

@@ -5,6 +5,9 @@
 //! instead: what it asked for can be had from the other soon, the fresh piece from nobody but us. Without this, a lone
 //! publisher spends its upload on copies while part of the image exists once.
 //!
+//! What a *laggard* takes stays fresh: a host that is far behind the others, mostly because its link is slow, has its
+//! pieces late and passes them on slowly, and nobody is to wait for that. It isn't pointed elsewhere either.
+//!
 //! A pointer is advice and must not starve anybody: it is given at most twice for the same piece to the same peer, and
 //! a peer that lets pointers lie is served what it asks for.
 
@@ -90,9 +93,9 @@ impl Handouts {
         Some(fresh)
     }
 
-    /// A piece is handed out to `peer`.
-    pub(super) fn give(&mut self, peer: PeerId, piece: PieceIndex) {
-        if self.fresh.remove(piece) {
+    /// A piece is handed out to `peer`; if that is a laggard, it stays fresh.
+    pub(super) fn give(&mut self, peer: PeerId, piece: PieceIndex, is_laggard: bool) {
+        if !is_laggard && self.fresh.remove(piece) {
             self.first[piece.number() as usize] = Some(peer);
         }
         if let Some(kept) = self.kept.get_mut(&peer) {

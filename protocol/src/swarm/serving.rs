@@ -11,6 +11,10 @@ use crate::id::PeerId;
 use crate::message::MAX_RANGES;
 use crate::time::Instant;
 
+/// A laggard holds less than this part of what the furthest leecher holds, once that is so many pieces.
+const LAGGARD_SHARE: u32 = 2;
+const LAGGARD_FROM: u32 = 16;
+
 impl Swarm {
     pub(super) fn hear_request(
         &mut self,
@@ -34,7 +38,8 @@ impl Swarm {
             self.outputs.push_back(Output::Refuse { peer, serve, refusal });
             return;
         }
-        self.handouts.give(peer, piece);
+        let is_laggard = self.is_laggard(&peer);
+        self.handouts.give(peer, piece, is_laggard);
         self.slots.queue(now, peer, Job { serve, bytes });
     }
 
@@ -57,8 +62,20 @@ impl Swarm {
         for released in self.handouts.release(now) {
             self.note_piece(released);
         }
+        if self.is_laggard(&peer) {
+            return None;
+        }
         let instead = self.handouts.instead(now, peer, piece, &mut self.rng)?;
         Some(Refusal::Busy { retry_after: Duration::ZERO, instead: Some(instead) })
+    }
+
+    /// Whether a peer is so far behind the others that a piece given to it is not soon to be had from it.
+    fn is_laggard(&self, peer: &PeerId) -> bool {
+        let leechers = self.peers.values().filter(|neighbour| neighbour.has_answered && !neighbour.is_seeder());
+        let most =
+            leechers.map(|neighbour| neighbour.have.count() - self.zero_pieces.min(neighbour.have.count())).max();
+        let held = self.peers.get(peer).map_or(0, |neighbour| neighbour.have.count().saturating_sub(self.zero_pieces));
+        most.is_some_and(|most| most >= LAGGARD_FROM && held * LAGGARD_SHARE < most)
     }
 
     fn claim(&self, peer: &PeerId) -> Claim {

@@ -78,6 +78,22 @@ fn a_lone_peer_gets_everything_in_its_own_order() {
 }
 
 #[test]
+fn what_a_laggard_takes_is_still_to_be_handed_out() {
+    let mut stage = Stage::seeder();
+    stage.join(1, 0..20);
+    stage.join(2, []);
+    stage.join(3, 0..18);
+    let serve = stage.request(2, 30);
+    assert_eq!(stage.served(), [serve]);
+    let serve = stage.request(3, 30);
+    assert_eq!(stage.served(), [serve], "the laggard will not have it soon");
+    stage.request(1, 30);
+    assert!(pointed_to(&mut stage).is_some(), "this one will");
+    let serve = stage.request(2, 30);
+    assert_eq!(stage.served(), [serve], "a laggard is not pointed elsewhere");
+}
+
+#[test]
 fn a_piece_whose_taker_vanished_is_fresh_again() {
     let mut stage = Stage::seeder();
     stage.join(1, []);

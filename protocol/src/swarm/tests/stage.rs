@@ -32,9 +32,9 @@ pub(super) struct Asked {
 /// Pieces of a stage's image; each has four chunks.
 pub(super) const PIECES: u32 = 40;
 
-/// Without random first pieces, so that what is picked can be foretold.
+/// Without random first pieces, so that what is picked can be foretold; with two requests at once to each peer.
 pub(super) fn config() -> SwarmConfig {
-    SwarmConfig { random_first_pieces: 0, ..SwarmConfig::default() }
+    SwarmConfig { random_first_pieces: 0, in_flight_least: 256 << 10, ..SwarmConfig::default() }
 }
 
 impl Stage {
