@@ -9,14 +9,17 @@
 //! chunk's hash, which must not depend on where the chunk lies, is never among them. Chunks of zeros have no hash.
 //!
 //! With a `sink`, the very bytes that were hashed are written to it, chunks of zeros left out, so that a copy is what
-//! the hashes say even if the file changes under us.
+//! the hashes say even if the file changes under us. The disk begins at once, driven by a thread that syncs whenever
+//! enough was written: left to itself the kernel waits until a tenth of the memory is dirty, and the disk's time is added
+//! to the processors' instead of running beside it.
 
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
@@ -75,21 +78,31 @@ fn scan_on(threads: usize, scan: Scan<'_>, progress: &dyn Fn(u64)) -> Result<Sca
     let mut spans: Vec<Option<Span>> = (0..span_count).map(|_| None).collect();
     // Only advice: a filesystem that has no read-ahead may refuse it.
     let _ = fadvise(scan.file, 0, None, Advice::Sequential);
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (next, stop, writing) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(()));
     let failure = thread::scope(|scope| {
+        let flusher = scan.sink.map(|(sink, path)| {
+            let (due, wake) = sync_channel(1);
+            (due, scope.spawn(move || flush(sink, path, wake)))
+        });
         // Bounded, so that a slow receiver of progress bounds what is in flight.
         let (results, arrived) = sync_channel(4 * threads);
         for _ in 0..threads.min(span_count as usize) {
-            let worker = Worker { scan, next: &next, stop: &stop, results: results.clone() };
+            let worker = Worker { scan, next: &next, stop: &stop, writing: &writing, results: results.clone() };
             scope.spawn(move || worker.run());
         }
         drop(results);
-        let (mut done, mut failure) = (0, None);
+        let (mut done, mut flushed, mut failure) = (0, 0, None);
         for (number, result) in arrived {
             match result {
                 Ok(span) => {
                     done += len_of(&span_range(number, scan.len));
                     spans[number as usize] = Some(span);
+                    // A flusher that is busy takes this with its next turn.
+                    if let Some((due, _)) = flusher.as_ref().filter(|_| done - flushed >= FLUSH_LEN)
+                        && due.try_send(()).is_ok()
+                    {
+                        flushed = done;
+                    }
                     progress(done);
                 }
                 Err(error) => {
@@ -97,6 +110,10 @@ fn scan_on(threads: usize, scan: Scan<'_>, progress: &dyn Fn(u64)) -> Result<Sca
                     failure.get_or_insert(error);
                 }
             }
+        }
+        if let Some((due, flusher)) = flusher {
+            drop(due);
+            failure = failure.or(flusher.join().expect("a flusher does not panic").err());
         }
         failure
     });
@@ -109,10 +126,18 @@ fn scan_on(threads: usize, scan: Scan<'_>, progress: &dyn Fn(u64)) -> Result<Sca
     Ok(join(spans.into_iter().map(|span| span.expect("every span was read")).collect(), scan.len))
 }
 
+/// Has the disk take what was written so far, whenever that is due. An error is told only once by the system, so it must
+/// end the scan: the sync at the end would not tell of it.
+fn flush(sink: &File, path: &Path, wake: Receiver<()>) -> Result<(), DiskError> {
+    wake.into_iter().try_for_each(|()| sink.sync_data().doing("sync", path))
+}
+
 struct Worker<'a> {
     scan: Scan<'a>,
     next: &'a AtomicU64,
     stop: &'a AtomicBool,
+    /// Whose turn it is to write.
+    writing: &'a Mutex<()>,
     results: SyncSender<(u64, Result<Span, DiskError>)>,
 }
 
@@ -195,16 +220,17 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Writes runs of chunks that are not zeros.
+    /// Writes the chunks that are not zeros, each by itself: that measured two to three times faster than a megabyte at a
+    /// time, for which the page cache looks for large pages (see the lab's notes). File systems let in one writer at a
+    /// time and have the others spin; so one thread writes its whole block while the others hash theirs.
     fn write_block(&self, block: &[u8], offset: u64, chunks: &[Option<ChunkHash>]) -> Result<(), DiskError> {
         let Some((sink, path)) = self.scan.sink else { return Ok(()) };
-        let mut at = 0;
-        for run in chunks.chunk_by(|a, b| a.is_some() == b.is_some()) {
-            let end = block.len().min(at + run.len() * CHUNK_LEN as usize);
-            if run[0].is_some() {
-                sink.write_all_at(&block[at..end], offset + at as u64).doing("write", path)?;
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = (offset..).step_by(CHUNK_LEN as usize);
+        for ((bytes, at), chunk) in block.chunks(CHUNK_LEN as usize).zip(places).zip(chunks) {
+            if chunk.is_some() {
+                sink.write_all_at(bytes, at).doing("write", path)?;
             }
-            at = end;
         }
         Ok(())
     }
@@ -284,10 +310,13 @@ fn span_range(number: u64, len: u64) -> Range<u64> {
     number * SPAN_LEN..len.min((number + 1) * SPAN_LEN)
 }
 
-/// What is read at once: fits the second-level cache with room to spare, so that the second hash finds it there.
-const BLOCK_LEN: usize = 256 << 10;
+/// What is read at once, and then hashed twice while the second-level cache or the third holds it. Of a 4 GiB file in the
+/// page cache, on two threads with a cache of 1 MiB each: 0.91 s with 256 KiB, 0.88 s with this, for it means fewer calls.
+const BLOCK_LEN: usize = 1 << 20;
 /// What a thread takes at once: large enough that taking it costs nothing, small enough that all threads end together.
 const SPAN_LEN: u64 = 4 << 20;
+/// What is written before the disk is made to begin with it. Of 4 GiB on a disk of 1.3 GB/s: 3.2 s without this, 2.7 s with.
+const FLUSH_LEN: u64 = 64 << 20;
 static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,13 @@ impl Source {
             return Some(format!("{path} has {} bytes now, not {}", now.len, self.len));
         }
         (now.mtime_ns != self.mtime_ns).then(|| format!("{path} was modified"))
+    }
+
+    /// Whether the last change was so long before this that any later one shows in the time: file systems count time in
+    /// steps, of 2 s at the most.
+    pub(super) fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.mtime_ns + SETTLED_NS < now.as_nanos() as i128
     }
 
     pub(super) fn save(&self, folder: &Path) -> Result<(), DiskError> {
@@ -117,3 +125,6 @@ impl Watch {
         reason
     }
 }
+
+/// Two steps of the coarsest clock, in nanoseconds.
+const SETTLED_NS: i128 = 4_000_000_000;

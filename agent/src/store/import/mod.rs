@@ -1,12 +1,15 @@
 //! From a user's file to a master in the store, whose guest-visible content is read once.
 //!
 //! What is stored is what was hashed, even if the file changes while it is read:
-//! - A reflink is made first, in one step, and then the reflink is hashed, which nobody else can write.
+//! - A reflink is made first, in one step, and nobody else can write it. Hashed is the file itself, because the page cache
+//!   may hold it and never holds a fresh reflink; what was hashed is what the reflink shares as long as the file's time of
+//!   modification stays the one that it had well before. Otherwise the reflink is hashed.
 //! - A copy is written from the very buffers that were hashed.
 //! - Other formats are converted into a file of ours, and that file is hashed.
 //! - In place nothing is stored; the file is watched from then on, and each chunk verified as it is served.
 //!
-//! A file that looks different after it was read than before is refused all the same: somebody is using it.
+//! A file that looks different after it was read than before is refused all the same, unless there is a reflink from before:
+//! somebody is using it.
 //! If anything fails, nothing is left behind.
 
 mod format;
@@ -236,7 +239,7 @@ impl Given<'_> {
         let reflinked = self.source.mode == ImportMode::Auto && ioctl_ficlone(&disk, &self.file).is_ok();
         let (method, scanned) = if reflinked {
             self.check_unchanged()?;
-            (ImportMethod::Reflink, self.scan(&disk, &disk_path, len, None)?)
+            (ImportMethod::Reflink, self.scan_reflinked(&disk, &disk_path, len)?)
         } else {
             let data_len = len.min(self.metadata.blocks().saturating_mul(512));
             self.store.check_room(data_len)?;
@@ -294,6 +297,25 @@ impl Given<'_> {
             }
             result => Ok(result?),
         }
+    }
+
+    /// Reads what a reflink shares with the file, from the file if that is the same for sure.
+    fn scan_reflinked(&self, disk: &File, disk_path: &Path, len: u64) -> Result<Scanned, ImportError> {
+        if self.before.is_settled() {
+            match self.scan(&self.file, &self.path, len, None) {
+                Err(ImportError::Cancelled) => return Err(ImportError::Cancelled),
+                Ok(scanned) if self.check_unchanged().is_ok() && self.is_untouched() => return Ok(scanned),
+                // It can't be read to its end, or somebody wrote to it meanwhile.
+                _ => {}
+            }
+        }
+        self.scan(disk, disk_path, len, None)
+    }
+
+    /// Whether nothing at all was done to the file: the time of this nobody can set.
+    fn is_untouched(&self) -> bool {
+        let changed = |metadata: &fs::Metadata| (metadata.ctime(), metadata.ctime_nsec());
+        self.file.metadata().is_ok_and(|now| changed(&now) == changed(&self.metadata))
     }
 
     fn check_unchanged(&self) -> Result<(), ImportError> {
