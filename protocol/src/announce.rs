@@ -2,7 +2,7 @@
 //!
 //! An agent's connection to a tracker begins like one to a peer: a control stream with a `Hello` each. Every
 //! [`TrackerRequest`] then has a stream of its own and is answered by one [`TrackerReply`]; only `Watch` is answered by
-//! one for each release, for as long as the stream is open. Enrolment is a protocol of its own (ALPN `drover-join/1`),
+//! one for each release, and one whenever hosts joined, left or completed swarms, for as long as the stream is open. Enrolment is a protocol of its own (ALPN `drover-join/1`),
 //! because the joining host has no certificate yet: one stream, one [`JoinRequest`], one [`JoinReply`].
 
 use core::net::SocketAddr;
@@ -24,6 +24,8 @@ pub const MAX_LABEL_LEN: usize = 64;
 pub const MAX_RELEASES: usize = 1024;
 /// Longest certificate or certificate request in bytes: one with a P-256 key has some 600.
 pub const MAX_CERTIFICATE_LEN: usize = 4 * 1024;
+/// Most swarms whose progress is told in one reply.
+pub const MAX_COHORTS: usize = 1024;
 /// Most publishers that a cluster trusts.
 pub const MAX_PUBLISHERS: usize = 64;
 /// Longest text of a refusal in bytes.
@@ -41,7 +43,7 @@ pub enum TrackerRequest {
         /// Which names, at most [`MAX_RELEASES`].
         names: Vec<Name>,
     },
-    /// Every newest release now, and each new one as it comes.
+    /// Every newest release now, and each new one as it comes; also, how far swarms are in which that changed.
     Watch,
     /// A new certificate for the key that this connection is authenticated by.
     Renew {
@@ -90,6 +92,17 @@ pub enum TrackerReply {
     Renewed(Enrolment),
     /// Not done. The text says what, why and what to do.
     Refused(String),
+    /// To a watch: swarms, at most [`MAX_COHORTS`], in which a host has joined, left or become complete.
+    Cohorts(Vec<SwarmCohort>),
+}
+
+/// How far one swarm is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SwarmCohort {
+    /// Which image.
+    pub image: ImageId,
+    /// How far all of its hosts are.
+    pub cohort: Cohort,
 }
 
 /// What a tracker knows about the swarms that an agent announced.
@@ -193,6 +206,7 @@ impl Message for TrackerReply {
             }
             TrackerReply::Renewed(enrolment) => enrolment.check(),
             TrackerReply::Refused(why) => within(why.len(), MAX_REFUSAL_LEN, "a refusal that is too long"),
+            TrackerReply::Cohorts(cohorts) => within(cohorts.len(), MAX_COHORTS, "too many swarms"),
         }
     }
 }

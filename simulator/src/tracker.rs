@@ -50,6 +50,8 @@ impl Tracker {
         let announce = Announce { listen, rack: rack.map(str::to_owned), swarms: vec![swarm] };
         while self.directory.poll_timeout().is_some_and(|due| due <= now) {
             self.directory.handle_timeout(now);
+            // Simulated hosts do not watch.
+            self.directory.poll_changes(now);
         }
         let Announced { interval_ms, swarms } = self.directory.handle_announce(now, peer_id(host), ip, &announce);
         let peers = swarms.into_iter().flat_map(|swarm| swarm.peers).map(|peer| peer.peer);

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use drover_protocol::announce::{Announce, Announced, Cohort};
+use drover_protocol::announce::{Announce, Announced, Cohort, SwarmCohort};
 use drover_protocol::directory::{Directory, DirectoryConfig};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::time::Instant;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time;
+
+use crate::limits::WATCH_BACKLOG;
 
 /// Questions that may wait. Who finds no room waits with his connection, which slows him down and nobody else.
 const INBOX_LEN: usize = 256;
@@ -19,6 +21,7 @@ const MAX_SWARMS_SHOWN: usize = 1000;
 #[derive(Clone)]
 pub(crate) struct Introductions {
     inbox: mpsc::Sender<Question>,
+    changes: broadcast::Sender<Vec<SwarmCohort>>,
 }
 
 enum Question {
@@ -31,7 +34,14 @@ impl Introductions {
     /// Makes a directory, and the task that owns it; the caller runs the task.
     pub(crate) fn new(config: DirectoryConfig, seed: u64) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (inbox, questions) = mpsc::channel(INBOX_LEN);
-        (Introductions { inbox }, own(Directory::new(config, seed), questions))
+        let changes = broadcast::channel(WATCH_BACKLOG).0;
+        let task = own(Directory::new(config, seed), questions, changes.clone());
+        (Introductions { inbox, changes }, task)
+    }
+
+    /// Swarms as they change, from now on.
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Vec<SwarmCohort>> {
+        self.changes.subscribe()
     }
 
     /// Whom a host that announces itself should know; `None` if the tracker shuts down.
@@ -56,9 +66,18 @@ impl Introductions {
     }
 }
 
-async fn own(mut directory: Directory, mut questions: mpsc::Receiver<Question>) {
+async fn own(
+    mut directory: Directory,
+    mut questions: mpsc::Receiver<Question>,
+    changes: broadcast::Sender<Vec<SwarmCohort>>,
+) {
     let start = time::Instant::now();
     loop {
+        let told = directory.poll_changes(now(start));
+        if !told.is_empty() {
+            // Nobody may be watching.
+            let _ = changes.send(told);
+        }
         let wake = directory.poll_timeout().map(|due| start + Duration::from_nanos(due.as_nanos()));
         let question = tokio::select! {
             question = questions.recv() => question,

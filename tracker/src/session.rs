@@ -1,4 +1,5 @@
-//! A member's connection: a stream for each question, one answer each, and for a watch one answer for each release.
+//! A member's connection: a stream for each question, one answer each, and for a watch one answer for each release and
+//! for each change of a swarm.
 
 use std::sync::Arc;
 
@@ -142,7 +143,7 @@ fn renew(server: &Server, link: &Link, csr: &[u8]) -> TrackerReply {
 
 async fn watch(server: &Server, send: &mut SendStream) -> Result<(), FrameError> {
     // Listening begins before the list is read, so that nothing falls between; hearing a release twice does no harm.
-    let mut news = server.news.subscribe();
+    let (mut news, mut changes) = (server.news.subscribe(), server.introductions.changes());
     write(send, &TrackerReply::Releases(server.newest(&[]))).await?;
     loop {
         tokio::select! {
@@ -153,6 +154,12 @@ async fn watch(server: &Server, send: &mut SendStream) -> Result<(), FrameError>
                     debug!(missed, "a watcher reads too slowly and has to watch anew");
                     return Ok(());
                 }
+            },
+            changed = changes.recv() => match changed {
+                Ok(cohorts) => write(send, &TrackerReply::Cohorts(cohorts)).await?,
+                Err(RecvError::Closed) => return Ok(()),
+                // What was missed is told with the host's next announce.
+                Err(RecvError::Lagged(missed)) => debug!(missed, "a watcher reads too slowly to hear of every change"),
             },
             _ = send.stopped() => return Ok(()),
         }

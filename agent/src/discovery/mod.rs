@@ -79,6 +79,7 @@ impl Announcements {
         *self.reachable.borrow()
     }
 
+    /// Of an image that is not exchanged here nothing is kept.
     fn set_cohort(&self, image: ImageId, cohort: Cohort) {
         let mut state = self.state();
         if state.swarms.contains_key(&image) {

@@ -33,7 +33,8 @@ const REDIAL_LEAST: Duration = Duration::from_millis(500);
 const REDIAL_MOST: Duration = Duration::from_secs(15);
 /// A tracker answers within this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Changes within so long go into one announce.
+/// After an announce, changes within so long go into the next. The first after a while is told at once: a host that waits
+/// for its first peers, or a fleet that waits for its last host, waits for nothing.
 const GATHER: Duration = Duration::from_millis(100);
 /// What a tracker may say about when to announce again.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(300));
@@ -246,6 +247,7 @@ impl Announcing<'_> {
     async fn run(mut self, announced: &mut u64) -> String {
         let mut changes = self.parts.announcements.urgent.subscribe();
         loop {
+            let gathered = Instant::now() + GATHER;
             changes.mark_unchanged();
             let (swarms, count) = self.parts.announcements.announced_since(self.announced);
             let mut again = None;
@@ -260,7 +262,7 @@ impl Announcing<'_> {
             tokio::select! {
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 changed = changes.changed() => match changed {
-                    Ok(()) => sleep(GATHER).await,
+                    Ok(()) => sleep_until(gathered).await,
                     Err(_) => core::future::pending().await,
                 },
             }
@@ -306,7 +308,7 @@ impl Announcing<'_> {
     }
 }
 
-/// Passes on the releases that the tracker tells of, for as long as it does.
+/// Passes on what the tracker tells of, for as long as it does: releases, and how far swarms are.
 async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
     let watch = async {
         let (mut send, mut receive) = quic.open_bi().await.map_err(|error| close::reason(&error))?;
@@ -318,6 +320,9 @@ async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
                         // Nobody listens yet, or any more.
                         let _ = parts.releases.send(release);
                     }
+                }
+                Ok(Some(TrackerReply::Cohorts(cohorts))) => {
+                    cohorts.iter().for_each(|swarm| parts.announcements.set_cohort(swarm.image, swarm.cohort));
                 }
                 Ok(Some(TrackerReply::Refused(why))) => return Err(why),
                 Ok(_) => return Err::<Never, _>("it stopped telling of releases".to_owned()),

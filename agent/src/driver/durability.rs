@@ -47,6 +47,10 @@ impl Durability {
 impl Driver<'_> {
     /// A worker looked at chunks that came.
     pub(super) fn on_batch(&mut self, now: Instant, request: Option<RequestId>, batch: Batch) {
+        if !batch.stored.is_empty() && !self.has_begun {
+            self.has_begun = true;
+            tracing::debug!(image = %self.disk.id(), "first chunk");
+        }
         for chunk in batch.stored {
             self.swarm.handle_chunk_stored(now, chunk, request);
             self.drain();

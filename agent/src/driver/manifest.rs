@@ -43,6 +43,8 @@ const RATE_LEAST: u64 = 256 * 1024;
 const ROOM_AT_FIRST: u64 = 1 << 20;
 /// What is written at once.
 const PART_LEN: usize = 64 * 1024;
+/// What one manifest counts at the most, in KiB: as much as all that may be handed out at a time.
+const MOST_KIB: u64 = 32 << 10;
 /// When to ask again, for those who are told "busy".
 const BUSY_MS: u32 = 200;
 
@@ -232,7 +234,8 @@ async fn read_all(stream: &mut RecvStream, len: u64) -> Option<Vec<u8>> {
 
 /// Hands out the manifest of `image`, if not too many are being handed out.
 pub(super) async fn serve(parts: Arc<Parts>, image: Arc<Image>, mut stream: SendStream) {
-    let Ok(_permit) = parts.manifests.clone().try_acquire_owned() else {
+    let kib = max_manifest_len(image.manifest().data_len()).div_ceil(1024).min(MOST_KIB);
+    let Ok(_permit) = parts.manifests.clone().try_acquire_many_owned(kib as u32) else {
         return answer(stream, DataReply::Busy { retry_after_ms: BUSY_MS, instead: None });
     };
     let bytes = parts.sync.run(move || image.manifest().to_bytes()).await;

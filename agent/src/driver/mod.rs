@@ -54,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) sync: Workers,
     pub(crate) receiving: Buffers,
     pub(crate) serving: Buffers,
-    /// How many manifests may be handed out at the same time.
+    /// KiB of manifests that may be handed out at the same time.
     pub(crate) manifests: Arc<Semaphore>,
     pub(crate) announcements: Announcements,
     pub(crate) swarm: SwarmConfig,
@@ -171,6 +171,8 @@ struct Driver<'a> {
     serves: BTreeMap<ServeId, Serve>,
     last_serve: u64,
     durability: Durability,
+    /// Whether any chunk has come since this began.
+    has_begun: bool,
     /// This swarm's share of the host's limits.
     rates: Rates,
     end: Option<End>,
@@ -195,6 +197,7 @@ impl<'a> Driver<'a> {
             serves: BTreeMap::new(),
             last_serve: 0,
             durability: Durability::default(),
+            has_begun: false,
             rates,
             end: None,
         }

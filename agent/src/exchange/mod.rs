@@ -45,8 +45,9 @@ use crate::transport::{Links, Router};
 const RELEASES_KEPT: usize = 1024;
 /// Threads for what may take long: a slow sync of one image must not keep another from sealing.
 const SYNC_THREADS: usize = 2;
-/// Manifests that are handed out at the same time.
-const MANIFESTS_AT_ONCE: usize = 4;
+/// KiB of manifests that are handed out at the same time: those of most images to a whole fleet that begins together, of
+/// an image of a terabyte to one host.
+const MANIFESTS_KIB: usize = 32 << 10;
 /// How long shutting down may take, for the last checkpoint and for neighbours to hear of it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
@@ -162,7 +163,7 @@ impl Exchange {
             sync: Workers::start("drover-sync", SYNC_THREADS)?,
             receiving: Buffers::of(settings.receive_buffer),
             serving: Buffers::of(settings.send_buffer),
-            manifests: Arc::new(Semaphore::new(MANIFESTS_AT_ONCE)),
+            manifests: Arc::new(Semaphore::new(MANIFESTS_KIB)),
             announcements: Announcements::default(),
             swarm: settings.swarm.clone(),
             limits: Limits::new(Rates { upload: settings.swarm.upload_limit, download: settings.swarm.download_limit }),

@@ -9,7 +9,11 @@ pub struct DirectoryConfig {
     pub leeching_interval: Duration,
     /// When a host that has everything it announced comes again: seldom, it wants nothing.
     pub seeding_interval: Duration,
-    /// How many announces per second all hosts together may be asked for. A fleet that is larger than this allows
+    /// How long changes of swarms are collected, at the least, before those who watch are told: short beside what a person
+    /// notices, long beside the moment in which a cohort begins together.
+    pub telling_interval: Duration,
+    /// How many announces per second all hosts together may be asked for, and how many times per second hosts may be told
+    /// of changes. A fleet that is larger than this allows
     /// comes less often: 10,000 fetching hosts every 10 s.
     pub announces_per_s: u32,
     /// How many of its intervals a host may miss before it is forgotten: a lost announce or two is no death.
@@ -37,6 +41,7 @@ impl Default for DirectoryConfig {
         DirectoryConfig {
             leeching_interval: Duration::from_secs(3),
             seeding_interval: Duration::from_secs(30),
+            telling_interval: Duration::from_millis(200),
             announces_per_s: 1000,
             intervals_kept: 3,
             lateness: Duration::from_secs(3),

@@ -8,6 +8,9 @@
 //! itself is believed within bounds: a liar can spoil its own share of the progress shown, fill a bounded number of
 //! swarms, and name addresses where nobody answers.
 //!
+//! Whoever watches is told of each swarm in which a host joined, left or became complete: at once, if nothing was told for
+//! a while, else with what else changes in that time ([`Directory::poll_changes`]).
+//!
 //! A host with more images than fit into one announce sends several; so an image that an announce does not mention
 //! stays until it expires or is left.
 
@@ -25,7 +28,9 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::announce::{Announce, Announced, Cohort, MAX_LABEL_LEN, MAX_SWARMS, SwarmAnnounce, SwarmPeers};
+use crate::announce::{
+    Announce, Announced, Cohort, MAX_COHORTS, MAX_LABEL_LEN, MAX_SWARMS, SwarmAnnounce, SwarmCohort, SwarmPeers,
+};
 use crate::id::{ImageId, PeerId};
 use crate::message::PeerAddress;
 use crate::rng::Rng;
@@ -45,6 +50,10 @@ pub struct Directory {
     expiries: BTreeSet<(Instant, PeerId, ImageId)>,
     /// Hosts whose last announce had an image that they still fetch.
     leeching_hosts: usize,
+    /// Swarms that changed since those who watch were told.
+    changed: BTreeSet<ImageId>,
+    /// From when on they may be told again.
+    tell_at: Instant,
 }
 
 /// One host in one swarm, for status pages.
@@ -82,6 +91,8 @@ impl Directory {
             swarms: BTreeMap::new(),
             expiries: BTreeSet::new(),
             leeching_hosts: 0,
+            changed: BTreeSet::new(),
+            tell_at: Instant::START,
         }
     }
 
@@ -131,9 +142,26 @@ impl Directory {
         }
     }
 
+    /// Swarms that changed, if it is time to tell of them; none otherwise. To be asked after each input.
+    pub fn poll_changes(&mut self, now: Instant) -> Vec<SwarmCohort> {
+        if self.changed.is_empty() || now < self.tell_at {
+            return Vec::new();
+        }
+        let hosts = Duration::from_secs(self.hosts.len() as u64);
+        self.tell_at = now + self.config.telling_interval.max(hosts / self.config.announces_per_s.max(1));
+        let mut told = Vec::new();
+        while told.len() < MAX_COHORTS
+            && let Some(image) = self.changed.pop_first()
+        {
+            told.push(SwarmCohort { image, cohort: self.cohort(image) });
+        }
+        told
+    }
+
     /// When to call [`Directory::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.expiries.first().map(|&(expires, ..)| expires)
+        let tell_at = (!self.changed.is_empty()).then_some(self.tell_at);
+        self.next_expiry().into_iter().chain(tell_at).min()
     }
 
     /// Every swarm and how far it is, in the order of image ids.
@@ -194,7 +222,11 @@ impl Directory {
         host.images.insert(image);
         self.expiries.insert((expires, peer, image));
         let swarm = self.swarms.entry(image).or_default();
+        let before = swarm.record(peer).map(|record| record.kind());
         swarm.put(peer, record, !host.addrs.is_empty(), host.rack.as_deref());
+        if before != Some(record.kind()) {
+            self.note_change(image);
+        }
     }
 
     fn has_room(&self, peer: PeerId, image: ImageId) -> bool {
@@ -213,6 +245,7 @@ impl Directory {
         if swarm.len() == 0 {
             self.swarms.remove(&image);
         }
+        self.note_change(image);
         self.expiries.remove(&(record.expires, peer, image));
         self.hosts.get_mut(&peer).expect("a record has a host").images.remove(&image);
     }
@@ -227,7 +260,7 @@ impl Directory {
     /// If the driver comes much too late, it was asleep (a suspended machine, a stopped process), and hosts may have
     /// announced to a deaf tracker: nobody is forgotten for that, everybody gets a full time again.
     fn forgive_sleep(&mut self, now: Instant) {
-        if self.poll_timeout().is_none_or(|due| now.since(due) <= self.config.lateness) {
+        if self.next_expiry().is_none_or(|due| now.since(due) <= self.config.lateness) {
             return;
         }
         let least = now + self.config.leeching_interval * self.config.intervals_kept;
@@ -238,6 +271,17 @@ impl Directory {
             self.expiries.insert((least, peer, image));
             self.swarms.get_mut(&image).expect("an expiry has a swarm").renew(peer, least);
         }
+    }
+
+    /// What finds no room is told with the answers to announces only.
+    fn note_change(&mut self, image: ImageId) {
+        if self.changed.len() < self.config.swarms_most {
+            self.changed.insert(image);
+        }
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|&(expires, ..)| expires)
     }
 
     /// When a host announces again: as often as it needs, but never so often that the fleet swamps the tracker.

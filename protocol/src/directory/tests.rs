@@ -38,6 +38,8 @@ fn leaving(image: ImageId) -> Announce {
 struct Story {
     directory: Directory,
     now: Instant,
+    /// What those who watch were told, and when.
+    changes: Vec<(Instant, ImageId, Cohort)>,
 }
 
 impl Story {
@@ -46,7 +48,7 @@ impl Story {
     }
 
     fn with(config: DirectoryConfig) -> Self {
-        Story { directory: Directory::new(config, 7), now: Instant::START }
+        Story { directory: Directory::new(config, 7), now: Instant::START, changes: Vec::new() }
     }
 
     fn says(&mut self, who: u32, announce: &Announce) -> Announced {
@@ -64,7 +66,9 @@ impl Story {
     /// Time passes, and the driver wakes whenever it should.
     fn wait_until(&mut self, then: Instant) {
         while let Some(due) = self.directory.poll_timeout().filter(|&due| due <= then) {
+            let due = due.max(self.now);
             self.directory.handle_timeout(due);
+            self.changes.extend(self.directory.poll_changes(due).iter().map(|swarm| (due, swarm.image, swarm.cohort)));
             self.directory.check();
         }
         self.now = then;
@@ -162,6 +166,27 @@ fn who_does_not_announce_is_forgotten_after_three_intervals() {
     story.wait_until(at(150));
     assert_eq!(story.directory.swarms().count(), 0);
     assert_eq!(story.directory.poll_timeout(), None);
+}
+
+#[test]
+fn watchers_are_told_when_a_host_joins_completes_or_leaves_and_not_of_progress() {
+    let mut story = Story::new();
+    let now = |millis: u64| Instant::from_millis(10_000 + millis);
+    story.wait_until(now(0));
+    story.told(1, 100, None);
+    story.wait_until(now(0));
+    // Both within the time for which changes are collected.
+    story.told(2, 0, None);
+    story.told(3, 0, None);
+    story.wait_until(now(1000));
+    story.told(2, 50, None);
+    story.wait_until(now(2000));
+    story.told(2, 100, None);
+    story.wait_until(now(3000));
+    story.says(3, &leaving(image(1)));
+    story.wait_until(now(3000));
+    let told: Vec<_> = story.changes.iter().map(|(at, _, cohort)| (*at, cohort.seeders, cohort.leechers)).collect();
+    assert_eq!(told, [(now(0), 1, 0), (now(200), 1, 2), (now(2000), 2, 1), (now(3000), 2, 0)]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use core::net::SocketAddr;
 
 use drover_protocol::announce::{
-    Announce, Announced, Cohort, Enrolment, JoinReply, JoinRequest, MAX_PEERS_HANDED_OUT, MAX_RELEASES, MAX_SWARMS,
-    SwarmAnnounce, SwarmPeers, TrackerReply, TrackerRequest,
+    Announce, Announced, Cohort, Enrolment, JoinReply, JoinRequest, MAX_COHORTS, MAX_PEERS_HANDED_OUT, MAX_RELEASES,
+    MAX_SWARMS, SwarmAnnounce, SwarmCohort, SwarmPeers, TrackerReply, TrackerRequest,
 };
 use drover_protocol::codec::{self, DecodeError, FRAME_HEADER_LEN, Message};
 use drover_protocol::geometry::{Geometry, MAX_IMAGE_LEN};
@@ -228,6 +228,8 @@ fn lists_and_texts_beyond_their_bounds_are_refused() {
     over_limit(&TrackerReply::Announced(Announced { interval_ms: 1, swarms: vec![swarm] }));
     over_limit(&TrackerReply::Releases(vec![release(); MAX_RELEASES + 1]));
     over_limit(&TrackerReply::Refused("no".repeat(513)));
+    let swarm = SwarmCohort { image: IMAGE, cohort: Cohort::default() };
+    over_limit(&TrackerReply::Cohorts(vec![swarm; MAX_COHORTS + 1]));
     over_limit(&JoinReply::Refused("no".repeat(513)));
     let join = JoinRequest { token: [0; 16], csr: vec![], host: "h".repeat(65), publisher: None };
     over_limit(&join);
@@ -276,7 +278,9 @@ fn every_small_message_comes_back() {
     for request in [TrackerRequest::Watch, TrackerRequest::Renew { csr: vec![1, 2] }, TrackerRequest::Post(release())] {
         assert_eq!(codec::decode(&codec::encode(&request).unwrap()), Ok(request));
     }
-    for reply in [TrackerReply::Posted, TrackerReply::Refused("full".to_owned())] {
+    let cohort = Cohort { seeders: 3, leechers: 300, held_permille: 999 };
+    let cohorts = TrackerReply::Cohorts(vec![SwarmCohort { image: IMAGE, cohort }]);
+    for reply in [TrackerReply::Posted, TrackerReply::Refused("full".to_owned()), cohorts] {
         assert_eq!(codec::decode(&codec::encode(&reply).unwrap()), Ok(reply));
     }
 }
