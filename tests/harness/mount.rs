@@ -36,6 +36,19 @@ impl Mount {
         })
     }
 
+    /// An XFS of `len` bytes in `file`, which can make reflinks.
+    #[track_caller]
+    pub fn xfs_over(folder: &Path, file: &Path, len: u64) -> Self {
+        let backing = std::fs::File::create(file).expect("a test's folder can be written");
+        backing.set_len(len).expect("a sparse file can be made");
+        run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(file)).ok();
+        Self::over(folder, |at| {
+            let device = run(Command::new("losetup").args(["--find", "--show"]).arg(file)).ok().trim().to_owned();
+            run(Command::new("mount").args(["-t", "xfs", &device]).arg(at)).ok();
+            Some(device)
+        })
+    }
+
     fn over(folder: &Path, mount: impl FnOnce(&Path) -> Option<String>) -> Self {
         let aside = folder.with_extension("aside");
         run(Command::new("cp").arg("-a").arg(folder).arg(&aside)).ok();

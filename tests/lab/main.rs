@@ -4,15 +4,23 @@
 //! the image of the case to all of them, compares every file, and prints a table of when the first, the median and the
 //! last host had it over the soonest possible ([`report`]). `lab pair` shows what Drover costs over bare QUIC ([`pair`]).
 //! It needs root, and leaves nothing behind.
+//!
+//! `lab publish`, `idle`, `memory` and `latency` measure what needs no wires, with real daemons of this machine beside
+//! their goals ([`goal`]).
 #![allow(dead_code, reason = "rivals and further commands, which land next, use the rest")]
 #![expect(clippy::print_stdout, reason = "this program prints tables")]
 
 mod case;
 mod contenders;
+mod goal;
+mod idle;
+mod latency;
 mod limits;
 mod measure;
+mod memory;
 mod network;
 mod pair;
+mod publish;
 mod raw;
 mod report;
 mod run;
@@ -44,6 +52,14 @@ enum Command {
     /// One end of bare QUIC; `lab pair` starts these
     #[command(subcommand, hide = true)]
     Raw(raw::Arguments),
+    /// How fast a file becomes a master, beside b3sum, and cp with sync
+    Publish(publish::Arguments),
+    /// What a daemon costs that has masters and neighbours, and nothing to do
+    Idle(idle::Arguments),
+    /// What agents take at the most while a large master goes around
+    Memory(memory::Arguments),
+    /// How soon a release is heard of, and its arrival known
+    Latency(latency::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +82,10 @@ impl Arguments {
                 raw::run(arguments).map_err(|error| error as Box<dyn Error>)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Publish(arguments) => inside(|| publish::run(&arguments)),
+            Command::Idle(arguments) => inside(|| idle::run(&arguments)),
+            Command::Memory(arguments) => inside(|| memory::run(&arguments)),
+            Command::Latency(arguments) => inside(|| latency::run(&arguments)),
         }
     }
 }

@@ -239,10 +239,30 @@ pub(crate) fn process_cpu_s(pid: u32) -> Option<f64> {
     Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// CPU seconds that a process has spent so far, to the nanosecond: the ticks of its `stat` are too coarse for one that
+/// idles. Threads that have ended do not count.
+pub(crate) fn cpu_s(pid: u32) -> Option<f64> {
+    let mut nanos = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let schedstat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        nanos += schedstat.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(nanos as f64 / 1e9)
+}
+
+/// A process's resident memory now, in bytes, unless it is gone.
+pub(crate) fn resident(pid: u32) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
 /// The peak of a process's resident memory so far, in bytes, unless it is gone.
 pub(crate) fn peak_resident(pid: u32) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, key: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 

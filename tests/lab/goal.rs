@@ -1,0 +1,118 @@
+//! Figures beside their goals: the table and the JSON of those commands that measure on this machine alone, without wires.
+//!
+//! A figure is the median of its runs; the least and the greatest stand beside it. Nothing fails by a figure.
+
+use std::error::Error;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// What a figure should be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal {
+    /// At least this.
+    AtLeast(f64),
+    /// At most this.
+    AtMost(f64),
+    /// It is only told.
+    None,
+}
+
+/// One figure, measured some times.
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
+    what: String,
+    unit: &'static str,
+    values: Vec<f64>,
+    goal: Goal,
+}
+
+impl Figure {
+    /// The values are of one run each, at least one.
+    pub(crate) fn new(what: impl Into<String>, unit: &'static str, mut values: Vec<f64>, goal: Goal) -> Self {
+        assert!(!values.is_empty(), "a figure was measured");
+        values.sort_by(f64::total_cmp);
+        Figure { what: what.into(), unit, values, goal }
+    }
+
+    /// Of an even number of values the lower of the two in the middle.
+    pub(crate) fn median(&self) -> f64 {
+        self.values[(self.values.len() - 1) / 2]
+    }
+
+    fn reached(&self) -> Option<bool> {
+        match self.goal {
+            Goal::AtLeast(least) => Some(self.median() >= least),
+            Goal::AtMost(most) => Some(self.median() <= most),
+            Goal::None => None,
+        }
+    }
+
+    fn goal(&self) -> String {
+        match self.goal {
+            Goal::AtLeast(least) => format!(">= {least}"),
+            Goal::AtMost(most) => format!("<= {most}"),
+            Goal::None => String::new(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let (median, reached) = (self.median(), self.reached());
+        json!({ "what": self.what, "unit": self.unit, "median": median, "values": self.values,
+                "goal": self.goal(), "reached": reached })
+    }
+}
+
+/// The figures as a table.
+pub(crate) fn table(figures: &[Figure]) -> String {
+    let width = figures.iter().map(|figure| figure.what.chars().count()).max().unwrap_or(0);
+    let mut lines = vec![format!(
+        "{:<width$}  {:>9}  {:>9}  {:>9}  {:<6}  {:>4}  {:<9}  REACHED",
+        "WHAT", "MEDIAN", "LEAST", "GREATEST", "UNIT", "RUNS", "GOAL"
+    )];
+    for figure in figures {
+        let (least, greatest) = (figure.values[0], figure.values[figure.values.len() - 1]);
+        let reached = figure.reached().map_or("", |reached| if reached { "yes" } else { "NO" });
+        lines.push(format!(
+            "{:<width$}  {:>9.3}  {:>9.3}  {:>9.3}  {:<6}  {:>4}  {:<9}  {reached}",
+            figure.what,
+            figure.median(),
+            least,
+            greatest,
+            figure.unit,
+            figure.values.len(),
+            figure.goal(),
+        ));
+    }
+    lines.join("\n")
+}
+
+/// Writes `NAME.json` and `NAME.txt` into a folder, if one is given.
+pub(crate) fn write(
+    folder: Option<&Path>,
+    name: &str,
+    figures: &[Figure],
+    details: Value,
+) -> Result<(), Box<dyn Error>> {
+    let Some(folder) = folder else { return Ok(()) };
+    std::fs::create_dir_all(folder)?;
+    let figures_json: Vec<Value> = figures.iter().map(Figure::json).collect();
+    let all = json!({ "figures": figures_json, "details": details });
+    std::fs::write(folder.join(format!("{name}.json")), serde_json::to_vec_pretty(&all)?)?;
+    std::fs::write(folder.join(format!("{name}.txt")), table(figures) + "\n")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_counts_against_the_goal() {
+        let figure = |goal| Figure::new("speed", "", vec![9.0, 1.0, 2.0], goal);
+        assert_eq!(figure(Goal::AtLeast(2.0)).reached(), Some(true));
+        assert_eq!(figure(Goal::AtMost(1.9)).reached(), Some(false));
+        assert_eq!(figure(Goal::None).reached(), None);
+        assert!(table(&[figure(Goal::AtMost(1.9))]).contains("NO"));
+    }
+}
