@@ -140,8 +140,8 @@ fn settle(file: &Path) {
         .ok();
 }
 
-/// Takes the file out of the page cache. It comes back in the pieces in which a disk is read, which are smaller than those
-/// in which a large write leaves it, and dearer to map.
+/// Takes the file out of the page cache, so that it comes back as it is read from a disk: how it lies there decides what
+/// mapping it costs b3sum (see the notes).
 fn forget(file: &Path) {
     finish(Command::new("sync").arg("-f").arg(file)).ok();
     let forgotten =
