@@ -6,8 +6,8 @@
 //! |---|---|
 //! | own wire | the host received as much as its wire carries: nothing to gain |
 //! | CPU | all processors of the machine were busy, so the figure is the lab's, not the contender's |
-//! | source | the source sent as much as its wire carries, but not to this host or not for it |
 //! | uplink | the host is in the far rack, and the link between the racks was full |
+//! | source | the source sent as much as its wire carries, but not to this host or not for it |
 //! | disk | the disk under the hosts' folders had always something to do |
 //! | no transfer | no host received more than 5 % of what its wire carries: import, news, sealing |
 //! | straggler | all other hosts with the usual rates were done, and this one still received less than it could |
@@ -91,10 +91,10 @@ fn of_interval(case: &Case, host: usize, before: &Look, now: &Look, alone: bool)
         Limit::OwnWire
     } else if (now.cpu_s - before.cpu_s) / seconds / processors >= FULL {
         Limit::Cpu
-    } else if used(passed(0).sent, case.up_mbit(0)) >= FULL {
-        Limit::Source
     } else if used(uplink.unwrap_or(0), uplink_mbit) >= FULL {
         Limit::Uplink
+    } else if used(passed(0).sent, case.up_mbit(0)) >= FULL {
+        Limit::Source
     } else if (now.disk_s - before.disk_s) / seconds >= FULL {
         Limit::Disk
     } else if nothing_moves {

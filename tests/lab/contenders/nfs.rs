@@ -28,6 +28,7 @@ impl Contender for Nfs {
     fn run(&self, stage: &Stage<'_>) -> Result<Delivery, ContenderError> {
         let source = stage.network.host(0);
         let folder = stage.sub_folder("nfs")?;
+        stage.sub_folder("nfs-notes")?;
         program::link(stage.image, &folder.join("image"))?;
         let settings = stage.folder.join("ganesha.conf");
         program::write(&settings, &SETTINGS.replace("FOLDER", &folder.display().to_string()))?;
@@ -50,10 +51,9 @@ impl Contender for Nfs {
 }
 
 /// NFS 4 alone, which needs no port mapper; no grace period, in which a server that was just started refuses to open
-/// files for clients of its former life, of which there are none. What it notes about clients goes to its usual place,
-/// `/var/lib/nfs/ganesha`.
+/// files for clients of its former life, of which there are none. What it notes about clients stays in the stage's folder.
 const SETTINGS: &str = "NFS_Core_Param { Protocols = 4; NFS_Port = 2049; Enable_NLM = false; Enable_RQUOTA = false; }
-NFSv4 { Graceless = true; RecoveryBackend = fs; Minor_Versions = 0; }
+NFSv4 { Graceless = true; RecoveryBackend = fs; RecoveryRoot = FOLDER-notes; Minor_Versions = 0; }
 NFS_KRB5 { Active_krb5 = false; }
 EXPORT {
     Export_Id = 1;
