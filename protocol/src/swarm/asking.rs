@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use super::Swarm;
 use super::event::{Output, RequestEnd, RequestId};
+use super::peer::Peer;
 use super::picker::{Offer, Pick};
 use super::racks::STARVED_AFTER;
 use super::requests::{Request, bytes_of};
@@ -46,6 +47,9 @@ const HUNGRY_AFTER: Duration = Duration::from_millis(200);
 const HUNGRY_FOR: Duration = Duration::from_secs(1);
 /// A leecher has nothing more to give when what was asked of it takes longer than this.
 const SLOW_TO_GIVE: Duration = Duration::from_millis(100);
+
+/// So many hosts that became complete spare one that came so: with fewer it would be missed.
+const SPARED_BY: usize = 3;
 
 impl Swarm {
     /// Looks whether more can be asked of anybody, and whether something is better asked of somebody else.
@@ -157,7 +161,7 @@ impl Swarm {
             0 => Duration::ZERO,
             peak => time_of(self.requests.in_flight() * 2, peak),
         };
-        let is_stalled = |(peer, neighbour): (&PeerId, &super::Peer)| {
+        let is_stalled = |(peer, neighbour): (&PeerId, &Peer)| {
             let stalls = neighbour.stalls_at(&self.config) <= now
                 && neighbour.silence(now) >= own_queue
                 && self.requests.is_asked(*peer);
@@ -173,7 +177,7 @@ impl Swarm {
         // A peer that serves others of our requests may still have lost one of them.
         let late = self.config.no_progress * 5;
         let is_lost = |request: &Request| {
-            let rate = self.peers.get(&request.peer).map_or(0, super::Peer::rate);
+            let rate = self.peers.get(&request.peer).map_or(0, Peer::rate);
             let queue = time_of(self.requests.in_flight_of(request.peer), rate.max(1));
             now.since(request.progress_at) > late.max(queue * 4)
         };
@@ -209,7 +213,7 @@ impl Swarm {
         let look = self.next_look.filter(|_| self.is_asking())?;
         let asked = self.requests.asked_peers().filter_map(|peer| self.peers.get(peer));
         let stalls = asked.map(|neighbour| neighbour.stalls_at(&self.config)).filter(|&at| at > self.now);
-        let askable = self.peers.values().map(super::Peer::askable_at).filter(|&at| at > self.now);
+        let askable = self.peers.values().map(Peer::askable_at).filter(|&at| at > self.now);
         let ready = Some(self.download.ready_at()).filter(|&at| at > self.now);
         stalls.chain(askable).chain(ready).chain([look]).min()
     }
@@ -247,7 +251,7 @@ impl Swarm {
         let len = self.room(now, peer)?;
         let is_urgent = self.picker.has_readers();
         let neighbour = self.peers.get(&peer)?;
-        if self.is_out_of_the_way(neighbour) {
+        if self.is_out_of_the_way(neighbour) || self.is_spared(neighbour) {
             return None;
         }
         let restrict = neighbour.is_seeder() && !self.is_hungry();
@@ -264,6 +268,23 @@ impl Swarm {
         }
         let pick = self.picker.pick(&self.progress, &self.availability, &offer, &mut self.rng);
         pick.or_else(|| self.pick_part(peer, len))
+    }
+
+    /// Whether a peer that had everything from the first is left alone, since most others have it by now, too. It gave more
+    /// than they did (a publisher with one laggard would give that, too, its share: measured 1.14 copies instead of 1.01).
+    fn is_spared(&self, neighbour: &Peer) -> bool {
+        if !neighbour.came_complete || self.is_hungry() {
+            return false;
+        }
+        let (mut from_the_first, mut done, mut leechers) = (0, 0, 0);
+        for other in self.peers.values() {
+            match (other.is_seeder(), other.came_complete) {
+                (true, true) => from_the_first += 1,
+                (true, false) => done += 1,
+                (false, _) => leechers += 1,
+            }
+        }
+        done > leechers && done >= SPARED_BY * from_the_first
     }
 
     /// How much may be asked of a peer at once now, if anything.
@@ -448,7 +469,7 @@ impl Swarm {
 
     /// The mean rate of the peers whose rate is known.
     fn usual_rate(&self) -> u64 {
-        let rates: Vec<u64> = self.peers.values().map(super::Peer::rate).filter(|&rate| rate > 0).collect();
+        let rates: Vec<u64> = self.peers.values().map(Peer::rate).filter(|&rate| rate > 0).collect();
         rates.iter().sum::<u64>().checked_div(rates.len() as u64).unwrap_or(RATE_ASSUMED).max(1)
     }
 }

@@ -104,7 +104,7 @@ impl Swarm {
         for &piece in &new {
             neighbour.parts.remove(piece);
         }
-        let is_near = neighbour.place == Place::Near && neighbour.makes_near;
+        let is_near = neighbour.place == Place::Near && !neighbour.came_complete;
         for piece in new {
             self.availability.add_holder(piece);
             if is_near {
@@ -227,7 +227,7 @@ impl Swarm {
         neighbour.is_stuck = false;
         neighbour.parts.clear();
         self.racks.uncount(neighbour);
-        neighbour.makes_near = !have.is_full();
+        neighbour.came_complete = have.is_full();
         let old = core::mem::replace(&mut neighbour.have, have.clone());
         self.racks.count(neighbour);
         self.racks.has_changed |= neighbour.place == Place::Near;

@@ -31,8 +31,8 @@ pub(super) struct Peer {
     pub(super) have: PieceSet,
     /// Where it stands.
     pub(super) place: Place,
-    /// Whether what it holds is had from it: not if it was a seeder when it came, see `racks`.
-    pub(super) makes_near: bool,
+    /// Whether it was a seeder when it came, as a publisher is: such a one is spared, see `racks` and `asking`.
+    pub(super) came_complete: bool,
     /// Pieces that it brings into this rack, and until when that counts.
     pub(super) imports: Vec<PieceIndex>,
     pub(super) imports_until: Instant,
@@ -68,7 +68,7 @@ impl Peer {
         Peer {
             have: PieceSet::empty(geometry),
             place: Place::default(),
-            makes_near: true,
+            came_complete: false,
             imports: Vec::new(),
             imports_until: now,
             parts: Parts::default(),

@@ -125,7 +125,7 @@ impl Racks {
             change(&mut self.imported[piece.number() as usize]);
             self.note(piece);
         }
-        for piece in neighbour.have.iter().filter(|_| neighbour.makes_near) {
+        for piece in neighbour.have.iter().filter(|_| !neighbour.came_complete) {
             change(&mut self.held[piece.number() as usize]);
             self.note(piece);
         }

@@ -72,6 +72,30 @@ fn nobody_fetches_in_natural_order() {
 }
 
 #[test]
+fn a_publisher_is_spared_once_most_others_are_done() {
+    const PUBLISHER: usize = 1;
+    let mut stage = Stage::leecher();
+    stage.join(PUBLISHER, 0..PIECES);
+    for peer in 2..=4 {
+        stage.join(peer, []);
+    }
+    let first = stage.asked();
+    assert!(!first.is_empty() && first.iter().all(|asked| asked.peer == PUBLISHER), "nobody else has anything");
+    for peer in 2..=4 {
+        stage.announce(peer, 0..PIECES);
+    }
+    for asked in first {
+        stage.deliver(&asked);
+    }
+    let mut open = stage.asked();
+    assert!(!open.is_empty() && open.iter().all(|asked| asked.peer != PUBLISHER), "three others are done: {open:?}");
+    // It is no stranger, though: when the others give nothing, it is asked again.
+    stage.pass(Duration::from_secs(1));
+    open.extend(stage.asked());
+    assert!(open.iter().any(|asked| asked.peer == PUBLISHER), "hungry, and asks nobody who could help");
+}
+
+#[test]
 fn several_sources_share_a_piece_without_asking_twice() {
     let mut stage = Stage::leecher();
     stage.join(1, [5]);
