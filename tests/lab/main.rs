@@ -7,7 +7,6 @@
 //!
 //! `lab publish`, `idle`, `memory` and `latency` measure what needs no wires, with real daemons of this machine beside
 //! their goals ([`goal`]).
-#![allow(dead_code, reason = "rivals and further commands, which land next, use the rest")]
 #![expect(clippy::print_stdout, reason = "this program prints tables")]
 
 mod case;
