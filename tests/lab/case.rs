@@ -1,4 +1,5 @@
-//! A case: which hosts on which wires fetch how much. One TOML file each in `cases/`, built into the program.
+//! A case: which hosts on which wires fetch how much. One TOML file each in `cases/`, built into the program; others are
+//! named by their path.
 //!
 //! Host 0 is always the source. Rates count whole Ethernet frames, as the wire does; the bound is of payload alone, so
 //! headers and acknowledgements count against a contender. A result below its bound is a bug in the measurement.
@@ -23,9 +24,9 @@ pub(crate) struct Case {
     /// What a host can receive; unshaped if there is none.
     #[serde(default)]
     pub(crate) down_mbit: Option<f64>,
-    /// Packets that each host loses of those that reach it, in percent.
+    /// Packets that a host loses of those that reach it, in percent.
     #[serde(default)]
-    pub(crate) loss_percent: f64,
+    loss_percent: f64,
     /// Hosts that differ from the others.
     #[serde(default)]
     host: Vec<OtherHost>,
@@ -52,6 +53,8 @@ struct OtherHost {
     up_mbit: Option<f64>,
     #[serde(default)]
     down_mbit: Option<f64>,
+    #[serde(default)]
+    loss_percent: Option<f64>,
 }
 
 /// Two racks, each with a switch of its own, and one link between these.
@@ -68,13 +71,21 @@ pub(crate) struct Racks {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CaseError {
     /// No such case.
-    #[error("there is no case {0:?}; `lab list` names all")]
+    #[error("there is no case {0:?}; `lab list` names all, and PATH.toml is a case of your own")]
     Unknown(String),
+    /// A file that can't be read.
+    #[error("read the case {name}: {cause}")]
+    Read {
+        /// Which.
+        name: String,
+        /// Why.
+        cause: std::io::Error,
+    },
     /// A file that is no case.
     #[error("read the case {name}: {cause}")]
     Parse {
         /// Which.
-        name: &'static str,
+        name: String,
         /// Why.
         cause: toml::de::Error,
     },
@@ -101,6 +112,10 @@ impl Case {
             return Ok(all.into_iter().filter(|case| case.goal.is_some()).collect());
         }
         let find = |name: &String| {
+            if name.ends_with(".toml") {
+                let text = std::fs::read_to_string(name);
+                return Self::parse(name, &text.map_err(|cause| CaseError::Read { name: name.clone(), cause })?);
+            }
             all.iter().find(|case| case.name == *name).cloned().ok_or_else(|| CaseError::Unknown(name.clone()))
         };
         names.iter().map(find).collect()
@@ -124,8 +139,8 @@ impl Case {
         }
     }
 
-    fn parse(name: &'static str, text: &str) -> Result<Self, CaseError> {
-        let case: Case = toml::from_str(text).map_err(|cause| CaseError::Parse { name, cause })?;
+    fn parse(name: &str, text: &str) -> Result<Self, CaseError> {
+        let case: Case = toml::from_str(text).map_err(|cause| CaseError::Parse { name: name.to_owned(), cause })?;
         case.check()?;
         Ok(case)
     }
@@ -143,8 +158,9 @@ impl Case {
         {
             return refuse(format!("its racks hold {:?} of {} hosts", racks.sizes, self.hosts));
         }
-        if !(0.0..50.0).contains(&self.loss_percent) {
-            return refuse(format!("{} % of packets lost", self.loss_percent));
+        let losses = (0..self.hosts).map(|index| self.loss_percent(index));
+        if let Some(loss) = losses.into_iter().find(|loss| !(0.0..50.0).contains(loss)) {
+            return refuse(format!("{loss} % of packets lost; less than 50 is possible"));
         }
         Ok(())
     }
@@ -167,6 +183,11 @@ impl Case {
     /// What host `index` can receive, in Mbit/s.
     pub(crate) fn down_mbit(&self, index: usize) -> Option<f64> {
         self.other(index).and_then(|other| other.down_mbit).or(self.down_mbit)
+    }
+
+    /// How many of the packets that reach host `index` it loses, in percent.
+    pub(crate) fn loss_percent(&self, index: usize) -> f64 {
+        self.other(index).and_then(|other| other.loss_percent).unwrap_or(self.loss_percent)
     }
 
     /// The rack of host `index`: 0, which has the source, or 1.
@@ -246,10 +267,18 @@ mod tests {
         let mut case = Case::unshaped("x", "x", 5, 100);
         assert!(case.bound_s(1).is_none());
         (case.up_mbit, case.down_mbit) = (Some(5.0), Some(1000.0));
-        case.host = vec![OtherHost { index: 0, up_mbit: Some(100.0), down_mbit: None }];
+        case.host = vec![OtherHost { index: 0, up_mbit: Some(100.0), down_mbit: None, loss_percent: None }];
         // The source alone would allow 100; all five send 120 together, for four copies.
         let bound = case.bound_s(1).expect("shaped");
         assert!((bound - (100 << 20) as f64 * 8.0 / 30e6).abs() < 1e-6, "{bound}");
+    }
+
+    #[test]
+    fn a_host_can_lose_more_than_the_others() {
+        let text = "name = 'x'\ntitle = 'x'\nimage_mib = 1\nhosts = 3\nloss_percent = 1\n[[host]]\nindex = 2\nloss_percent = 5\n";
+        let case = Case::parse("x", text).expect("a case");
+        assert_eq!([case.loss_percent(1), case.loss_percent(2)], [1.0, 5.0]);
+        assert!(Case::parse("x", &text.replace("= 5", "= 80")).is_err());
     }
 
     #[test]

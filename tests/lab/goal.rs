@@ -7,6 +7,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+/// Reads how often something is measured, for the command line.
+pub(crate) fn at_least_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("nothing is measured by 0 runs; the least is 1".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("this is no number of runs; the least is 1".to_owned()),
+    }
+}
+
 /// What a figure should be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 64, value_name = "MIB")]
     mib: u64,
     /// How many releases, one after the other
-    #[arg(long, default_value_t = 7, value_name = "N")]
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = goal::at_least_once)]
     repeat: usize,
     /// Where table and JSON are written, besides the table on standard output
     #[arg(long, value_name = "DIR")]

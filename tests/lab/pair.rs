@@ -18,7 +18,8 @@ use serde_json::json;
 
 use crate::case::Case;
 use crate::contenders::drover::{Cluster, NAME};
-use crate::contenders::{self, ContenderError, Guard, Stage, poll, program};
+use crate::contenders::{self, Contender, ContenderError, Guard, Stage, poll, program};
+use crate::goal;
 use crate::measure::{Meter, machine_cpu_s, process_cpu_s};
 use crate::network::Network;
 use crate::raw::{SERVING, Took};
@@ -28,7 +29,7 @@ use crate::run;
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// How many pairs of runs
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = goal::at_least_once)]
     repeat: usize,
     /// How much each run moves
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
@@ -59,6 +60,9 @@ struct Sample {
 
 /// Runs the pairs and prints the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
+    for name in &arguments.contender {
+        find(name)?;
+    }
     let seed = drover_harness::seed("lab");
     let scratch = tempfile::Builder::new().prefix("drover-lab-").tempdir_in(&arguments.scratch)?;
     let case = Case::unshaped("pair", "two hosts, no limits", 2, arguments.mib);
@@ -71,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         let meter = Meter::new(Arc::clone(&network), &folder);
         let stage = Stage::new(&network, &case, &image.path, &folder, &meter);
         let pair = Pair::start(&stage)?;
-        for round in 0..arguments.repeat.max(1) {
+        for round in 0..arguments.repeat {
             // Who goes second finds the memory that the first has just given back.
             if round % 2 == 0 {
                 table[0].1.push(pair.raw()?);
@@ -85,7 +89,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         run::remove(&folder);
     }
     for name in &arguments.contender {
-        table.push((name.clone(), rival(name, &case, &image.path, scratch.path(), arguments.repeat)?));
+        match rival(name, &case, &image.path, scratch.path(), arguments.repeat) {
+            Ok(samples) => table.push((name.clone(), samples)),
+            Err(error) => eprintln!("{name} gave no figure: {error}"),
+        }
     }
     let gib = case.image_bytes() as f64 / f64::from(1 << 30);
     print(&table, gib);
@@ -189,10 +196,13 @@ fn raw_address(stage: &Stage<'_>) -> String {
 }
 
 /// Runs of a rival, as in `lab run`. Its processes are not told apart, and nothing else runs.
+fn find(name: &str) -> Result<Box<dyn Contender>, String> {
+    let found = contenders::all().into_iter().find(|contender| contender.name() == name);
+    found.ok_or_else(|| format!("there is no contender {name:?}; `lab list` names all"))
+}
+
 fn rival(name: &str, case: &Case, image: &Path, scratch: &Path, repeat: usize) -> Result<Vec<Sample>, Box<dyn Error>> {
-    let all = contenders::all();
-    let contender = all.iter().find(|contender| contender.name() == name);
-    let contender = contender.ok_or_else(|| format!("there is no contender {name:?}; `lab list` names all"))?;
+    let contender = find(name)?;
     if let Some(missing) = contender.missing() {
         eprintln!("{name} is missing: {missing}");
         return Ok(Vec::new());
@@ -204,7 +214,7 @@ fn rival(name: &str, case: &Case, image: &Path, scratch: &Path, repeat: usize) -
         let run = run?;
         Ok(Sample { wall_s: run.last_s(), sender_cpu_s: 0.0, receiver_cpu_s: run.cpu_s, machine_cpu_s: run.cpu_s })
     };
-    (0..repeat.max(1)).map(sample).collect()
+    (0..repeat).map(sample).collect()
 }
 
 fn print(table: &[(String, Vec<Sample>)], gib: f64) {

@@ -22,13 +22,13 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 4096, value_name = "MIB")]
     mib: u64,
     /// How many pairs of each kind
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = goal::at_least_once)]
     repeat: usize,
     /// The b3sum to compare with: best a fresh one (cargo install b3sum), Debian's is old
     #[arg(long, default_value = "b3sum", value_name = "PROGRAM")]
     b3sum: PathBuf,
-    /// Only these kinds: in-place, reflink, copy
-    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    /// Only these kinds
+    #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = ["in-place", "reflink", "copy"])]
     only: Vec<String>,
     /// Leave the file in the page cache as it was written, a mebibyte at a time, instead of as it is read from the disk
     #[arg(long)]

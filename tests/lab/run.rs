@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::case::Case;
 use crate::contenders::{self, Contender, ContenderError, Delivery, Stage};
+use crate::goal;
 use crate::measure::Meter;
 use crate::network::Network;
 use crate::report::{self, Entry, Run};
@@ -23,7 +24,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     contender: Vec<String>,
     /// How often each; the table shows the run whose last host was the median
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = goal::at_least_once)]
     repeat: usize,
     /// Where table, JSON and plots are written, besides the table on standard output
     #[arg(long, value_name = "DIR")]
@@ -77,7 +78,7 @@ fn compete(case: &Case, contender: &dyn Contender, image: &Path, scratch: &TempD
         return Entry::missing(case, contender.name(), missing);
     }
     let mut runs = Vec::new();
-    for repetition in 0..arguments.repeat.max(1) {
+    for repetition in 0..arguments.repeat {
         let folder = scratch.path().join(format!("{}-{}-{repetition}", case.name, contender.name()));
         let run = once(case, contender, image, &folder);
         if !arguments.keep {

@@ -77,10 +77,11 @@ fn limit(host: &NetHost, case: &Case) -> Result<(), NetworkError> {
     if let Some(rate) = down {
         tool(&mut shape(Command::new("tc"), &host.wire, rate))?;
     }
-    if case.loss_percent > 0.0 {
+    let loss = case.loss_percent(host.index);
+    if loss > 0.0 {
         tool(&mut without_offloads(host.command("ethtool"), "eth0"))?;
         tool(&mut without_offloads(Command::new("ethtool"), &host.wire))?;
-        let per_million = (case.loss_percent * 10_000.0).round();
+        let per_million = (loss * 10_000.0).round();
         let rules = format!(
             "table netdev lab {{ chain loss {{ type filter hook ingress device eth0 priority 0; \
              numgen random mod 1000000 < {per_million} drop; }}; }}"
