@@ -12,8 +12,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::program;
 use super::torrent::Torrent;
 use super::{Contender, ContenderError, Delivery, Guard, Stage};
@@ -34,21 +32,7 @@ impl Contender for Aria2 {
 
     fn run(&self, stage: &Stage<'_>) -> Result<Delivery, ContenderError> {
         let torrent = Torrent::offer(stage, PIECE_BYTES)?;
-        let name = stage.image.file_name().unwrap_or_default();
-        program::link(stage.image, &stage.host_folder(0)?.join(name))?;
-        let mut seeder = peer(stage, &torrent, 0)?;
-        torrent.wait_for_peers(stage, 1, 0)?;
-
-        stage.start_clock()?;
-        let leechers = stage.case.receivers().map(|host| peer(stage, &torrent, host));
-        let mut leechers = leechers.collect::<Result<Vec<_>, _>>()?;
-        let finished = stage.finish_line(|host| {
-            seeder.must_run()?;
-            leechers[host - 1].must_run()?;
-            let folder = stage.host_folder(host)?;
-            Ok(folder.join(COMPLETE).exists().then(|| folder.join(name)))
-        })?;
-        Ok(Delivery { finished, details: Value::Null })
+        torrent.share(stage, |index| peer(stage, &torrent, index), |_, folder| folder.join(COMPLETE).exists())
     }
 }
 

@@ -4,8 +4,6 @@
 //! torrent is finished. Leechers go on to seed. Not in it: the seeder, which checks its file first and is known to the
 //! tracker when the clock starts.
 
-use serde_json::Value;
-
 use super::program;
 use super::torrent::Torrent;
 use super::{Contender, ContenderError, Delivery, Guard, Stage};
@@ -27,22 +25,7 @@ impl Contender for Rqbit {
 
     fn run(&self, stage: &Stage<'_>) -> Result<Delivery, ContenderError> {
         let torrent = Torrent::offer(stage, PIECE_BYTES)?;
-        let name = stage.image.file_name().unwrap_or_default();
-        program::link(stage.image, &stage.host_folder(0)?.join(name))?;
-        let mut seeder = peer(stage, &torrent, 0)?;
-        torrent.wait_for_peers(stage, 1, 0)?;
-
-        stage.start_clock()?;
-        let leechers = stage.case.receivers().map(|host| peer(stage, &torrent, host));
-        let mut leechers = leechers.collect::<Result<Vec<_>, _>>()?;
-        let finished = stage.finish_line(|host| {
-            seeder.must_run()?;
-            let leecher = &mut leechers[host - 1];
-            leecher.must_run()?;
-            let whole = leecher.printed().contains(FINISHED);
-            Ok(whole.then_some(stage.host_folder(host)?.join(name)))
-        })?;
-        Ok(Delivery { finished, details: Value::Null })
+        torrent.share(stage, |index| peer(stage, &torrent, index), |leecher, _| leecher.printed().contains(FINISHED))
     }
 }
 

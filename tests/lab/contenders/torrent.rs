@@ -3,11 +3,13 @@
 //! The torrent is made with libtorrent and is at every host before any clock starts; its hashes are outside every rival's
 //! time. The tracker is opentracker on the service host, started before the clock, too.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::program::{self, PATIENCE, Socket};
-use super::{ContenderError, Guard, Stage, poll};
+use super::{ContenderError, Delivery, Guard, Stage, poll};
 
 /// A torrent whose tracker runs. Dropping it ends the tracker.
 #[derive(Debug)]
@@ -50,6 +52,30 @@ impl Torrent {
         program::wait_to_listen(&mut tracker, Socket::Tcp, PORT)?;
         let scrape = format!("http://{}:{PORT}/scrape?info_hash={}", service.address, in_url(&info_hash));
         Ok(Torrent { file, script, scrape, _tracker: tracker })
+    }
+
+    /// Shares the image: a seeder that the tracker knows, then the clock, then all leechers. `peer` starts one of them, the
+    /// seeder being host 0; `is_whole` tells whether a leecher has everything.
+    pub(super) fn share(
+        &self,
+        stage: &Stage<'_>,
+        peer: impl Fn(usize) -> Result<Guard, ContenderError>,
+        is_whole: impl Fn(&Guard, &Path) -> bool,
+    ) -> Result<Delivery, ContenderError> {
+        let name = stage.image.file_name().unwrap_or_default();
+        program::link(stage.image, &stage.host_folder(0)?.join(name))?;
+        let mut seeder = peer(0)?;
+        self.wait_for_peers(stage, 1, 0)?;
+
+        stage.start_clock()?;
+        let mut leechers = stage.case.receivers().map(peer).collect::<Result<Vec<_>, _>>()?;
+        let finished = stage.finish_line(|host| {
+            seeder.must_run()?;
+            leechers[host - 1].must_run()?;
+            let folder = stage.host_folder(host)?;
+            Ok(is_whole(&leechers[host - 1], &folder).then(|| folder.join(name)))
+        })?;
+        Ok(Delivery { finished, details: Value::Null })
     }
 
     /// Waits until the tracker knows as many peers that have the image, and that still fetch it.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -145,24 +145,35 @@ impl QemuImg {
         command.args(["-f", format.qemu_name(), "-O", "raw", "-S", "64k"]).args([path, disk_path]);
         command.stdout(Stdio::null()).stderr(said.try_clone().doing("open", disk_path)?);
         let mut child = command.spawn().map_err(|error| self.not_started(format, error))?;
-        let status = loop {
-            if let Some(status) = child.try_wait().doing("wait for", &self.program)? {
-                break status;
-            }
-            if cancel.load(Ordering::Relaxed) {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(ImportError::Cancelled);
-            }
-            progress(disk.metadata().map_or(0, |metadata| metadata.blocks() * 512));
-            thread::sleep(POLL);
-        };
+        let written = || disk.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+        let status = self.end_of(&mut child, cancel, || progress(written()))?;
         let message = read_text(&mut said).doing("read", disk_path)?;
         if !status.success() && message.contains("No space left on device") {
             let full = io::Error::from(io::ErrorKind::StorageFull);
             return Err(DiskError { doing: "write", path: disk_path.to_owned(), source: full }.into());
         }
         Ok(check(status, "convert", format, path, message)?)
+    }
+
+    /// Waits until a child has ended, or ends it when the import is cancelled; `look` is called meanwhile.
+    pub(super) fn end_of(
+        &self,
+        child: &mut Child,
+        cancel: &AtomicBool,
+        look: impl Fn(),
+    ) -> Result<ExitStatus, ImportError> {
+        loop {
+            if let Some(status) = child.try_wait().doing("wait for", &self.program)? {
+                return Ok(status);
+            }
+            if cancel.load(Ordering::Relaxed) {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(ImportError::Cancelled);
+            }
+            look();
+            thread::sleep(POLL);
+        }
     }
 
     pub(super) fn json<T: for<'de> Deserialize<'de>>(
@@ -239,4 +250,4 @@ pub(super) fn first_lines(text: &str) -> String {
 
 pub(super) const MESSAGE_LEN: u64 = 2048;
 /// How often progress is shown and a cancel is noticed.
-pub(super) const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(50);

@@ -4,15 +4,14 @@
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use serde::Deserialize;
 
 use super::ImportError;
 use super::format::Format;
-use super::qemu::{MESSAGE_LEN, POLL, QemuError, QemuImg, first_lines};
-use crate::store::disk_error::Doing;
+use super::qemu::{MESSAGE_LEN, QemuError, QemuImg, first_lines};
 
 /// What `qemu-img check` says, as far as it matters.
 #[derive(Default, Deserialize)]
@@ -82,17 +81,7 @@ impl QemuImg {
         // A line for each bad cluster may be gigabytes in all, of which the beginning is kept.
         let answer = thread::spawn(move || read_beginning(answer));
         let said = thread::spawn(move || read_beginning(said));
-        let status = loop {
-            if let Some(status) = child.try_wait().doing("wait for", &self.program)? {
-                break status;
-            }
-            if cancel.load(Ordering::Relaxed) {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(ImportError::Cancelled);
-            }
-            thread::sleep(POLL);
-        };
+        let status = self.end_of(&mut child, cancel, || ())?;
         let [answer, said] = [answer, said].map(|reader| reader.join().unwrap_or_default());
         let check = serde_json::from_slice(&answer).unwrap_or_default();
         Ok((status, check, first_lines(&String::from_utf8_lossy(&said))))
