@@ -63,9 +63,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let mib = fleet.hosts.iter().map(|host| resident(host.agent().pid()).unwrap_or(0) as f64 / MIB);
     let neighbours = fleet.hosts.iter().map(|host| neighbours(&host.status()) as f64);
     let figures = [
-        Figure::new("CPU time of each idle daemon", "%", percent, Goal::AtMost(0.3)),
-        Figure::new("resident memory of each", "MiB", mib.collect(), Goal::AtMost(40.0)),
-        Figure::new("connected neighbours of each", "", neighbours.collect(), Goal::None),
+        Figure::of_each("CPU time of each idle daemon", "%", percent, Goal::AtMost(0.3)),
+        Figure::of_each("resident memory of each", "MiB", mib.collect(), Goal::AtMost(40.0)),
+        Figure::of_each("connected neighbours of each", "", neighbours.collect(), Goal::None),
     ];
     println!("{} masters, {seconds:.0} s; a run is a daemon", names.len());
     println!("{}", goal::table(&figures));

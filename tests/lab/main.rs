@@ -23,6 +23,7 @@ mod publish;
 mod raw;
 mod report;
 mod run;
+mod scratch;
 
 use std::error::Error;
 use std::process::ExitCode;

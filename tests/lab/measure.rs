@@ -204,7 +204,7 @@ fn keep_looking(state: &Mutex<State>, network: &Network, disk: Option<Disk>) {
                 return;
             }
             for process in &mut state.measured.processes {
-                process.peak_bytes = process.peak_bytes.max(peak_resident(process.pid).unwrap_or(0));
+                process.peak_bytes = process.peak_bytes.max(largest_peak(process.pid).unwrap_or(0));
             }
             if !state.stopped && !state.measured.looks.is_empty() {
                 // A look that fails is missing; the ones at start and stop say why.
@@ -253,6 +253,14 @@ pub(crate) fn cpu_s(pid: u32) -> Option<f64> {
 /// A process's resident memory now, in bytes, unless it is gone.
 pub(crate) fn resident(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
+}
+
+/// The largest [`peak_resident`] of a process and all that it started, unless it is gone.
+fn largest_peak(pid: u32) -> Option<u64> {
+    let own = peak_resident(pid)?;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    Some(children.filter_map(largest_peak).fold(own, u64::max))
 }
 
 /// The peak of a process's resident memory so far, in bytes, unless it is gone.

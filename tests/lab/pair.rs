@@ -24,6 +24,7 @@ use crate::measure::{Meter, machine_cpu_s, process_cpu_s};
 use crate::network::Network;
 use crate::raw::{SERVING, Took};
 use crate::run;
+use crate::scratch;
 
 /// How often, where, and beside whom.
 #[derive(clap::Args, Debug)]
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         find(name)?;
     }
     let seed = drover_harness::seed("lab");
-    let scratch = tempfile::Builder::new().prefix("drover-lab-").tempdir_in(&arguments.scratch)?;
+    let scratch = scratch::make(&arguments.scratch)?;
     let case = Case::unshaped("pair", "two hosts, no limits", 2, arguments.mib);
     let image = TestImage::make(&scratch.path().join("image.raw"), case.image_bytes(), case.image_bytes(), seed);
     let mut table = vec![("raw quinn".to_owned(), Vec::new()), ("drover".to_owned(), Vec::new())];
@@ -86,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             }
         }
         pair.end();
-        run::remove(&folder);
+        scratch::remove(&folder);
     }
     for name in &arguments.contender {
         match rival(name, &case, &image.path, scratch.path(), arguments.repeat) {
@@ -210,7 +211,7 @@ fn rival(name: &str, case: &Case, image: &Path, scratch: &Path, repeat: usize) -
     let sample = |repetition: usize| {
         let folder = scratch.join(format!("{name}-{repetition}"));
         let run = run::once(case, contender.as_ref(), image, &folder);
-        run::remove(&folder);
+        scratch::remove(&folder);
         let run = run?;
         Ok(Sample { wall_s: run.last_s(), sender_cpu_s: 0.0, receiver_cpu_s: run.cpu_s, machine_cpu_s: run.cpu_s })
     };

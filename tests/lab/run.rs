@@ -14,6 +14,7 @@ use crate::goal;
 use crate::measure::Meter;
 use crate::network::Network;
 use crate::report::{self, Entry, Run};
+use crate::scratch;
 
 /// What to run.
 #[derive(clap::Args, Debug)]
@@ -42,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let cases = Case::select(&arguments.cases)?;
     let chosen = choose(&arguments.contender)?;
     let seed = drover_harness::seed("lab");
-    let scratch = tempfile::Builder::new().prefix("drover-lab-").tempdir_in(&arguments.scratch)?;
+    let scratch = scratch::make(&arguments.scratch)?;
     let mut entries = Vec::new();
     for case in &cases {
         let image = TestImage::make(&scratch.path().join("image.raw"), case.image_bytes(), case.image_bytes(), seed);
@@ -58,7 +59,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         report::write(folder, &cases, &entries, seed)?;
     }
     if arguments.keep {
-        eprintln!("kept: {}", scratch.keep().display());
+        let kept = arguments.scratch.join(format!("drover-lab-kept-{seed}"));
+        std::fs::rename(scratch.keep(), &kept)?;
+        eprintln!("kept: {}", kept.display());
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -82,7 +85,7 @@ fn compete(case: &Case, contender: &dyn Contender, image: &Path, scratch: &TempD
         let folder = scratch.path().join(format!("{}-{}-{repetition}", case.name, contender.name()));
         let run = once(case, contender, image, &folder);
         if !arguments.keep {
-            remove(&folder);
+            scratch::remove(&folder);
         }
         match run {
             Ok(run) => runs.push(run),
@@ -104,7 +107,9 @@ pub(crate) fn once(case: &Case, contender: &dyn Contender, image: &Path, folder:
     meter.stop()?;
     let measured = meter.finish();
     compare(&delivery, case, image)?;
-    Ok(Run::new(case, delivery, &measured))
+    let run = Run::new(case, delivery, &measured);
+    run.check().map_err(ContenderError::Impossible)?;
+    Ok(run)
 }
 
 /// Every receiver has a file, and it is the image.
@@ -122,12 +127,4 @@ fn compare(delivery: &Delivery, case: &Case, image: &Path) -> Result<(), Contend
         }
     }
     Ok(())
-}
-
-/// Removes a folder, also if masters in it are immutable.
-pub(crate) fn remove(folder: &Path) {
-    let _ = Command::new("chattr").args(["-R", "-f", "-i"]).arg(folder).output();
-    if let Err(cause) = std::fs::remove_dir_all(folder) {
-        eprintln!("lab: {} stays: {cause}", folder.display());
-    }
 }

@@ -138,6 +138,9 @@ pub(crate) enum ContenderError {
         /// What.
         said: String,
     },
+    /// It was measured as faster than any schedule could be: the measurement is wrong.
+    #[error("the measurement is wrong: {0}")]
+    Impossible(String),
     /// The network can't be read.
     #[error(transparent)]
     Network(#[from] NetworkError),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::case::Case;
 use crate::contenders::Delivery;
 use crate::limits::{self, Share};
-use crate::measure::{Look, Measured, Passed};
+use crate::measure::{Look, Measured, Passed, Watched};
 
 pub(crate) use table::table;
 
@@ -58,6 +58,8 @@ pub(crate) struct Run {
     pub(crate) cpu_s_per_gib: f64,
     /// Peak of resident memory by role, in bytes, of the largest process each.
     pub(crate) peak_bytes: std::collections::BTreeMap<String, u64>,
+    /// The same of every process that the contender started.
+    pub(crate) processes: Vec<Watched>,
     /// What limited the last host with the usual rates, the largest share first.
     pub(crate) limits: Vec<Share>,
     /// What passed every host's wire.
@@ -170,10 +172,22 @@ impl Run {
             cpu_share: measured.cpu_s() / f64::max(measured.seconds() * processors, f64::MIN_POSITIVE),
             cpu_s_per_gib: measured.cpu_s() / delivered_gib,
             peak_bytes: roles.map(|role| (role.clone(), measured.peak_bytes(&role).unwrap_or(0))).collect(),
+            processes: measured.processes.clone(),
             passed,
             details: delivery.details,
             looks: measured.looks.clone(),
         }
+    }
+
+    /// Refuses a run whose last host was done before any schedule could have had it done. Of other hosts the bound is no
+    /// bound: where all send together, some may end early at the expense of the last.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for last in [self.usual().last().copied(), self.last_slow()].into_iter().flatten() {
+            if let Some(ratio) = last.over_bound.filter(|ratio| *ratio < 1.0) {
+                return Err(format!("host {} ended at {ratio:.3} of the soonest that is possible", last.host));
+            }
+        }
+        Ok(())
     }
 
     /// When the last host was done.
