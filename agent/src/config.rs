@@ -12,13 +12,14 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use drover_protocol::announce::MAX_LABEL_LEN;
 use drover_protocol::id::PublisherKey;
 use drover_protocol::release::Name;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{parse_rate, parse_size};
+use crate::quantity::{parse_duration, parse_rate, parse_size};
 
 /// Settings of a daemon, checked, units resolved. Serializes to what `drover check-config` shows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -49,6 +50,10 @@ pub struct Settings {
     /// Whether sealed masters are made immutable (`chattr +i`) where that works. Default true: it is what stops even root
     /// from writing to the backing file of a running clone.
     pub immutable: bool,
+    /// How long a master goes without being read again and compared with its manifest. Default 7 days; `None` is never.
+    pub scrub_every: Option<Duration>,
+    /// Most bytes per second read for that. Default 20 MB, which any disk has to spare.
+    pub scrub_rate: u64,
     /// Threads for disk and hashing. Default: one per processor, at most 4, at least 2.
     pub io_threads: usize,
     /// What is logged, as in `info,drover_agent=debug`. Default `info`.
@@ -137,6 +142,8 @@ struct RawSettings {
     max_connections: Option<u32>,
     connection_window: Option<String>,
     immutable: Option<bool>,
+    scrub_every: Option<String>,
+    scrub_rate: Option<String>,
     io_threads: Option<u32>,
     log: Option<String>,
     log_format: Option<LogFormat>,
@@ -183,6 +190,8 @@ impl RawSettings {
             max_connections: within("max_connections", self.max_connections.unwrap_or(64), 4, 4096)?,
             connection_window: window(self.connection_window)?,
             immutable: self.immutable.unwrap_or(true),
+            scrub_every: scrub_every(self.scrub_every)?,
+            scrub_rate: rate("scrub_rate", self.scrub_rate)?.unwrap_or(DEFAULT_SCRUB_RATE),
             io_threads: within("io_threads", self.io_threads.unwrap_or_else(default_io_threads), 1, 64)? as usize,
             log: self.log.map_or(Ok("info".to_owned()), |filter| parsed("log", &filter, check_filter))?,
             log_format: self.log_format.unwrap_or_default(),
@@ -191,7 +200,7 @@ impl RawSettings {
 }
 
 /// Names of all settings, for finding mistyped ones; a test keeps it equal to [`RawSettings`].
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "listen",
     "trackers",
     "subscribe",
@@ -204,6 +213,8 @@ const KEYS: [&str; 15] = [
     "max_connections",
     "connection_window",
     "immutable",
+    "scrub_every",
+    "scrub_rate",
     "io_threads",
     "log",
     "log_format",
@@ -211,6 +222,8 @@ const KEYS: [&str; 15] = [
 /// Settings that are lists, which an environment variable separates by commas.
 const LISTS: [&str; 3] = ["trackers", "subscribe", "publishers"];
 const DEFAULT_LISTEN: &str = "0.0.0.0:7444";
+const DEFAULT_SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+const DEFAULT_SCRUB_RATE: u64 = 20_000_000;
 const SYSTEM_FILE: &str = "/etc/drover/drover.toml";
 
 /// Looks for keys that are no settings. The layering library knows of none until all layers are one, and could not
@@ -281,6 +294,14 @@ fn rate(key: &'static str, text: Option<String>) -> Result<Option<u64>, Settings
     match text.as_deref().map(str::trim) {
         None | Some("" | "none" | "unlimited") => Ok(None),
         Some(text) => parsed(key, text, parse_rate).map(Some),
+    }
+}
+
+fn scrub_every(text: Option<String>) -> Result<Option<Duration>, SettingsError> {
+    match text.as_deref().map(str::trim) {
+        None => Ok(Some(DEFAULT_SCRUB_EVERY)),
+        Some("never") => Ok(None),
+        Some(text) => parsed("scrub_every", text, parse_duration).map(Some),
     }
 }
 

@@ -11,8 +11,10 @@ use crate::quantity::Bytes;
 /// List the masters on this host, complete and incoming
 ///
 /// With --json: an array of objects with name, version, image, path, content_len, data_len, state, percent, sealed,
-/// in_place, newest, problem and clones. Its state is complete, spoilt (was whole, and is not served any more), incoming
-/// or failed; problem says why it is spoilt or failed.
+/// in_place, checked_unix_s, newest, problem and clones. SEALED is what protects it: immutable (not even root writes to it),
+/// mode (root alone could), or watched (the publisher's own file). Its state is complete, spoilt (was whole, and is not served
+/// any more), incoming
+/// or failed; problem says why.
 #[derive(Args, Debug)]
 pub(super) struct List {}
 
@@ -26,7 +28,7 @@ impl List {
 
 fn show(masters: &[Master]) -> String {
     let rows: Vec<Vec<String>> = masters.iter().map(row).collect();
-    let table = table(&["MASTER", "STATE", "LENGTH", "DATA", "CLONES", "PATH"], &rows, &[2, 3]);
+    let table = table(&["MASTER", "STATE", "LENGTH", "DATA", "SEALED", "CLONES", "PATH"], &rows, &[2, 3]);
     let problems = masters.iter().filter_map(|master| Some((master, master.label(), master.problem.as_ref()?)));
     let problems = problems.map(|(master, label, problem)| format!("{label}: {problem}; {}", mend(master)));
     std::iter::once(table).chain(problems).collect::<Vec<_>>().join("\n")
@@ -60,5 +62,7 @@ fn row(master: &Master) -> Vec<String> {
     };
     let path = master.path.as_ref().map_or_else(|| "-".to_owned(), |path| path.display().to_string());
     let clones = if master.clones.is_empty() { "-".to_owned() } else { master.clones.join(",") };
-    vec![label, state, Bytes(master.content_len).to_string(), Bytes(master.data_len).to_string(), clones, path]
+    let sealed = master.sealed.clone().unwrap_or_else(|| "-".to_owned());
+    let (length, data) = (Bytes(master.content_len).to_string(), Bytes(master.data_len).to_string());
+    vec![label, state, length, data, sealed, clones, path]
 }

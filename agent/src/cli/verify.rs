@@ -34,9 +34,13 @@ impl Verify {
             return Ok(Exit::Done);
         }
         let what = format!("verify {}", self.master);
+        let clones = match &verified.clones[..] {
+            [] => "no clone reads them".to_owned(),
+            clones => format!("these clones read them until they are started anew after that: {}", clones.join(", ")),
+        };
         Err(Problem::failed(what, format!("{} chunks are damaged", verified.damaged_count)).todo(format!(
             "its bytes on this host's disk changed: check the disk; `drover fetch {}` mends it if another host has \
-                 it, and only the damaged chunks travel (else publish the file again); clones made before go on with the damaged bytes",
+                 it, and only the damaged chunks travel (else publish the file again); {clones}",
             self.master
         )))
     }

@@ -185,6 +185,9 @@ pub struct Master {
     pub sealed: Option<String>,
     /// Whether `path` is a file of the publisher's, outside of the state folder.
     pub in_place: bool,
+    /// When all of it was last compared with its manifest, as it came in or later; `None` while incoming.
+    #[serde(default)]
+    pub checked_unix_s: Option<u64>,
     /// Whether no newer release of the name is known.
     pub newest: bool,
     /// Why it is not served (it was found damaged, or the file it is served from changed), or why fetching it failed.
@@ -433,6 +436,9 @@ pub struct Verified {
     pub damaged: Vec<u32>,
     /// How many there are.
     pub damaged_count: u64,
+    /// Names of the clones that read them.
+    #[serde(default)]
+    pub clones: Vec<String>,
 }
 
 /// Most damaged chunks that are named one by one.

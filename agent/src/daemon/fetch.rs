@@ -71,7 +71,7 @@ impl Daemon {
     }
 
     /// Lets a spoilt master come in anew, beside itself: what is good of it is not fetched.
-    async fn begin_anew(&self, what: &str, image: ImageId, problem: &str) -> Result<(), Problem> {
+    pub(super) async fn begin_anew(&self, what: &str, image: ImageId, problem: &str) -> Result<(), Problem> {
         tracing::info!("image {image} comes in anew: {problem}");
         self.exchange().stop(image).await;
         let task = what.to_owned();

@@ -13,6 +13,7 @@ mod masters;
 mod notes;
 mod refusals;
 mod releases;
+mod scrub;
 mod supervise;
 mod view;
 mod work;
@@ -69,6 +70,7 @@ pub(crate) async fn run(state: &Path, settings: Settings, stop: impl Future<Outp
     daemon.resume().await;
     tasks.spawn(daemon.clone().post_kept());
     tasks.spawn(daemon.clone().renew_certificate());
+    tasks.spawn(daemon.clone().scrub());
     let serving = daemon.clone();
     tasks.spawn(async move {
         if let Err(error) = server::serve(socket, serving).await {

@@ -9,8 +9,9 @@ use super::Daemon;
 use crate::control::api::{self, Event, MAX_DAMAGED};
 use crate::control::server::EventSink;
 use crate::control::{Code, Problem};
+use crate::handover::record::clones_that_need;
 use crate::store::import::{Format, ImportError, ImportMethod, ImportMode, ImportSource, ImportStage, import};
-use crate::store::{VerifyError, VerifyReport};
+use crate::store::{Pace, VerifyError, VerifyReport};
 
 impl Daemon {
     /// Makes a file a master and seeds it.
@@ -61,12 +62,14 @@ impl Daemon {
         let (sink, cancel) = (Throttle::new(events), Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&cancel);
         let work = self.blocking(&what, move |daemon| {
-            let report = daemon.store().verify(image, &|done, total| sink.send("verifying", done, total), &flag);
+            let show = |done, total| sink.send("verifying", done, total);
+            let report = daemon.store().verify(image, Pace::Full, &show, &flag);
             let bytes = daemon.store().image(image).map_or(0, |image| image.manifest().data_len());
-            Ok(report.map(|report| (report, bytes)))
+            let clones = clones_that_need(daemon.store().state(), image).unwrap_or_default();
+            Ok(report.map(|report| told(image, &report, bytes, clones)))
         });
         match until_gone(work, &cancel, events).await? {
-            Ok((report, bytes)) => Ok(Event::Verified(told(image, &report, bytes))),
+            Ok(verified) => Ok(Event::Verified(verified)),
             Err(error @ VerifyError::Unknown(_)) => Err(Problem::new(Code::NotFound, what, error)),
             Err(error) => Err(Problem::failed(what, error)),
         }
@@ -111,12 +114,13 @@ async fn until_gone<T>(
     }
 }
 
-fn told(image: drover_protocol::id::ImageId, report: &VerifyReport, bytes: u64) -> api::Verified {
+fn told(image: drover_protocol::id::ImageId, report: &VerifyReport, bytes: u64, clones: Vec<String>) -> api::Verified {
     let damaged = report.bad.iter().take(MAX_DAMAGED).map(|chunk| chunk.number()).collect();
     // Every chunk right and the whole wrong can't be, short of a broken machine; it must not look good.
     let whole_is_wrong = report.bad.is_empty() && report.content_ok == Some(false);
     let damaged_count = report.bad.len() as u64 + u64::from(whole_is_wrong);
-    api::Verified { image, bytes, damaged, damaged_count }
+    let clones = if damaged_count > 0 { clones } else { Vec::new() };
+    api::Verified { image, bytes, damaged, damaged_count, clones }
 }
 
 fn format_of(format: api::Format) -> Format {

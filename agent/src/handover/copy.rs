@@ -5,12 +5,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
+use super::driver::{
+    Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room,
+};
 use super::record::CloneRecord;
+use super::target::{Target, make_empty};
 use super::verify::inspect_raw;
 
 /// How much is read at once, in bytes: enough that system calls don't count.
@@ -37,38 +41,56 @@ impl Driver for Copy {
         false
     }
 
+    fn available(&self, target: &Target) -> Result<(), Unusable> {
+        target.folder().map(drop)
+    }
+
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
-        let folder = job.folder.display();
-        let room = rustix::fs::statvfs(job.folder)
-            .map_err(|e| Unusable(format!("can't tell how much room {folder} has: {e}")))?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
-        let needed = job.source.data_len.saturating_add(SPARE_LEN);
-        if needed > free {
-            return Err(Unusable(format!(
-                "a copy needs {} MiB and {folder} has {} MiB free; free some or choose another folder",
-                needed.div_ceil(1 << 20),
-                free >> 20
-            )));
-        }
-        Ok(())
+        refuse_room(self.name(), job)?;
+        refuse_full(job.target.folder()?, job.source.data_len)
     }
 
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
-        let clone = OpenOptions::new().write(true).open(site.file).map_err(MakeError::io("open the new file"))?;
+        make_empty(site.temporary)?;
+        let clone = OpenOptions::new().write(true).open(site.temporary).map_err(MakeError::io("open the new file"))?;
         clone.set_len(job.disk_len).map_err(MakeError::io("set the length of the new file"))?;
-        let mut buffer = vec![0; READ_LEN];
-        let mut from = 0;
-        while let Some((start, end)) = next_data(&job.source.file, from, job.source.identity.len)? {
-            copy_run(&job.source.file, &clone, start, end, &mut buffer)?;
-            from = end;
-        }
+        copy_data(&job.source.file, &clone, job.source.identity.len)?;
+        clone.sync_all().map_err(MakeError::io("sync the new file"))?;
         Ok(Made::default())
     }
 
     fn verify(&self, record: &CloneRecord) -> Inspection {
         inspect_raw(record)
     }
+}
+
+/// Refuses a folder that has no room for a copy of so much data.
+pub(super) fn refuse_full(folder: &Path, data_len: u64) -> Result<(), Unusable> {
+    let shown = folder.display();
+    let room =
+        rustix::fs::statvfs(folder).map_err(|e| Unusable(format!("can't tell how much room {shown} has: {e}")))?;
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let needed = data_len.saturating_add(SPARE_LEN);
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Unusable(format!(
+        "a copy needs {} MiB and {shown} has {} MiB free; free some or choose another folder",
+        needed.div_ceil(1 << 20),
+        free >> 20
+    )))
+}
+
+/// Copies what is data among the first `len` bytes and not zero, to where there are zeros.
+pub(super) fn copy_data(from: &File, to: &File, len: u64) -> Result<(), MakeError> {
+    let mut buffer = vec![0; READ_LEN];
+    let mut at = 0;
+    while let Some((start, end)) = next_data(from, at, len)? {
+        copy_run(from, to, start, end, &mut buffer)?;
+        at = end;
+    }
+    Ok(())
 }
 
 /// The next run of data at or after `from`, as start and end in bytes; on file systems that know no holes, all the rest.
@@ -97,6 +119,12 @@ fn copy_run(from: &File, to: &File, start: u64, end: u64, buffer: &mut [u8]) -> 
         at += part_len as u64;
     }
     Ok(())
+}
+
+/// Writes to an empty file what is not zero of these bytes, and gives it their length.
+pub(super) fn write_sparse(to: &File, bytes: &[u8]) -> std::io::Result<()> {
+    to.set_len(bytes.len() as u64)?;
+    write_data(to, bytes, 0)
 }
 
 /// Writes what is not zero, in as few calls as there are runs of it.

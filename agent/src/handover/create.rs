@@ -1,15 +1,21 @@
-//! Making a clone: all or nothing, also when the machine stops half-way.
+//! Making clones: all or nothing, also when the machine stops half-way.
 //!
 //! The order is the protocol:
 //! 1. a record in state `making`, with the temporary name, is made durable;
-//! 2. the file is made under the temporary name, filled by a driver, and synced;
+//! 2. a driver makes the file or volume under the temporary name, durably;
 //! 3. the record in state `ready` is made durable;
-//! 4. the file is renamed to its own name, which must be free, and the folder synced.
+//! 4. the file or volume is renamed to its own name, which must be free, durably;
+//! 5. its device is made, if it needs one.
 //!
-//! So the temporary file tells where a crash happened. In state `making` it is unfinished and goes away together with
-//! the record. In state `ready` it is whole and only wants its name. In both, a file that has the clone's own name while
-//! the temporary one exists is somebody else's and is not touched.
+//! So the temporary name tells where a crash happened. In state `making` what has it is unfinished and goes away together
+//! with the record. In state `ready` it is whole and only wants its name. In both, what has the clone's own name while
+//! the temporary one exists is somebody else's and is not touched. A device is gone after a crash of the machine anyway;
+//! `activate` makes it again.
+//!
+//! Clones that are made together go through each step together, and between 2 and 3 one file says, durably, that all are
+//! whole. Before it exists, none is; from then on, recovery completes all.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,29 +23,42 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use drover_protocol::id::ImageId;
 use drover_protocol::release::Name;
 
-use super::driver::{Choice, Driver, DriverName, Job, Made, MakeError, NotTaken, Profile, Site, Unusable};
-use super::master::{Master, MasterError, MasterFile};
-use super::record::{self, CloneRecord, CloneState, ClonesLock, RECORD_FORMAT, RecordError, RecordedMaster};
-use super::recover;
-use super::target::{Target, TargetError, make_empty, place, sync_file};
-use super::{Handover, remove};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::Handover;
+use super::driver::{Choice, Driver, DriverName, Hypervisor, Job, MakeError, NotTaken, Profile, Site, Unusable};
+use super::master::{Master, MasterError, MasterFile};
+use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RECORD_FORMAT, RecordError, RecordedMaster};
+use super::remove::RemoveError;
+use super::step::{self, Step};
+use super::target::{Target, TargetError};
+
+/// What a process has open besides the records of the clones that it makes, with room to spare.
+const OTHER_FILES: u64 = 128;
 /// Length of a disk's sector in bytes.
-const SECTOR_LEN: u64 = 512;
+pub(super) const SECTOR_LEN: u64 = 512;
 
 /// A clone to be made.
 #[derive(Clone, Debug)]
 pub struct CloneSpec {
     /// What it is to be called; must be free.
     pub name: Name,
-    /// Where its file is to be: an absolute path that does not exist, in a folder that does.
+    /// Where it is to be: an absolute path that does not exist, in a folder that does; or a logical volume,
+    /// `/dev/GROUP/VOLUME`.
     pub out: PathBuf,
     /// What is to make it.
     pub driver: Choice,
+    /// What is to run it.
+    pub hypervisor: Hypervisor,
     /// How it is to be laid out; only qcow2 knows any.
     pub profile: Option<Profile>,
     /// Length of its disk in bytes, if longer than the master: a multiple of 512.
     pub disk_len: Option<u64>,
+    /// How much of it can be written before a snapshot of fixed size (`dm`, `lvm-thick`) is full, in bytes. By default
+    /// all of it.
+    pub room_len: Option<u64>,
+    /// Which thin pool of the volume group it goes to; by default the only one.
+    pub pool: Option<String>,
 }
 
 /// A clone that was made.
@@ -49,6 +68,8 @@ pub struct Created {
     pub record: CloneRecord,
     /// Drivers that come before the one taken, and why they were not. Empty if a driver was named.
     pub not_taken: Vec<NotTaken>,
+    /// Drivers that come after the one taken, and so were not tried.
+    pub not_tried: Vec<DriverName>,
     /// What its maker should know, for people.
     pub warnings: Vec<String>,
 }
@@ -62,6 +83,14 @@ pub enum CreateError {
         /// The name.
         name: Name,
         /// The file of the clone that has it.
+        path: PathBuf,
+    },
+    /// Two clones of one call have the same name or path.
+    #[error("{name} at {} was asked for twice: each clone needs a name and a path of its own, with {{n}} in both", path.display())]
+    Twice {
+        /// The name.
+        name: Name,
+        /// The path.
         path: PathBuf,
     },
     /// The disk would be cut.
@@ -118,107 +147,264 @@ pub enum CreateError {
     },
 }
 
+impl CloneSpec {
+    /// A clone by whatever driver works, as long as its master.
+    pub fn new(name: Name, out: PathBuf) -> CloneSpec {
+        let (driver, hypervisor) = (Choice::Auto, Hypervisor::Any);
+        CloneSpec { name, out, driver, hypervisor, profile: None, disk_len: None, room_len: None, pool: None }
+    }
+}
+
 impl Handover {
     /// Makes a clone. Blocks: for moments with most drivers, for as long as reading and writing takes with `copy`.
     pub fn create(&self, master: &Master, spec: &CloneSpec) -> Result<Created, CreateError> {
-        let target = Target::check(&spec.out)?;
+        self.create_all(master, std::slice::from_ref(spec)).map(|mut created| created.remove(0))
+    }
+
+    /// Makes clones of one master, all of them or none, also when the machine stops half-way. All are made by the driver
+    /// that the first one's choice comes to.
+    pub fn create_all(&self, master: &Master, specs: &[CloneSpec]) -> Result<Vec<Created>, CreateError> {
+        let Some(first) = specs.first() else { return Ok(Vec::new()) };
+        check_distinct(specs)?;
         let source = MasterFile::open(master)?;
-        let (disk_len, warnings) = disk_len(master, spec)?;
-        let profile = spec.profile;
-        let job = Job { master, source: &source, folder: &target.folder, disk_len, profile };
-        let (driver, not_taken) = self.choose(&job, spec.driver)?;
-        let (record, being_made) = self.begin(&job, spec, &target, driver)?;
-        match self.make(&job, driver, &record, &being_made) {
-            Ok(record) => Ok(Created { record, not_taken, warnings }),
-            Err(failure) => Err(self.clean_up(&record, being_made, failure)),
+        let plans = specs.iter().map(|spec| Plan::new(master, spec)).collect::<Result<Vec<_>, _>>()?;
+        let jobs: Vec<Job<'_>> = plans.iter().map(|plan| plan.job(master, &source)).collect();
+        let (driver, not_taken) = self.choose(&jobs[0], first)?;
+        let order = first.driver.drivers(first.hypervisor);
+        let not_tried: Vec<DriverName> = order.into_iter().skip_while(|name| *name != driver.name()).skip(1).collect();
+        for pair in jobs.windows(2).filter(|pair| !pair[0].is_like(&pair[1])) {
+            driver.probe(&pair[1]).map_err(|reason| CreateError::Unusable { driver: driver.name(), reason })?;
+        }
+        // Each record is open while its clone is made.
+        allow_open_files(specs.len());
+        let (records, being_made) = self.begin(driver, &plans, &jobs)?;
+        let mut work = Work { handover: self, driver, records, being_made, placed: 0 };
+        match work.run(&jobs) {
+            Ok(notes) => Ok(work.created(plans, notes, &not_taken, &not_tried)),
+            Err(failure) => Err(work.undo(failure)),
         }
     }
 
-    fn choose(&self, job: &Job<'_>, choice: Choice) -> Result<(&dyn Driver, Vec<NotTaken>), CreateError> {
-        if let Choice::Named(driver) = choice {
-            let driver = self.driver(driver);
-            return match driver.probe(job) {
-                Ok(()) => Ok((driver, Vec::new())),
-                Err(reason) => Err(CreateError::Unusable { driver: driver.name(), reason }),
-            };
-        }
+    fn choose(&self, job: &Job<'_>, spec: &CloneSpec) -> Result<(&dyn Driver, Vec<NotTaken>), CreateError> {
+        let named = matches!(spec.driver, Choice::Named(_));
         let mut not_taken = Vec::new();
-        for driver in self.drivers() {
-            match driver.probe(job) {
+        for name in spec.driver.drivers(spec.hypervisor) {
+            let driver = self.driver(name);
+            // Who names a driver, and no hypervisor, knows what for.
+            let unfit = name.unfit_for(spec.hypervisor).filter(|_| !named || spec.hypervisor != Hypervisor::Any);
+            match unfit.map_or_else(|| driver.probe(job), Err) {
                 Ok(()) => return Ok((driver, not_taken)),
-                Err(reason) => not_taken.push(NotTaken { driver: driver.name(), reason: reason.to_string() }),
+                Err(reason) if named => return Err(CreateError::Unusable { driver: name, reason }),
+                Err(reason) => not_taken.push(NotTaken { driver: name, reason: reason.to_string() }),
             }
         }
         Err(CreateError::NoDriver(not_taken))
     }
 
-    /// Step 1. The file that is returned marks the clone as being made for as long as it is open.
+    /// Step 1. The files that are returned mark the clones as being made for as long as they are open.
     fn begin(
         &self,
-        job: &Job<'_>,
-        spec: &CloneSpec,
-        target: &Target,
         driver: &dyn Driver,
-    ) -> Result<(CloneRecord, File), CreateError> {
+        plans: &[Plan<'_>],
+        jobs: &[Job<'_>],
+    ) -> Result<(Vec<CloneRecord>, Vec<File>), CreateError> {
         let lock = ClonesLock::acquire(self.state())?;
-        if let Some(other) = record::read(self.state(), &spec.name)? {
-            recover::settle(&lock, &other)?;
+        let batch = (plans.len() > 1).then(|| BatchId(random()));
+        let mut records = Vec::new();
+        for (plan, job) in plans.iter().zip(jobs) {
+            let name = &plan.spec.name;
+            if let Some(other) = record::read(self.state(), name)? {
+                self.settle(&lock, &other)?;
+            }
+            if let Some(other) = record::read(self.state(), name)? {
+                return Err(CreateError::NameTaken { name: other.name, path: other.path });
+            }
+            records.push(plan.record(job, driver, batch));
         }
-        if let Some(other) = record::read(self.state(), &spec.name)? {
-            return Err(CreateError::NameTaken { name: other.name, path: other.path });
+        // Masters are removed under the same lock: from here on the records protect this one.
+        jobs[0].source.check_unchanged(jobs[0].master)?;
+        match lock.put_all(&records) {
+            Ok(being_made) => Ok((records, being_made)),
+            Err(failure) => {
+                records.iter().for_each(|record| drop(lock.delete(&record.name)));
+                Err(failure.into())
+            }
         }
-        // Masters are removed under the same lock: from here on the record protects this one.
-        job.source.check_unchanged(job.master)?;
-        let record = CloneRecord {
+    }
+}
+
+/// One clone to be made, checked as far as it can be without a driver.
+struct Plan<'a> {
+    spec: &'a CloneSpec,
+    target: Target,
+    disk_len: u64,
+    warnings: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(master: &Master, spec: &'a CloneSpec) -> Result<Self, CreateError> {
+        let target = Target::check(&spec.out)?;
+        let (disk_len, warnings) = disk_len(master, spec)?;
+        Ok(Plan { spec, target, disk_len, warnings })
+    }
+
+    fn job<'b>(&'b self, master: &'b Master, source: &'b MasterFile) -> Job<'b> {
+        let Plan { spec, target, disk_len, .. } = self;
+        let (profile, room_len) = (spec.profile, spec.room_len);
+        let pool = spec.pool.as_deref();
+        Job { master, source, target, disk_len: *disk_len, room_len, pool, profile }
+    }
+
+    fn record(&self, job: &Job<'_>, driver: &dyn Driver, batch: Option<BatchId>) -> CloneRecord {
+        CloneRecord {
             format: RECORD_FORMAT,
-            name: spec.name.clone(),
+            name: self.spec.name.clone(),
             state: CloneState::Making,
             image: job.master.image,
             release: job.master.release.clone(),
             driver: driver.name(),
             profile: job.profile,
-            path: target.path.clone(),
-            temporary: target.temporary(&spec.name, random()),
+            path: self.target.path(),
+            temporary: self.target.temporary(&self.spec.name, random()),
             disk_len: job.disk_len,
             needs_master: driver.needs_master(),
-            master: recorded(job),
+            base: driver.base(job),
+            device: driver.device(self.spec),
+            batch,
+            moving_to: None,
+            master: RecordedMaster::new(job.master, job.source),
             created_unix_s: unix_s(),
             tools: [("drover".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
-        };
-        let being_made = lock.put(&record)?;
-        Ok((record, being_made))
-    }
-
-    /// Steps 2 to 4.
-    fn make(
-        &self,
-        job: &Job<'_>,
-        driver: &dyn Driver,
-        begun: &CloneRecord,
-        being_made: &File,
-    ) -> Result<CloneRecord, CreateError> {
-        make_empty(&begun.temporary)?;
-        let made = driver
-            .create(job, &Site { file: &begun.temporary, being_made })
-            .map_err(|source| CreateError::Make { driver: driver.name(), path: begun.path.clone(), source })?;
-        sync_file(&begun.temporary)?;
-        job.source.check_unchanged(job.master)?;
-        let record = finished(begun, made);
-        let lock = ClonesLock::acquire(self.state())?;
-        lock.put(&record)?;
-        place(&record.temporary, &record.path)?;
-        Ok(record)
-    }
-
-    fn clean_up(&self, record: &CloneRecord, being_made: File, failure: CreateError) -> CreateError {
-        let cleaned = ClonesLock::acquire(self.state()).map_err(|e| e.to_string()).and_then(|lock| {
-            drop(being_made);
-            remove::discard(&lock, record).map_err(|e| e.to_string())
-        });
-        match cleaned {
-            Ok(()) => failure,
-            Err(leftover) => CreateError::LeftBehind { failure: Box::new(failure), leftover },
         }
+    }
+}
+
+/// Clones under way, from their records to their names.
+struct Work<'a> {
+    handover: &'a Handover,
+    driver: &'a dyn Driver,
+    records: Vec<CloneRecord>,
+    being_made: Vec<File>,
+    /// How many have their own names.
+    placed: usize,
+}
+
+impl Work<'_> {
+    /// Steps 2 to 5. Gives what the driver has to say of each clone.
+    fn run(&mut self, jobs: &[Job<'_>]) -> Result<Vec<Vec<String>>, CreateError> {
+        step::reach(Step::Recorded);
+        let mut notes = Vec::new();
+        for index in 0..jobs.len() {
+            let (record, being_made) = (&mut self.records[index], &self.being_made[index]);
+            let site = Site { temporary: &record.temporary, base: record.base.as_deref(), being_made };
+            let failed = |source| CreateError::Make { driver: record.driver, path: record.path.clone(), source };
+            let made = self.driver.create(&jobs[index], &site).map_err(failed)?;
+            record.profile = made.profile;
+            record.tools.extend(made.tools);
+            notes.push(made.warnings);
+            step::reach(Step::Made);
+        }
+        jobs[0].source.check_unchanged(jobs[0].master)?;
+        self.commit()?;
+        let _lock = ClonesLock::acquire(self.handover.state())?;
+        for record in &self.records {
+            let failed = |source| CreateError::Make { driver: record.driver, path: record.path.clone(), source };
+            self.driver.activate(record).map_err(failed)?;
+            step::reach(Step::Activated);
+        }
+        Ok(notes)
+    }
+
+    /// Steps 3 and 4.
+    fn commit(&mut self) -> Result<(), CreateError> {
+        let lock = ClonesLock::acquire(self.handover.state())?;
+        let batch = self.records[0].batch;
+        if let Some(batch) = batch {
+            lock.commit(batch)?;
+            step::reach(Step::Committed);
+        }
+        self.records.iter_mut().for_each(|record| record.state = CloneState::Ready);
+        lock.put_all(&self.records)?;
+        step::reach(Step::Ready);
+        for record in &self.records {
+            self.driver.place(record)?;
+            self.placed += 1;
+            step::reach(Step::Placed);
+        }
+        batch.map_or(Ok(()), |batch| lock.forget(batch))?;
+        Ok(())
+    }
+
+    fn created(
+        self,
+        plans: Vec<Plan<'_>>,
+        notes: Vec<Vec<String>>,
+        not_taken: &[NotTaken],
+        not_tried: &[DriverName],
+    ) -> Vec<Created> {
+        let all = self.records.into_iter().zip(plans).zip(notes);
+        all.map(|((record, plan), notes)| {
+            let warnings = plan.warnings.into_iter().chain(notes).collect();
+            Created { record, not_taken: not_taken.to_vec(), not_tried: not_tried.to_vec(), warnings }
+        })
+        .collect()
+    }
+
+    /// Leaves nothing of what was made.
+    fn undo(self, failure: CreateError) -> CreateError {
+        let undone = || -> Result<(), RemoveError> {
+            let lock = ClonesLock::acquire(self.handover.state())?;
+            if let Some(batch) = self.records[0].batch {
+                lock.forget(batch)?;
+            }
+            drop(self.being_made);
+            for (index, record) in self.records.iter().enumerate() {
+                if index < self.placed {
+                    self.handover.remove_placed(&lock, record)?;
+                } else {
+                    self.handover.discard(&lock, record)?;
+                }
+            }
+            Ok(())
+        };
+        match undone() {
+            Ok(()) => failure,
+            Err(e) => CreateError::LeftBehind { failure: Box::new(failure), leftover: e.to_string() },
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Whether what a driver says of one holds for the other.
+    fn is_like(&self, other: &Job<'_>) -> bool {
+        let place = |target: &Target| match target {
+            Target::File { folder, .. } => folder.clone(),
+            Target::Volume { group, .. } => group.into(),
+        };
+        let same = self.disk_len == other.disk_len
+            && self.room_len == other.room_len
+            && self.pool == other.pool
+            && self.profile == other.profile;
+        same && place(self.target) == place(other.target)
+    }
+}
+
+/// Each name and each path once.
+fn check_distinct(specs: &[CloneSpec]) -> Result<(), CreateError> {
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    match specs.iter().find(|spec| !names.insert(&spec.name) || !paths.insert(&spec.out)) {
+        None => Ok(()),
+        Some(twice) => Err(CreateError::Twice { name: twice.name.clone(), path: twice.out.clone() }),
+    }
+}
+
+/// Sees to it that so many more files can be open, as far as this process may.
+fn allow_open_files(count: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = count as u64 + OTHER_FILES;
+    if limit.current.is_some_and(|current| current < wanted) {
+        let current = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
     }
 }
 
@@ -246,23 +432,6 @@ fn disk_len(master: &Master, spec: &CloneSpec) -> Result<(u64, Vec<String>), Cre
 /// The end of the sector that a disk of this length ends within.
 fn next_sector(len: u64) -> u64 {
     (len / SECTOR_LEN + 1).saturating_mul(SECTOR_LEN)
-}
-
-fn recorded(job: &Job<'_>) -> RecordedMaster {
-    RecordedMaster {
-        path: job.master.path.clone(),
-        content_hash: job.master.content_hash,
-        in_place: job.master.in_place,
-        file: job.source.identity,
-    }
-}
-
-fn finished(begun: &CloneRecord, made: Made) -> CloneRecord {
-    let mut record = begun.clone();
-    record.state = CloneState::Ready;
-    record.profile = made.profile;
-    record.tools.extend(made.tools);
-    record
 }
 
 fn listed(not_taken: &[NotTaken]) -> String {

@@ -1,8 +1,8 @@
 //! What every technique of making a clone has in common, and how one is chosen.
 //!
-//! A driver tells whether it can work here by trying, never by the name of a file system or a version in a table, and
-//! fills a file that the hand-over has already created under a temporary name. It knows nothing of records, of the
-//! clone's final name, or of what happens after a crash: those are the same for all.
+//! A driver tells whether it can work here by trying, never by the name of a file system or a version in a table. It
+//! makes a clone under a temporary name and gives it its own name when told to; what is recorded when, and what happens
+//! after a crash, is the same for all.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,18 +13,27 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::master::{Master, MasterFile};
+use super::master::{Master, MasterFile, folder_of};
 use super::record::CloneRecord;
-use super::verify::Finding;
+use super::target::{self, Target, TargetError};
+use super::verify::{self, Finding};
 
 /// A technique of making clones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum DriverName {
     /// A raw file that shares the master's blocks on disk (FICLONE).
     Reflink,
     /// A qcow2 file with the master as its backing file.
     Qcow2,
+    /// A differencing VHD on a fixed VHD that is the master with a footer.
+    Vhd,
+    /// A thin logical volume with a read-only copy of the master as its external origin.
+    LvmThin,
+    /// A classic snapshot of a logical volume that is a copy of the master.
+    LvmThick,
+    /// A device-mapper snapshot of the master's file.
+    Dm,
     /// A full copy as a raw file that keeps holes.
     Copy,
 }
@@ -35,8 +44,24 @@ pub enum Choice {
     /// The first that works, in the order of [`DriverName::ALL`].
     #[default]
     Auto,
+    /// The first of the two that make logical volumes.
+    Lvm,
     /// This one or none.
     Named(DriverName),
+}
+
+/// What virtual machines are to run the clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Hypervisor {
+    /// Whatever there is.
+    #[default]
+    Any,
+    /// KVM, by qemu.
+    Kvm,
+    /// Xen: `xl`, XenServer, XCP-ng.
+    Xen,
+    /// Hyper-V.
+    HyperV,
 }
 
 /// How a qcow2 clone is laid out.
@@ -79,6 +104,12 @@ pub enum MakeError {
     /// The disk is full.
     #[error("there is no space left; free some or choose another folder")]
     NoSpace,
+    /// Something is in the way, for people.
+    #[error("{0}")]
+    Refused(String),
+    /// A file could not be made or synced.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// A tool could not be run or failed.
     #[error(transparent)]
     Tool(#[from] super::tool::ToolError),
@@ -92,28 +123,41 @@ pub enum MakeError {
     },
 }
 
-/// Programs that drivers run.
+/// Programs that drivers run, each by a path or by a name that is looked for in `PATH` and where administrators' programs
+/// are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
-    /// `qemu-img`, by a path or by a name that is looked for in `PATH`.
+    /// `qemu-img`.
     pub qemu_img: PathBuf,
+    /// `dmsetup`.
+    pub dmsetup: PathBuf,
+    /// `losetup`.
+    pub losetup: PathBuf,
+    /// `lvm`, the one program behind `lvcreate` and the rest.
+    pub lvm: PathBuf,
 }
 
 /// One clone to be made.
 pub(super) struct Job<'a> {
     pub(super) master: &'a Master,
     pub(super) source: &'a MasterFile,
-    /// The folder that the clone goes to. It exists and can be written.
-    pub(super) folder: &'a Path,
+    /// Where it goes. Of a file, the folder exists and can be written.
+    pub(super) target: &'a Target,
     /// Length of the disk that the guest sees, in bytes: whole sectors, at least the master's length.
     pub(super) disk_len: u64,
+    /// How much a guest can write before a snapshot of fixed size is full, in bytes, if that was given.
+    pub(super) room_len: Option<u64>,
+    /// Which thin pool of the volume group, if that was given.
+    pub(super) pool: Option<&'a str>,
     pub(super) profile: Option<Profile>,
 }
 
-/// What a driver fills.
+/// Where a driver makes a clone.
 pub(super) struct Site<'a> {
-    /// The file: it exists, is empty and belongs to this job alone.
-    pub(super) file: &'a Path,
+    /// What it is called while it is made; nothing of that name exists.
+    pub(super) temporary: &'a Path,
+    /// What it rests on besides the master, which is to be made if it is not there: see [`Driver::base`].
+    pub(super) base: Option<&'a Path>,
     /// Open for as long as somebody is at work on the clone. A program that works on the file gets a copy of it, so that
     /// the clone counts as being made until that ends, also if we are killed before.
     pub(super) being_made: &'a File,
@@ -124,6 +168,8 @@ pub(super) struct Site<'a> {
 pub(super) struct Made {
     pub(super) profile: Option<Profile>,
     pub(super) tools: BTreeMap<String, String>,
+    /// What the clone's maker should know, for people.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What a driver sees in a clone.
@@ -132,6 +178,52 @@ pub(super) struct Inspection {
     pub(super) in_use: bool,
     pub(super) findings: Vec<Finding>,
 }
+
+/// How full a clone's room for differences is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Usage {
+    /// What is full at 100 %: the snapshot's own room, or the data or metadata of the pool that it shares.
+    pub of: &'static str,
+    /// How full that is, 0 to 100.
+    pub percent: f64,
+    /// What the kernel says instead of numbers when the clone is lost or stuck: `Invalid`, `Overflow`, `Merge failed`.
+    pub fault: Option<&'static str>,
+}
+
+/// Whether a guest can use a clone now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// It is a file: there is nothing to activate.
+    File,
+    /// Its device is there.
+    Active,
+    /// Its device has to be made first, as after a reboot.
+    Inactive,
+}
+
+impl Usage {
+    /// What people should be told of it, if that is anything.
+    pub fn alarm(&self) -> Option<String> {
+        let (of, percent) = (self.of, self.percent);
+        match self.fault {
+            Some("Overflow") => {
+                Some("Overflow: its room is full and writes fail; what was written before can still be read".to_owned())
+            }
+            Some(word) => Some(format!("{word}: its differences are lost")),
+            None if percent >= ALARM_PERCENT => Some(format!("its {of} is {percent:.0} % full")),
+            None => None,
+        }
+    }
+
+    pub(super) fn finding(&self) -> Option<Finding> {
+        let alarm = self.alarm()?;
+        Some(if self.fault.is_some() { Finding::fault(alarm) } else { Finding::doubt(alarm) })
+    }
+}
+
+/// From here on people are warned, in percent.
+const ALARM_PERCENT: f64 = 80.0;
 
 /// A technique of making clones.
 pub(super) trait Driver {
@@ -144,35 +236,178 @@ pub(super) trait Driver {
     /// Whether its clones are lost without the master.
     fn needs_master(&self) -> bool;
 
+    /// Whether it works at such a place at all, whatever the master. Leaves nothing behind.
+    fn available(&self, target: &Target) -> Result<(), Unusable>;
+
     /// Whether it can do this job here. Leaves nothing behind.
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable>;
 
-    /// Fills the site's file. Needs no sync, and need not clean up if it fails.
+    /// What its clones at this target rest on besides the master and share: a file or volume whose name follows from the
+    /// image. It is made with the first of them and removed with the last.
+    fn base(&self, _job: &Job<'_>) -> Option<PathBuf> {
+        None
+    }
+
+    /// Where a guest finds the disk, if that is not the clone's own path.
+    fn device(&self, _spec: &super::CloneSpec) -> Option<PathBuf> {
+        None
+    }
+
+    /// Makes the clone under its temporary name, and its base if need be, durably. Need not clean up if it fails.
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError>;
 
     /// Looks at an existing clone; the master is looked at elsewhere. Changes nothing.
     fn verify(&self, record: &CloneRecord) -> Inspection;
 
-    /// Removes the clone's file, or says `false` if there was none.
-    fn remove(&self, path: &Path) -> io::Result<bool> {
-        match std::fs::remove_file(path) {
-            Ok(()) => Ok(true),
+    /// Whether something of this name exists.
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        match path.symlink_metadata() {
+            Ok(_) => Ok(true),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Gives a finished clone its name, durably, unless something has that name.
+    fn place(&self, record: &CloneRecord) -> Result<(), TargetError> {
+        target::place(&record.temporary, &record.path)
+    }
+
+    /// Removes what is under one of the clone's names, durably, or says `false` if there is nothing.
+    fn remove(&self, path: &Path) -> io::Result<bool> {
+        target::remove_file(path)
+    }
+
+    /// Removes what a maker that was killed left of a clone that has no name of its own, durably.
+    fn discard(&self, record: &CloneRecord) -> io::Result<()> {
+        self.remove(&record.temporary).map(drop)
+    }
+
+    /// Whether this process may look at its clones at all. Volumes are root's, and the daemon is not root; what is to be
+    /// set right about them waits for `drover clone activate --all`.
+    fn may_look(&self) -> bool {
+        true
+    }
+
+    /// Whether the place of the clone can be seen now; if its disk is not mounted, what is there must not be forgotten.
+    fn is_reachable(&self, record: &CloneRecord) -> bool {
+        folder_of(&record.temporary).is_dir()
+    }
+
+    /// Removes a base that no clone of ours rests on, durably. Says why not if somebody else's rests on it.
+    fn remove_base(&self, base: &Path) -> io::Result<Option<String>> {
+        target::remove_file(base).map(|_| None)
+    }
+
+    /// Whether a program has the clone open.
+    fn in_use(&self, record: &CloneRecord) -> bool {
+        verify::in_use(&record.path)
+    }
+
+    /// Whether a guest can use it now.
+    fn activity(&self, _record: &CloneRecord) -> Result<Activity, MakeError> {
+        Ok(Activity::File)
+    }
+
+    /// Makes its device, if it needs one and has none.
+    fn activate(&self, _record: &CloneRecord) -> Result<(), MakeError> {
+        Ok(())
+    }
+
+    /// Takes its device away, if it has one. Nothing of the clone is lost.
+    fn deactivate(&self, _record: &CloneRecord) -> Result<(), MakeError> {
+        Ok(())
+    }
+
+    /// Why its clones can't be moved to another master, and what to do instead, if they can't.
+    fn unmovable(&self) -> Option<&'static str> {
+        Some("it stands alone and rests on no master; make a new clone of the other version")
+    }
+
+    /// Moves a clone to another master, so that the guest sees what it saw. If it is interrupted, the clone is whole, on
+    /// either of them. `being_moved` is to be held by programs that work on it, as in [`Site::being_made`].
+    fn move_to(&self, _record: &CloneRecord, _master: &Path, _being_moved: &File) -> Result<(), MakeError> {
+        Err(MakeError::Refused(self.unmovable().unwrap_or_default().to_owned()))
+    }
+
+    /// The path of the master that a clone rests on, as its own metadata say.
+    fn rests_on(&self, record: &CloneRecord) -> Result<PathBuf, MakeError> {
+        Ok(record.master.path.clone())
+    }
+
+    /// Lets go of what would keep the clone from being removed.
+    fn release(&self, record: &CloneRecord) -> Result<(), MakeError> {
+        self.deactivate(record)
+    }
+
+    /// How full the clones are whose room is bounded; those that can't be asked are missing.
+    fn usage(&self, _records: &[&CloneRecord]) -> BTreeMap<String, Usage> {
+        BTreeMap::new()
     }
 }
 
 impl DriverName {
     /// All of them, in the order in which [`Choice::Auto`] tries them: least cost to disk and guest first.
-    pub const ALL: [DriverName; 3] = [DriverName::Reflink, DriverName::Qcow2, DriverName::Copy];
+    pub const ALL: [DriverName; 7] = [
+        DriverName::Reflink,
+        DriverName::Qcow2,
+        DriverName::Vhd,
+        DriverName::LvmThin,
+        DriverName::LvmThick,
+        DriverName::Dm,
+        DriverName::Copy,
+    ];
 
     /// The word for it in commands and records.
     pub const fn as_str(self) -> &'static str {
         match self {
             DriverName::Reflink => "reflink",
             DriverName::Qcow2 => "qcow2",
+            DriverName::Vhd => "vhd",
+            DriverName::LvmThin => "lvm-thin",
+            DriverName::LvmThick => "lvm-thick",
+            DriverName::Dm => "dm",
             DriverName::Copy => "copy",
+        }
+    }
+
+    /// How hypervisors call the format of what it makes.
+    pub const fn format(self) -> &'static str {
+        match self {
+            DriverName::Qcow2 => "qcow2",
+            DriverName::Vhd => "vhd",
+            _ => "raw",
+        }
+    }
+
+    /// Why clones of this kind are nothing for a hypervisor, if they are not.
+    pub(super) fn unfit_for(self, hypervisor: Hypervisor) -> Option<Unusable> {
+        let why = match (hypervisor, self) {
+            (Hypervisor::Kvm | Hypervisor::Any, DriverName::Vhd) => {
+                "qemu reads zeros where a differencing VHD has nothing of its own; it is for Xen and Hyper-V: say \
+                 --hypervisor xen or hyperv"
+            }
+            (Hypervisor::HyperV, driver) if driver != DriverName::Vhd => "Hyper-V takes no disk but VHD",
+            _ => return None,
+        };
+        Some(Unusable(why.to_owned()))
+    }
+}
+
+impl Choice {
+    /// The drivers that may make the clone, in the order in which they are tried.
+    pub(super) fn drivers(self, hypervisor: Hypervisor) -> Vec<DriverName> {
+        match self {
+            Choice::Named(driver) => vec![driver],
+            Choice::Lvm => vec![DriverName::LvmThin, DriverName::LvmThick],
+            Choice::Auto => {
+                let mut all = DriverName::ALL.to_vec();
+                if hypervisor == Hypervisor::Xen {
+                    // Every Xen reads VHD; only newer ones read qcow2.
+                    all.swap(1, 2);
+                }
+                all
+            }
         }
     }
 }
@@ -189,7 +424,12 @@ impl Profile {
 
 impl Default for Tools {
     fn default() -> Self {
-        Tools { qemu_img: PathBuf::from("qemu-img") }
+        Tools {
+            qemu_img: PathBuf::from("qemu-img"),
+            dmsetup: PathBuf::from("dmsetup"),
+            losetup: PathBuf::from("losetup"),
+            lvm: PathBuf::from("lvm"),
+        }
     }
 }
 
@@ -218,15 +458,33 @@ impl fmt::Display for Profile {
 impl FromStr for Choice {
     type Err = ParseChoiceError;
     fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
-        if text == "auto" {
-            return Ok(Choice::Auto);
+        let named = || DriverName::ALL.into_iter().find(|driver| driver.as_str() == text);
+        match text {
+            "auto" => Ok(Choice::Auto),
+            "lvm" => Ok(Choice::Lvm),
+            _ => named().map(Choice::Named).ok_or_else(|| ParseChoiceError {
+                given: text.chars().take(80).collect(),
+                what: "driver",
+                known: "auto, reflink, qcow2, vhd, lvm, lvm-thin, lvm-thick, dm or copy",
+            }),
         }
-        let named = DriverName::ALL.into_iter().find(|driver| driver.as_str() == text);
-        named.map(Choice::Named).ok_or_else(|| ParseChoiceError {
-            given: text.chars().take(80).collect(),
-            what: "driver",
-            known: "auto, reflink, qcow2 or copy",
-        })
+    }
+}
+
+impl FromStr for Hypervisor {
+    type Err = ParseChoiceError;
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        match text {
+            "any" => Ok(Hypervisor::Any),
+            "kvm" => Ok(Hypervisor::Kvm),
+            "xen" => Ok(Hypervisor::Xen),
+            "hyperv" => Ok(Hypervisor::HyperV),
+            _ => Err(ParseChoiceError {
+                given: text.chars().take(80).collect(),
+                what: "hypervisor",
+                known: "any, kvm, xen or hyperv",
+            }),
+        }
     }
 }
 
@@ -242,10 +500,32 @@ impl FromStr for Profile {
     }
 }
 
-/// A clone that is a raw file has no profile to choose.
+/// Only qcow2 has profiles to choose from.
 pub(super) fn refuse_profile(driver: DriverName, job: &Job<'_>) -> Result<(), Unusable> {
     match job.profile {
         None => Ok(()),
-        Some(profile) => Err(Unusable(format!("{driver} makes raw files, which know no profile such as {profile}"))),
+        Some(profile) => Err(Unusable(format!("{driver} knows no profile such as {profile}; only qcow2 does"))),
     }
+}
+
+/// Only snapshots have a bounded room for differences.
+pub(super) fn refuse_room(driver: DriverName, job: &Job<'_>) -> Result<(), Unusable> {
+    match job.room_len {
+        None => Ok(()),
+        Some(_) => {
+            Err(Unusable(format!("{driver} grows with what is written and knows no --room; dm and lvm-thick do")))
+        }
+    }
+}
+
+/// What reads the master's file as long as the clone lives can't rest on a file that its owner may change.
+pub(super) fn refuse_in_place(job: &Job<'_>, instead: &str) -> Result<(), Unusable> {
+    if !job.master.in_place {
+        return Ok(());
+    }
+    Err(Unusable(format!(
+        "the master is published in place ({}) and not sealed: a change of that file would reach the clone; publish a \
+         copy, or {instead}",
+        job.master.path.display()
+    )))
 }

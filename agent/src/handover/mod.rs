@@ -1,12 +1,13 @@
 //! The hand-over: a sealed master becomes a copy-on-write disk that a virtual machine can start from.
 //!
 //! A [`Handover`] makes clones in one state folder, lists, checks and removes them. What differs between techniques is
-//! in one file each (`reflink`, `qcow2`, `copy`) behind one small trait; the life of a clone is the same for all:
-//! `create` is all or nothing, `recover` finishes what a crash interrupted, [`record`] keeps what is known.
+//! in one file each (`reflink`, `qcow2`, `vhd`, `lvm`, `dm`, `copy`) behind one trait; the life of a clone is the same for
+//! all: `create` is all or nothing, `recover` finishes what a crash interrupted, `device` brings devices back after a
+//! reboot, `rebase` moves a clone to another master, [`record`] keeps what is known.
 //!
 //! What always holds:
-//! - A clone's record is durable before its file exists, and goes after it. No clone is unknown.
-//! - No file that exists is overwritten, and a file under a clone's own name is whole.
+//! - A clone's record is durable before its file or volume exists, and goes after it. No clone is unknown.
+//! - Nothing that exists is overwritten, and what is under a clone's own name is whole.
 //! - A master that a record names is not removed: both happen under one lock, [`record::ClonesLock`].
 //! - A clone is bound to its master's content, by image id, not to a path.
 //!
@@ -15,18 +16,25 @@
 
 mod copy;
 mod create;
+mod device;
+mod dm;
 mod driver;
+mod lvm;
+mod machine;
 mod master;
 mod qcow2;
+mod rebase;
 pub mod record;
 mod recover;
 mod reflink;
 mod remove;
+mod step;
 mod target;
 #[cfg(test)]
 mod tests;
 mod tool;
 mod verify;
+mod vhd;
 
 use std::path::{Path, PathBuf};
 
@@ -34,14 +42,19 @@ use drover_protocol::release::Name;
 use serde::Serialize;
 
 pub use self::create::{CloneSpec, CreateError, Created};
-pub use self::driver::{Choice, DriverName, MakeError, NotTaken, ParseChoiceError, Profile, Tools, Unusable};
+pub use self::device::{Activated, DeviceError};
+pub use self::driver::{
+    Activity, Choice, DriverName, Hypervisor, MakeError, NotTaken, ParseChoiceError, Profile, Tools, Unusable, Usage,
+};
+pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
 pub use self::master::{FileIdentity, Master, MasterError};
+pub use self::rebase::{RebaseError, Rebased};
 pub use self::record::{CloneRecord, CloneState, ClonesLock, Listing, RecordError};
 pub use self::recover::{Outcome, Recovered};
 pub use self::remove::{RemoveError, Removed};
 pub use self::target::TargetError;
 pub use self::tool::ToolError;
-pub use self::verify::{Finding, Severity, Verification};
+pub use self::verify::{Finding, Severity, ToHash, Verification};
 
 use self::driver::{Driver, Job};
 use self::master::MasterFile;
@@ -86,6 +99,10 @@ impl Handover {
             match name {
                 DriverName::Reflink => Box::new(reflink::Reflink),
                 DriverName::Qcow2 => Box::new(qcow2::Qcow2::new(tools.clone())),
+                DriverName::Vhd => Box::new(vhd::Vhd),
+                DriverName::LvmThin => Box::new(lvm::Lvm::new(tools.clone(), lvm::Kind::Thin)),
+                DriverName::LvmThick => Box::new(lvm::Lvm::new(tools.clone(), lvm::Kind::Thick)),
+                DriverName::Dm => Box::new(dm::Dm::new(tools.clone())),
                 DriverName::Copy => Box::new(copy::Copy),
             }
         };
@@ -105,8 +122,13 @@ impl Handover {
     /// Looks at a clone and its master. `master` is what the store holds of the record's image today, if anything.
     pub fn verify(&self, name: &Name, master: Option<&Master>) -> Result<Verification, LookupError> {
         let record = self.get(name)?;
-        let inspection = match (record.state, record.temporary.symlink_metadata()) {
-            (CloneState::Ready, Err(_)) => self.driver(record.driver).verify(&record),
+        let driver = self.driver(record.driver);
+        let inspection = match (record.state, driver.exists(&record.temporary)) {
+            (CloneState::Ready, Ok(false)) => driver.verify(&record),
+            (CloneState::Ready, Err(e)) => driver::Inspection {
+                in_use: false,
+                findings: vec![Finding::doubt(format!("it can't be looked at: {e}"))],
+            },
             _ => driver::Inspection {
                 in_use: false,
                 findings: vec![Finding::fault(
@@ -119,18 +141,34 @@ impl Handover {
         Ok(Verification::new(&record, master, inspection))
     }
 
-    /// Which drivers can make clones of a master in a folder, in the order in which they are tried. Leaves nothing behind.
-    pub fn reports(&self, master: &Master, folder: &Path) -> Result<Vec<DriverReport>, CreateError> {
-        let target = target::Target::check(&folder.join(".drover-probe"))?;
-        let source = MasterFile::open(master)?;
-        let disk_len = master.content_len;
-        let job = Job { master, source: &source, folder: &target.folder, disk_len, profile: None };
-        let report = |driver: &dyn Driver| DriverReport {
-            driver: driver.name(),
-            note: driver.note(),
-            unusable: driver.probe(&job).err().map(|reason| reason.to_string()),
+    /// Which drivers can make a clone at a place, in the order in which they are tried: of a master if one is given, of any
+    /// otherwise. `out` is a path as for a clone. Leaves nothing behind.
+    pub fn reports(
+        &self,
+        master: Option<&Master>,
+        out: &Path,
+        hypervisor: Hypervisor,
+    ) -> Result<Vec<DriverReport>, CreateError> {
+        let target = target::Target::check(out)?;
+        let source = master.map(MasterFile::open).transpose()?;
+        let probe = |driver: &dyn Driver| match (master, &source) {
+            (Some(master), Some(source)) => {
+                let disk_len = master.content_len.next_multiple_of(create::SECTOR_LEN);
+                let (room_len, pool, profile) = (None, None, None);
+                driver.probe(&Job { master, source, target: &target, disk_len, room_len, pool, profile })
+            }
+            _ => driver.available(&target),
         };
-        Ok(self.drivers().map(report).collect())
+        let report = |name: DriverName| {
+            let driver = self.driver(name);
+            let unusable = name.unfit_for(hypervisor).map_or_else(|| probe(driver), Err);
+            DriverReport {
+                driver: name,
+                note: driver.note(),
+                unusable: unusable.err().map(|reason| reason.to_string()),
+            }
+        };
+        Ok(Choice::Auto.drivers(hypervisor).into_iter().map(report).collect())
     }
 
     fn state(&self) -> &Path {

@@ -4,14 +4,19 @@
 //! disk, also what looks like a header. qemu's own check is blind to a changed master; that is looked at elsewhere. A
 //! clone that a virtual machine has open is locked by qemu, which makes its check fail: that is told apart from damage.
 
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 
-use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Profile, Site, Tools, Unusable};
+use super::copy::write_sparse;
+use super::driver::{
+    Driver, DriverName, Inspection, Job, Made, MakeError, Profile, Site, Tools, Unusable, refuse_in_place, refuse_room,
+};
 use super::record::CloneRecord;
+use super::target::{Target, make_empty, sync_file};
 use super::tool::{Tool, ToolError, said};
 use super::verify::{Finding, in_use};
 
@@ -28,6 +33,24 @@ pub(super) struct Qcow2 {
     tools: Tools,
     /// Asked for once: starting a program costs more than a clone.
     version: OnceLock<String>,
+    /// The last clone as it was made. A fresh one has nothing of its own in it, so the next with the same master, layout and
+    /// length has the same bytes.
+    fresh: Mutex<Option<Fresh>>,
+}
+
+/// What a clone is before anybody wrote to it.
+#[derive(Debug)]
+struct Fresh {
+    master: PathBuf,
+    disk_len: u64,
+    profile: Profile,
+    bytes: Vec<u8>,
+}
+
+impl Fresh {
+    fn is_like(&self, other: &Fresh) -> bool {
+        (&self.master, self.disk_len, self.profile) == (&other.master, other.disk_len, other.profile)
+    }
 }
 
 /// What `qemu-img info` says of an image, as far as it is looked at.
@@ -62,7 +85,7 @@ struct Check {
 
 impl Qcow2 {
     pub(super) fn new(tools: Tools) -> Qcow2 {
-        Qcow2 { tools, version: OnceLock::new() }
+        Qcow2 { tools, version: OnceLock::new(), fresh: Mutex::default() }
     }
 
     fn tool(&self) -> Tool<'_> {
@@ -80,6 +103,23 @@ impl Qcow2 {
         let version = answer.strip_prefix("qemu-img version ").and_then(|rest| rest.split_whitespace().next());
         let version = version.ok_or_else(|| self.tool().nonsense("its --version names none"))?;
         Ok(self.version.get_or_init(|| version.to_owned()).clone())
+    }
+
+    fn create_by_tool(&self, job: &Job<'_>, site: &Site<'_>, profile: Profile) -> Result<(), MakeError> {
+        let options = match profile {
+            Profile::Compat => "cluster_size=64k",
+            Profile::Fast => "extended_l2=on,cluster_size=128k",
+        };
+        let being_made = site.being_made.try_clone().map_err(MakeError::io("mark the clone as being made"))?;
+        let arguments = |command: &mut Command| {
+            command.stdin(being_made);
+            command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-o", options, "-b"]);
+            command.arg(&job.master.path).arg(site.temporary).arg(job.disk_len.to_string());
+        };
+        self.tool().run(arguments).map(drop).map_err(|e| match e {
+            ToolError::Failed { said, .. } if said.contains("No space left on device") => MakeError::NoSpace,
+            e => e.into(),
+        })
     }
 
     fn info(&self, path: &Path) -> Result<Info, ToolError> {
@@ -164,15 +204,41 @@ impl Driver for Qcow2 {
         true
     }
 
+    fn unmovable(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn move_to(&self, record: &CloneRecord, master: &Path, being_moved: &File) -> Result<(), MakeError> {
+        let being_moved = being_moved.try_clone().map_err(MakeError::io("mark the clone as being moved"))?;
+        self.tool()
+            .run(|command| {
+                command.stdin(being_moved);
+                command.args(["rebase", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(master).arg(&record.path);
+            })
+            .map_err(|e| match e {
+                ToolError::Failed { said, .. } if said.contains("No space left on device") => MakeError::NoSpace,
+                e => e.into(),
+            })?;
+        Ok(sync_file(&record.path)?)
+    }
+
+    fn rests_on(&self, record: &CloneRecord) -> Result<PathBuf, MakeError> {
+        let info = self.info(&record.path)?;
+        let backing = info.full_backing_filename.ok_or_else(|| self.tool().nonsense("it names no backing file"))?;
+        Ok(PathBuf::from(backing))
+    }
+
+    fn available(&self, target: &Target) -> Result<(), Unusable> {
+        target.folder()?;
+        self.version().map(drop).map_err(|e| Unusable(e.to_string()))
+    }
+
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
-        let master = job.master.path.display();
-        if job.master.in_place {
-            return Err(Unusable(format!(
-                "the master is published in place ({master}) and not sealed: a change of that file would reach the \
-                 clone; publish a copy, or choose --driver copy"
-            )));
-        }
+        self.available(job.target)?;
+        refuse_in_place(job, "choose --driver copy")?;
+        refuse_room(self.name(), job)?;
         if job.master.path.to_str().is_none() {
+            let master = job.master.path.display();
             return Err(Unusable(format!("the master's path ({master}) is no UTF-8 text, which qcow2 needs")));
         }
         let version = self.version().map_err(|e| Unusable(e.to_string()))?;
@@ -183,23 +249,26 @@ impl Driver for Qcow2 {
     }
 
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
+        make_empty(site.temporary)?;
         let profile = job.profile.unwrap_or_default();
-        let options = match profile {
-            Profile::Compat => "cluster_size=64k",
-            Profile::Fast => "extended_l2=on,cluster_size=128k",
-        };
-        let being_made = site.being_made.try_clone().map_err(MakeError::io("mark the clone as being made"))?;
-        let arguments = |command: &mut Command| {
-            command.stdin(being_made);
-            command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-o", options, "-b"]);
-            command.arg(&job.master.path).arg(site.file).arg(job.disk_len.to_string());
-        };
-        self.tool().run(arguments).map_err(|e| match e {
-            ToolError::Failed { said, .. } if said.contains("No space left on device") => MakeError::NoSpace,
-            e => e.into(),
-        })?;
         let version = self.version()?;
-        Ok(Made { profile: Some(profile), tools: [("qemu-img".to_owned(), version)].into() })
+        let wanted = Fresh { master: job.master.path.clone(), disk_len: job.disk_len, profile, bytes: Vec::new() };
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*fresh {
+            Some(fresh) if fresh.is_like(&wanted) => {
+                let file = OpenOptions::new().write(true).open(site.temporary);
+                let written = file.and_then(|file| write_sparse(&file, &fresh.bytes));
+                written.map_err(MakeError::io("write the new file"))?;
+            }
+            _ => {
+                self.create_by_tool(job, site, profile)?;
+                let bytes = std::fs::read(site.temporary).map_err(MakeError::io("read the new file"))?;
+                *fresh = Some(Fresh { bytes, ..wanted });
+            }
+        }
+        drop(fresh);
+        sync_file(site.temporary)?;
+        Ok(Made { profile: Some(profile), tools: [("qemu-img".to_owned(), version)].into(), warnings: Vec::new() })
     }
 
     fn verify(&self, record: &CloneRecord) -> Inspection {

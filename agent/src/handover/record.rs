@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::driver::{DriverName, Profile};
-use super::master::FileIdentity;
+use super::master::{FileIdentity, Master, MasterFile};
 use super::target::sync_folder;
 
 /// The format of record that this code writes and reads.
@@ -30,6 +30,7 @@ pub const RECORD_FORMAT: u16 = 1;
 const MAX_RECORD_LEN: u64 = 64 * 1024;
 const SUFFIX: &str = ".json";
 const UNFINISHED: &str = ".tmp";
+const BATCH: &str = ".whole";
 
 /// What is known of one clone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,18 @@ pub struct CloneRecord {
     pub disk_len: u64,
     /// Whether it is lost without the master.
     pub needs_master: bool,
+    /// What else it rests on and shares with other clones: a file or a logical volume with the master's content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
+    /// Where a guest finds the disk, if that is not `path`: a device that has to be made after a reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
+    /// The clones that were made together with it, all or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchId>,
+    /// The master that it is being moved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<MovingTo>,
     /// The master as it was.
     pub master: RecordedMaster,
     /// When it was begun, in seconds since 1970 (UTC).
@@ -63,6 +76,21 @@ pub struct CloneRecord {
     /// Versions of what made it, Drover's and its tools'.
     pub tools: BTreeMap<String, String>,
 }
+
+/// The master that a clone is being moved to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovingTo {
+    /// Its image.
+    pub image: ImageId,
+    /// The release that named the image, as `name@version`, if it was asked for by one.
+    pub release: Option<String>,
+    /// The master as it was.
+    pub master: RecordedMaster,
+}
+
+/// Clones that were begun together. They are made once the file of this name is there, and not at all before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BatchId(pub(super) u32);
 
 /// How far a clone is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +149,18 @@ pub enum RecordError {
     },
 }
 
+impl RecordedMaster {
+    /// A master as it is now.
+    pub(super) fn new(master: &Master, source: &MasterFile) -> RecordedMaster {
+        RecordedMaster {
+            path: master.path.clone(),
+            content_hash: master.content_hash,
+            in_place: master.in_place,
+            file: source.identity,
+        }
+    }
+}
+
 /// All records that could be read, by name, and why others could not.
 #[derive(Debug, Default)]
 pub struct Listing {
@@ -157,7 +197,10 @@ fn records_of(state: &Path, image: ImageId) -> Result<Vec<CloneRecord>, RecordEr
     if let Some(error) = listing.unreadable.pop() {
         return Err(error);
     }
-    listing.records.retain(|record| record.image == image);
+    let names = |record: &CloneRecord| {
+        record.image == image || record.moving_to.as_ref().is_some_and(|moving| moving.image == image)
+    };
+    listing.records.retain(names);
     Ok(listing.records)
 }
 
@@ -240,17 +283,46 @@ impl ClonesLock {
 
     /// Writes a record, durably, in place of one of that name. It counts as being made until the result is dropped.
     pub(super) fn put(&self, record: &CloneRecord) -> Result<File, RecordError> {
-        let path = self.path(&record.name);
-        let unfinished = self.folder.join(format!(".{}{SUFFIX}{UNFINISHED}", record.name));
-        let written = self.write(record, &unfinished).and_then(|file| {
-            std::fs::rename(&unfinished, &path)?;
-            sync_folder(&self.folder)?;
-            Ok(file)
+        self.put_all(std::slice::from_ref(record)).map(|mut files| files.remove(0))
+    }
+
+    /// [`ClonesLock::put`] for many. If it fails, some may have been written.
+    pub(super) fn put_all(&self, records: &[CloneRecord]) -> Result<Vec<File>, RecordError> {
+        let files = records.iter().map(|record| {
+            let path = self.path(&record.name);
+            let unfinished = self.folder.join(format!(".{}{SUFFIX}{UNFINISHED}", record.name));
+            let written = self.write(record, &unfinished);
+            let placed = written.and_then(|file| std::fs::rename(&unfinished, &path).map(|()| file));
+            placed.map_err(|e| {
+                let _ = std::fs::remove_file(&unfinished);
+                RecordError::io("write", &path)(e)
+            })
         });
-        written.map_err(|e| {
-            let _ = std::fs::remove_file(&unfinished);
-            RecordError::io("write", &path)(e)
-        })
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        self.sync()?;
+        Ok(files)
+    }
+
+    /// Says, durably, that all clones of a batch are whole.
+    pub(super) fn commit(&self, batch: BatchId) -> Result<(), RecordError> {
+        let path = self.batch_path(batch);
+        let written = File::create(&path).and_then(|file| file.sync_all());
+        written.map_err(RecordError::io("write", &path))?;
+        self.sync()
+    }
+
+    /// Whether all clones of a batch are whole.
+    pub(super) fn is_committed(&self, batch: BatchId) -> bool {
+        self.batch_path(batch).exists()
+    }
+
+    /// Forgets a batch, durably: its clones stand for themselves, or are to go.
+    pub(super) fn forget(&self, batch: BatchId) -> Result<(), RecordError> {
+        let path = self.batch_path(batch);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(RecordError::io("remove", &path)).and_then(|()| self.sync()),
+        }
     }
 
     fn write(&self, record: &CloneRecord, unfinished: &Path) -> io::Result<File> {
@@ -270,8 +342,8 @@ impl ClonesLock {
     /// Removes a record, durably.
     pub(super) fn delete(&self, name: &Name) -> Result<(), RecordError> {
         let path = self.path(name);
-        let removed = std::fs::remove_file(&path).and_then(|()| sync_folder(&self.folder));
-        removed.map_err(RecordError::io("remove", &path))
+        std::fs::remove_file(&path).map_err(RecordError::io("remove", &path))?;
+        self.sync()
     }
 
     /// Whether whoever wrote this record last is still at work on the clone.
@@ -291,15 +363,33 @@ impl ClonesLock {
 
     /// Removes records that a crash left unfinished: nobody can be writing one while the lock is held.
     pub(super) fn sweep(&self) -> Result<(), RecordError> {
+        self.sweep_what(UNFINISHED)
+    }
+
+    /// Removes what says that batches are whole. Their clones have been settled, and nobody is at that step while the lock is
+    /// held.
+    pub(super) fn sweep_batches(&self) -> Result<(), RecordError> {
+        self.sweep_what(BATCH)
+    }
+
+    fn sweep_what(&self, suffix: &str) -> Result<(), RecordError> {
         let failed = |e| RecordError::io("list", &self.folder)(e);
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with('.') && name.ends_with(UNFINISHED) {
+            if name.starts_with('.') && name.ends_with(suffix) {
                 std::fs::remove_file(&path).map_err(RecordError::io("remove", &path))?;
             }
         }
         Ok(())
+    }
+
+    fn sync(&self) -> Result<(), RecordError> {
+        sync_folder(&self.folder).map_err(RecordError::io("sync", &self.folder))
+    }
+
+    fn batch_path(&self, batch: BatchId) -> PathBuf {
+        self.folder.join(format!(".{:08x}{BATCH}", batch.0))
     }
 
     fn path(&self, name: &Name) -> PathBuf {

@@ -3,12 +3,15 @@
 //! Done at every start of the daemon, and for a single name when a clone of that name is made. A clone that another
 //! process is making right now is left alone: its maker holds a lock on the record.
 
+use std::io;
+
 use drover_protocol::release::Name;
 
 use super::Handover;
+use super::master::folder_of;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
-use super::remove::discard;
-use super::target::{TargetError, is_same_file, place};
+use super::remove::RemoveError;
+use super::target::{TargetError, is_same_file};
 
 /// What became of a clone that was found unfinished.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,44 +40,66 @@ impl Handover {
         lock.sweep()?;
         let mut recovered = Vec::new();
         for record in record::list(self.state())?.records {
-            let outcome = match settle(&lock, &record) {
+            let outcome = match self.settle(&lock, &record) {
                 Ok(None) => continue,
                 Ok(Some(outcome)) => outcome,
                 Err(e) => Outcome::Left(e.to_string()),
             };
             recovered.push(Recovered { name: record.name, outcome });
         }
+        // Those that could not be settled now still have to be, as what says that they are whole says.
+        let is_open = |record: &CloneRecord| record.state == CloneState::Making && record.batch.is_some();
+        if !record::list(self.state())?.records.iter().any(is_open) {
+            lock.sweep_batches()?;
+        }
         Ok(recovered)
     }
-}
 
-/// Completes or cleans one clone, or says `None` if there is nothing to be done.
-pub(super) fn settle(lock: &ClonesLock, record: &CloneRecord) -> Result<Option<Outcome>, RecordError> {
-    match record.state {
-        CloneState::Making if lock.is_being_made(&record.name)? => Ok(None),
-        // Without its folder the file under the temporary name can't be seen, and would be forgotten with the record.
-        CloneState::Making if !record.temporary.parent().is_some_and(|folder| folder.is_dir()) => {
-            let folder = record.temporary.parent().unwrap_or(&record.temporary).display();
-            Ok(Some(Outcome::Left(format!("the folder {folder} of the unfinished clone is not there; is it mounted?"))))
+    /// Completes or cleans one clone, or says `None` if there is nothing to be done.
+    pub(super) fn settle(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Option<Outcome>, RecordError> {
+        let driver = self.driver(record.driver);
+        let left = |e: io::Error| Ok(Some(Outcome::Left(e.to_string())));
+        if !driver.may_look() {
+            return Ok(None);
         }
-        CloneState::Making => clean(lock, record).map(Some),
-        CloneState::Ready if record.temporary.symlink_metadata().is_err() => Ok(None),
-        CloneState::Ready => match place(&record.temporary, &record.path) {
+        if record.state == CloneState::Making {
+            if lock.is_being_made(&record.name)? {
+                return Ok(None);
+            }
+            // Without its folder the file under the temporary name can't be seen, and would be forgotten with the record.
+            if !driver.is_reachable(record) {
+                let place = folder_of(&record.temporary).display();
+                let why = format!("{place}, where the unfinished clone is, can't be reached; is it mounted?");
+                return Ok(Some(Outcome::Left(why)));
+            }
+            if !record.batch.is_some_and(|batch| lock.is_committed(batch)) {
+                return self.clean(lock, record).map(Some);
+            }
+            lock.put(&CloneRecord { state: CloneState::Ready, ..record.clone() })?;
+        } else if record.moving_to.is_some() {
+            return self.settle_move(lock, record);
+        }
+        match driver.exists(&record.temporary) {
+            Ok(true) => {}
+            Ok(false) if record.state == CloneState::Making => return Ok(Some(Outcome::Completed)),
+            Ok(false) => return Ok(None),
+            Err(e) => return left(e),
+        }
+        match driver.place(record) {
             Ok(()) => Ok(Some(Outcome::Completed)),
             Err(TargetError::Exists(_)) if is_same_file(&record.temporary, &record.path) => {
-                let removed = std::fs::remove_file(&record.temporary);
-                Ok(Some(removed.map_or_else(|e| Outcome::Left(e.to_string()), |()| Outcome::Completed)))
+                driver.remove(&record.temporary).map_or_else(left, |_| Ok(Some(Outcome::Completed)))
             }
-            Err(TargetError::Exists(_)) => clean(lock, record).map(Some),
+            Err(TargetError::Exists(_)) => self.clean(lock, record).map(Some),
             Err(e) => Ok(Some(Outcome::Left(e.to_string()))),
-        },
+        }
     }
-}
 
-fn clean(lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
-    match discard(lock, record) {
-        Ok(()) => Ok(Outcome::Cleaned),
-        Err(super::RemoveError::Record(e)) => Err(e),
-        Err(e) => Ok(Outcome::Left(e.to_string())),
+    fn clean(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
+        match self.discard(lock, record) {
+            Ok(_) => Ok(Outcome::Cleaned),
+            Err(RemoveError::Record(e)) => Err(e),
+            Err(e) => Ok(Outcome::Left(e.to_string())),
+        }
     }
 }

@@ -5,15 +5,18 @@
 //! because only that tells everything: a file system without reflinks, a master on another one, a btrfs folder without
 //! copy-on-write.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
 use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
-use super::driver::{Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
+use super::driver::{
+    Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room,
+};
 use super::record::CloneRecord;
+use super::target::{Target, make_empty};
 use super::verify::inspect_raw;
 
 /// Makes clones by FICLONE.
@@ -33,33 +36,41 @@ impl Driver for Reflink {
         false
     }
 
+    fn available(&self, target: &Target) -> Result<(), Unusable> {
+        let folder = target.folder()?;
+        can_share(folder).map_err(|e| {
+            let folder = folder.display();
+            Unusable(format!("the file system of {folder} has no reflinks (FICLONE: {e}); XFS and btrfs have"))
+        })
+    }
+
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
-        let folder = job.folder.display();
-        let nameless = tempfile::tempfile_in(job.folder)
-            .map_err(|e| Unusable(format!("can't make a file in {folder} to try it with: {e}")))?;
-        let works = can_share(job.folder);
-        match ioctl_ficlone(&nameless, &job.source.file) {
-            Ok(()) => Ok(()),
-            Err(Errno::XDEV) if works => Err(Unusable(format!(
-                "{folder} is on another file system than the master ({}); put both on the same one",
+        refuse_room(self.name(), job)?;
+        let folder = job.target.folder()?;
+        let shown = folder.display();
+        let nameless = tempfile::tempfile_in(folder)
+            .map_err(|e| Unusable(format!("can't make a file in {shown} to try it with: {e}")))?;
+        let Err(e) = ioctl_ficlone(&nameless, &job.source.file) else { return Ok(()) };
+        self.available(job.target)?;
+        Err(Unusable(match e {
+            Errno::XDEV => format!(
+                "{shown} is on another file system than the master ({}); put both on the same one",
                 job.master.path.display()
-            ))),
-            Err(Errno::NOSPC) => Err(Unusable(format!("there is no space left in {folder}"))),
-            Err(e) if works => Err(Unusable(format!("the master can't be cloned into {folder} (FICLONE: {e})"))),
-            Err(e) => Err(Unusable(format!(
-                "the file system of {folder} has no reflinks (FICLONE: {}); XFS and btrfs have",
-                io::Error::from(e)
-            ))),
-        }
+            ),
+            Errno::NOSPC => format!("there is no space left in {shown}"),
+            e => format!("the master can't be cloned into {shown} (FICLONE: {e})"),
+        }))
     }
 
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
-        let clone = OpenOptions::new().write(true).open(site.file).map_err(MakeError::io("open the new file"))?;
+        make_empty(site.temporary)?;
+        let clone = OpenOptions::new().write(true).open(site.temporary).map_err(MakeError::io("open the new file"))?;
         ioctl_ficlone(&clone, &job.source.file).map_err(|e| MakeError::io("clone the master (FICLONE)")(e.into()))?;
         if job.disk_len > job.source.identity.len {
             clone.set_len(job.disk_len).map_err(MakeError::io("enlarge the new file"))?;
         }
+        clone.sync_all().map_err(MakeError::io("sync the new file"))?;
         Ok(Made::default())
     }
 
@@ -69,11 +80,9 @@ impl Driver for Reflink {
 }
 
 /// Whether a tiny file in this folder can be cloned into another there.
-fn can_share(folder: &Path) -> bool {
-    let pair = || -> io::Result<(File, File)> {
-        let source = tempfile::tempfile_in(folder)?;
-        std::os::unix::fs::FileExt::write_all_at(&source, &[0x5a; 4096], 0)?;
-        Ok((source, tempfile::tempfile_in(folder)?))
-    };
-    pair().is_ok_and(|(source, clone)| ioctl_ficlone(&clone, &source).is_ok())
+pub(super) fn can_share(folder: &Path) -> io::Result<()> {
+    let source = tempfile::tempfile_in(folder)?;
+    std::os::unix::fs::FileExt::write_all_at(&source, &[0x5a; 4096], 0)?;
+    let clone = tempfile::tempfile_in(folder)?;
+    Ok(ioctl_ficlone(&clone, &source)?)
 }

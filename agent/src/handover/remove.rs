@@ -1,4 +1,4 @@
-//! Removing a clone: its file, then its record.
+//! Removing a clone: its device, its file or volume, then its record.
 //!
 //! In this order, so that a crash in between leaves a record without a file, which can be removed again, and never a
 //! file that nobody knows of. A disk that a virtual machine has open is not removed.
@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::master::folder_of;
+use super::driver::{Driver, MakeError};
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
-use super::target::sync_folder;
-use super::verify::in_use;
+use super::step::{self, Step};
 
 /// A clone that was removed.
 #[derive(Clone, Debug)]
@@ -21,6 +20,8 @@ pub struct Removed {
     pub record: CloneRecord,
     /// Whether its file was there; somebody may have removed that before.
     pub file_existed: bool,
+    /// What it rested on and stays, because something that is not ours rests on it, too.
+    pub note: Option<String>,
 }
 
 /// Why a clone was not removed.
@@ -48,49 +49,81 @@ pub enum RemoveError {
         /// What the system said.
         source: io::Error,
     },
+    /// Its device could not be taken away.
+    #[error("can't take away the device of the clone {name}: {source}")]
+    Device {
+        /// The clone.
+        name: Name,
+        /// Why not.
+        source: MakeError,
+    },
     /// Its record could not be read or removed.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
 
 impl Handover {
-    /// Removes a clone's file and record. A file that is gone already is no error.
+    /// Removes a clone and its record. A file that is gone already is no error.
     pub fn remove(&self, name: &Name) -> Result<Removed, RemoveError> {
         let lock = ClonesLock::acquire(self.state())?;
         let Some(record) = record::read(self.state(), name)? else { return Err(RemoveError::Unknown(name.clone())) };
         if record.state == CloneState::Making && lock.is_being_made(name)? {
             return Err(RemoveError::BeingMade(name.clone()));
         }
-        if record.state == CloneState::Making || record.temporary.symlink_metadata().is_ok() {
-            let file_existed = record.temporary.symlink_metadata().is_ok();
-            discard(&lock, &record)?;
-            return Ok(Removed { record, file_existed });
-        }
-        if in_use(&record.path) {
+        let driver = self.driver(record.driver);
+        let at_temporary = driver.exists(&record.temporary).map_err(RemoveError::file(&record.temporary))?;
+        let (file_existed, note) = if record.state == CloneState::Making || at_temporary {
+            (at_temporary, self.discard(&lock, &record)?)
+        } else if driver.in_use(&record) {
             return Err(RemoveError::InUse { name: name.clone(), path: record.path });
+        } else {
+            self.remove_placed(&lock, &record)?
+        };
+        Ok(Removed { record, file_existed, note })
+    }
+
+    /// Removes a clone that has its own name: its device, its file or volume, what it rested on if nothing else does, its
+    /// record. Says whether it was there, and what stays for somebody else's sake.
+    pub(super) fn remove_placed(
+        &self,
+        lock: &ClonesLock,
+        record: &CloneRecord,
+    ) -> Result<(bool, Option<String>), RemoveError> {
+        let driver = self.driver(record.driver);
+        let failed = |source| RemoveError::Device { name: record.name.clone(), source };
+        driver.release(record).map_err(failed)?;
+        step::reach(Step::Deactivated);
+        let existed = driver.remove(&record.path).map_err(RemoveError::file(&record.path))?;
+        step::reach(Step::Removed);
+        let note = self.remove_base(driver, record)?;
+        lock.delete(&record.name)?;
+        Ok((existed, note))
+    }
+
+    /// Removes what there is of a clone that never got its own name, and its record. Says what stays for somebody else's
+    /// sake.
+    pub(super) fn discard(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Option<String>, RemoveError> {
+        let driver = self.driver(record.driver);
+        driver.discard(record).map_err(RemoveError::file(&record.temporary))?;
+        let note = self.remove_base(driver, record)?;
+        lock.delete(&record.name)?;
+        Ok(note)
+    }
+
+    fn remove_base(&self, driver: &dyn Driver, record: &CloneRecord) -> Result<Option<String>, RemoveError> {
+        let Some(base) = &record.base else { return Ok(None) };
+        let listing = record::list(self.state())?;
+        // A record that can't be read might name it.
+        let others = listing.records.iter().any(|other| other.name != record.name && other.base.as_ref() == Some(base));
+        if others || !listing.unreadable.is_empty() {
+            return Ok(None);
         }
-        let removed = self.driver(record.driver).remove(&record.path);
-        let file_existed = removed.map_err(|source| RemoveError::File { path: record.path.clone(), source })?;
-        settle_folder(&record.path)?;
-        lock.delete(name)?;
-        Ok(Removed { record, file_existed })
+        driver.remove_base(base).map_err(RemoveError::file(base))
     }
 }
 
-/// Removes what there is of a clone that never got its own name: the file under the temporary one, and the record.
-pub(super) fn discard(lock: &ClonesLock, record: &CloneRecord) -> Result<(), RemoveError> {
-    match std::fs::remove_file(&record.temporary) {
-        Ok(()) => settle_folder(&record.temporary)?,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-        Err(source) => return Err(RemoveError::File { path: record.temporary.clone(), source }),
-    }
-    Ok(lock.delete(&record.name)?)
-}
-
-fn settle_folder(path: &Path) -> Result<(), RemoveError> {
-    let folder = folder_of(path);
-    match sync_folder(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(RemoveError::File { path: path.to_owned(), source: e }),
-        _ => Ok(()),
+impl RemoveError {
+    fn file(path: &Path) -> impl Fn(io::Error) -> RemoveError {
+        move |source| RemoveError::File { path: path.to_owned(), source }
     }
 }

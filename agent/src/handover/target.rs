@@ -12,13 +12,26 @@ use drover_protocol::release::Name;
 use rustix::fs::{Access, AtFlags, CWD, RenameFlags, accessat, renameat_with};
 use rustix::io::Errno;
 
+use super::driver::Unusable;
 use super::master::folder_of;
 
-/// A path that a clone can be made at.
+/// Where a clone can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) folder: PathBuf,
-    pub(super) path: PathBuf,
+pub(super) enum Target {
+    /// A file that does not exist, in a folder that does and can be written.
+    File {
+        /// The folder.
+        folder: PathBuf,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A logical volume, by its path `/dev/GROUP/VOLUME`. Whether there is such a group is the drivers' to find out.
+    Volume {
+        /// The volume group.
+        group: String,
+        /// The volume.
+        volume: String,
+    },
 }
 
 /// Why no clone can be made at a path.
@@ -36,6 +49,9 @@ pub enum TargetError {
     /// Something is there.
     #[error("{} exists already and is not overwritten; choose another path or remove it first", .0.display())]
     Exists(PathBuf),
+    /// It is below `/dev` and no volume's path.
+    #[error("{} is below /dev, where no files are kept; for a logical volume give /dev/GROUP/VOLUME", .0.display())]
+    Device(PathBuf),
     /// The folder is missing.
     #[error("there is no folder {}; create it first or choose another path", .0.display())]
     NoFolder(PathBuf),
@@ -60,14 +76,33 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// The target at `out`, if a file can be made there now.
+    /// The target at `out`, if something can be made there now.
     pub(super) fn check(out: &Path) -> Result<Target, TargetError> {
         let given = || out.to_owned();
         if !out.is_absolute() {
             return Err(TargetError::NotAbsolute(given()));
         }
         let Some(text) = out.to_str() else { return Err(TargetError::NotText(given())) };
-        let (Some(file_name), false) = (out.file_name(), text.ends_with('/')) else {
+        match text.strip_prefix("/dev/") {
+            Some(rest) if !rest.starts_with("shm/") => Target::volume(rest).ok_or_else(|| TargetError::Device(given())),
+            _ => Target::file(out, text.ends_with('/')),
+        }
+    }
+
+    fn volume(below_dev: &str) -> Option<Target> {
+        let (group, volume) = below_dev.split_once('/')?;
+        // As lvm has it; a name that begins with a hyphen would be an option.
+        let is_name = |text: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+_.-".contains(&byte);
+            !text.is_empty() && !text.starts_with(['-', '.']) && text.len() <= 127 && text.bytes().all(plain)
+        };
+        let fits = is_name(group) && is_name(volume) && !NO_GROUPS.contains(&group);
+        fits.then(|| Target::Volume { group: group.to_owned(), volume: volume.to_owned() })
+    }
+
+    fn file(out: &Path, names_folder: bool) -> Result<Target, TargetError> {
+        let given = || out.to_owned();
+        let (Some(file_name), false) = (out.file_name(), names_folder) else {
             return Err(TargetError::IsFolder(given()));
         };
         let folder = folder_of(out).canonicalize().map_err(|source| match source.kind() {
@@ -88,21 +123,74 @@ impl Target {
             Err(source) => return Err(TargetError::Io { doing: "look at", path, source }),
         }
         match accessat(CWD, &folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
-            Ok(()) => Ok(Target { folder, path }),
+            Ok(()) => Ok(Target::File { folder, path }),
             Err(e) => Err(TargetError::NotWritable { folder, source: e.into() }),
         }
     }
 
-    /// The name that the file of this clone has while it is made.
+    /// The clone's own path.
+    pub(super) fn path(&self) -> PathBuf {
+        match self {
+            Target::File { path, .. } => path.clone(),
+            Target::Volume { group, volume } => volume_path(group, volume),
+        }
+    }
+
+    /// The folder, for drivers that make files.
+    pub(super) fn folder(&self) -> Result<&Path, Unusable> {
+        match self {
+            Target::File { folder, .. } => Ok(folder),
+            Target::Volume { .. } => Err(Unusable(format!(
+                "it makes files, and {} is a logical volume's path; choose a path outside of /dev",
+                self.path().display()
+            ))),
+        }
+    }
+
+    /// The volume group, for drivers that make volumes.
+    pub(super) fn group(&self) -> Result<&str, Unusable> {
+        match self {
+            Target::Volume { group, .. } => Ok(group),
+            Target::File { .. } => {
+                Err(Unusable("it makes logical volumes: give the clone's path as /dev/GROUP/VOLUME".to_owned()))
+            }
+        }
+    }
+
+    /// What the clone is called while it is made.
     pub(super) fn temporary(&self, clone: &Name, random: u32) -> PathBuf {
-        self.folder.join(format!(".drover-{clone}-{random:08x}.part"))
+        match self {
+            Target::File { folder, .. } => folder.join(format!(".drover-{clone}-{random:08x}.part")),
+            Target::Volume { group, .. } => volume_path(group, &format!("drover-{clone}-{random:08x}.part")),
+        }
     }
 }
+
+/// The path of a logical volume.
+pub(super) fn volume_path(group: &str, volume: &str) -> PathBuf {
+    Path::new("/dev").join(group).join(volume)
+}
+
+/// Folders below `/dev` that are no volume groups.
+const NO_GROUPS: [&str; 6] = ["mapper", "disk", "block", "pts", "mqueue", "net"];
 
 /// Makes the empty file that a driver fills. Only its owner may read it: the master may be nobody else's business.
 pub(super) fn make_empty(temporary: &Path) -> Result<(), TargetError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary);
     made.map(drop).map_err(|source| TargetError::Io { doing: "create", path: temporary.to_owned(), source })
+}
+
+/// Removes a file, durably, or says `false` if there is none.
+pub(super) fn remove_file(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
+        Err(e) => return Err(e),
+    }
+    match sync_folder(folder_of(path)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(true),
+    }
 }
 
 /// Makes the content of a finished file durable.

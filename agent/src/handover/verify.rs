@@ -47,8 +47,20 @@ pub struct Verification {
     pub in_use: bool,
     /// What was found, worst first.
     pub findings: Vec<Finding>,
-    /// The master whose content the clone rests on, for a full check: image and file. None if it does not need one.
-    pub master_to_hash: Option<(ImageId, PathBuf)>,
+    /// What has the content that the clone rests on, for a full check.
+    pub to_hash: ToHash,
+}
+
+/// Whose content a clone rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToHash {
+    /// Nobody's: it has all it needs.
+    Nothing,
+    /// The master's, which the store can hash.
+    Master(ImageId),
+    /// That of a file or volume of its own, which begins with the master: [`Handover::hash_base`](super::Handover::hash_base).
+    Base(PathBuf),
 }
 
 impl Verification {
@@ -56,8 +68,12 @@ impl Verification {
         let Inspection { in_use, mut findings } = inspection;
         inspect_master(record, master, &mut findings);
         findings.sort_by_key(|finding| Reverse(finding.severity));
-        let master_to_hash = record.needs_master.then(|| (record.image, record.master.path.clone()));
-        Verification { name: record.name.to_string(), in_use, findings, master_to_hash }
+        let to_hash = match &record.base {
+            Some(base) => ToHash::Base(base.clone()),
+            None if record.needs_master => ToHash::Master(record.image),
+            None => ToHash::Nothing,
+        };
+        Verification { name: record.name.to_string(), in_use, findings, to_hash }
     }
 
     /// The worst finding, if there is any.

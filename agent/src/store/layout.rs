@@ -27,6 +27,7 @@ pub(super) const MANIFEST: &str = "manifest";
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const SOURCE: &str = "source.json";
 pub(super) const DAMAGED: &str = "damaged.json";
+pub(super) const CHECKED: &str = "checked";
 pub(super) const WITHDRAWN: &str = "withdrawn";
 
 /// Names of what is below a state folder.

@@ -46,6 +46,7 @@ pub use image::{CHECKPOINT_AFTER, CHECKPOINT_AFTER_BYTES, CheckpointError, Image
 pub use lock::Holder;
 pub use open::StoreError;
 pub use remove::RemoveError;
+pub use scan::Pace;
 pub use seal::{SealError, SealLevel};
 pub use verify::{VerifyError, VerifyReport};
 
@@ -122,6 +123,8 @@ pub struct MasterInfo {
     pub in_place: bool,
     /// When its last byte was written, in seconds since 1970.
     pub sealed_at_unix_s: u64,
+    /// When all of it was last compared with its manifest, in seconds since 1970: as it came in, or by a verification.
+    pub checked_at_unix_s: u64,
     /// Why it is not served any more, if its file was found changed.
     pub withdrawn: Option<String>,
     /// Number of chunks that the last verification found damaged.

@@ -23,7 +23,7 @@ use super::journal::Journal;
 use super::layout::{DISK, JOURNAL, Layout, MANIFEST, sweep_files};
 use super::lock::{Holder, StateLock};
 use super::seal::{SealLevel, finish_seal};
-use super::verify::load_damage;
+use super::verify::{load_checked, load_damage};
 use super::watch::{Source, Watch};
 use super::{Inner, Master, MasterInfo, Settings, Shelf, Store};
 
@@ -161,6 +161,7 @@ pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Res
         sealing,
         in_place: watch.is_some(),
         sealed_at_unix_s: u64::try_from(sealed_at).unwrap_or(0),
+        checked_at_unix_s: load_checked(folder).unwrap_or(u64::try_from(sealed_at).unwrap_or(0)),
         withdrawn: None,
         damaged_chunks: 0,
     };

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use drover_protocol::geometry::CHUNK_LEN;
@@ -43,8 +44,18 @@ pub(super) struct Scan<'a> {
     pub(super) sink: Option<(&'a File, &'a Path)>,
     /// Whether a chunk that can't be read is noted, instead of ending the scan.
     pub(super) tolerant: bool,
+    pub(super) pace: Pace,
     /// Ends the scan early.
     pub(super) cancel: &'a AtomicBool,
+}
+
+/// How fast to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// On all cores, as fast as the disk goes.
+    Full,
+    /// On one, at most so many bytes a second, so that guests notice nothing.
+    Limited(u64),
 }
 
 /// What was read.
@@ -69,7 +80,10 @@ pub(super) enum ScanError {
 
 /// Reads everything; calls `progress` with the bytes done so far, on this thread.
 pub(super) fn scan(scan: Scan<'_>, progress: &dyn Fn(u64)) -> Result<Scanned, ScanError> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = match scan.pace {
+        Pace::Full => thread::available_parallelism().map_or(1, usize::from),
+        Pace::Limited(_) => 1,
+    };
     scan_on(threads, scan, progress)
 }
 
@@ -183,7 +197,9 @@ impl Worker<'_> {
                 &ZEROS[..(end - offset) as usize]
             } else {
                 let block = &mut buffer[..(end - offset) as usize];
+                let begun = Instant::now();
                 self.read_block(block, offset, &mut read.unread)?;
+                self.wait(block.len(), begun);
                 let chunks = block.chunks(CHUNK_LEN as usize);
                 read.chunks.extend(chunks.map(|chunk| (!is_zeros(chunk)).then(|| hash_chunk(chunk))));
                 self.write_block(
@@ -205,6 +221,18 @@ impl Worker<'_> {
             false => SpanRoot::Part(merge(&values, len_of(&span), BLOCK_LEN as u64)),
         };
         Ok(read)
+    }
+
+    /// Waits until so much may have been read since then. Short enough never to keep anybody waiting who cancels.
+    fn wait(&self, len: usize, begun: Instant) {
+        let Pace::Limited(bytes_per_s) = self.scan.pace else { return };
+        let due = Duration::from_secs_f64(len as f64 / bytes_per_s.max(1) as f64);
+        let mut left = due.saturating_sub(begun.elapsed());
+        while !left.is_zero() && !self.scan.cancel.load(Ordering::Relaxed) {
+            let part = left.min(Duration::from_millis(100));
+            thread::sleep(part);
+            left -= part;
+        }
     }
 
     fn read_block(&self, block: &mut [u8], offset: u64, unread: &mut Vec<u32>) -> Result<(), DiskError> {
@@ -345,6 +373,7 @@ mod tests {
             len,
             sink: Some((sink.as_file(), sink.path())),
             tolerant: false,
+            pace: Pace::Full,
             cancel: &cancel,
         };
         let scanned = scan_on(threads, job, &|_| {}).unwrap();

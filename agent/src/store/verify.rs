@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::UNIX_EPOCH;
 
 use drover_protocol::geometry::{ChunkIndex, Geometry};
 use drover_protocol::id::ImageId;
@@ -15,7 +16,7 @@ use drover_protocol::id::ImageId;
 use super::disk_error::{DiskError, Doing};
 use super::image::Image;
 use super::layout::write_file;
-use super::scan::{Scan, ScanError, Scanned, scan};
+use super::scan::{Pace, Scan, ScanError, Scanned, scan};
 use super::{Store, layout};
 
 /// What a verification found.
@@ -57,11 +58,12 @@ pub enum VerifyError {
 }
 
 impl Store {
-    /// Hashes all of an image, on all cores, and calls `progress` with bytes done and bytes in all. Of an incoming
-    /// master only held chunks count. Damaged chunks are not held any more afterwards.
+    /// Hashes all of an image and calls `progress` with bytes done and bytes in all. Of an incoming master only held chunks
+    /// count. Damaged chunks are not held any more afterwards.
     pub fn verify(
         &self,
         image: ImageId,
+        pace: Pace,
         progress: &dyn Fn(u64, u64),
         cancel: &AtomicBool,
     ) -> Result<VerifyReport, VerifyError> {
@@ -73,7 +75,7 @@ impl Store {
         let len = used.manifest().geometry().len();
         let file = used.content().doing("open", &path)?;
         let (expected, complete) = (used.held(), used.is_sealed());
-        let job = Scan { file: &file, path: &path, len, sink: None, tolerant: true, cancel };
+        let job = Scan { file: &file, path: &path, len, sink: None, tolerant: true, pace, cancel };
         let scanned = scan(job, &|done| progress(done, len))?;
         let wrong = |chunk: &ChunkIndex| {
             let counts = complete || expected.contains(*chunk);
@@ -82,7 +84,19 @@ impl Store {
         let bad: Vec<ChunkIndex> = used.manifest().geometry().chunks().filter(wrong).collect();
         let content_ok = complete.then(|| bad.is_empty() && scanned.content_hash == used.manifest().content_hash());
         self.note_damage(&used, &bad)?;
+        if complete {
+            self.note_checked(image)?;
+        }
         Ok(VerifyReport { bad, content_ok })
+    }
+
+    fn note_checked(&self, image: ImageId) -> Result<(), DiskError> {
+        let now_s = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let folder = self.inner.layout.master_of(image);
+        let mut shelf = self.shelf();
+        let Some(master) = shelf.masters.get_mut(&image) else { return Ok(()) };
+        master.info.checked_at_unix_s = now_s;
+        write_file(&folder.join(layout::CHECKED), now_s.to_string().as_bytes())
     }
 
     fn note_damage(&self, image: &Arc<Image>, bad: &[ChunkIndex]) -> Result<(), DiskError> {
@@ -120,6 +134,11 @@ pub(super) fn load_damage(folder: &Path, geometry: &Geometry) -> Vec<ChunkIndex>
     let bytes = fs::read(folder.join(layout::DAMAGED)).unwrap_or_default();
     let numbers: Vec<u32> = serde_json::from_slice(&bytes).unwrap_or_default();
     numbers.into_iter().filter_map(|number| geometry.chunk(number)).collect()
+}
+
+/// When the master in `folder` was last verified, if it was since it came in.
+pub(super) fn load_checked(folder: &Path) -> Option<u64> {
+    fs::read_to_string(folder.join(layout::CHECKED)).ok()?.trim().parse().ok()
 }
 
 impl From<ScanError> for VerifyError {

@@ -29,7 +29,7 @@ use super::{Common, Exit};
 use crate::control::api::{Event, ImportMode, Imported, Publish};
 use crate::control::problem::chain;
 use crate::control::{Code, Problem};
-use crate::handover::{Choice, CloneSpec, Handover};
+use crate::handover::{CloneSpec, Handover};
 use crate::quantity::Bytes;
 
 /// Show the main job on this machine: one file to N hosts, verified, and a clone on each
@@ -193,7 +193,7 @@ impl Demo {
         for (host, arrival) in fleet.hosts().iter().zip(arrivals) {
             let name: Name = format!("{}-vm", host.name).parse().expect("a host's name is short and plain");
             let out = host.state.join(format!("{name}.img"));
-            let spec = CloneSpec { name, out, driver: Choice::Auto, profile: None, disk_len: None };
+            let spec = CloneSpec::new(name, out);
             let found = host.client.get(&format!("/v1/masters/{NAME}")).await?;
             let what = format!("clone on {}", host.name);
             let master = super::clone::as_source(&found).ok_or_else(|| Problem::failed(&what, "it is not complete"))?;

@@ -3,8 +3,13 @@
 //! What needs a file system of its own (reflinks, a full disk, a read-only one) is mounted by the test where it may
 //! mount; whoever may not is told which tests proved nothing.
 
+mod batch;
 mod content;
 mod crash;
+mod drills;
 mod life;
+mod machine;
+mod rebase;
 mod refusals;
+mod vhd;
 mod world;

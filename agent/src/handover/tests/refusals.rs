@@ -8,9 +8,9 @@ use super::world::{MASTER_LEN, Mounted, World, name};
 use crate::handover::copy::Copy;
 use crate::handover::driver::{Driver, Job, Site};
 use crate::handover::master::MasterFile;
-use crate::handover::target::{link_then_unlink, place};
+use crate::handover::target::{Target, link_then_unlink, place};
 use crate::handover::{
-    Choice, CloneSpec, CreateError, DriverName, MakeError, MasterError, Profile, TargetError, Tools,
+    Choice, CloneSpec, CreateError, DriverName, Hypervisor, MakeError, MasterError, Profile, TargetError, Tools,
 };
 
 fn refused(world: &World, change: impl FnOnce(&mut CloneSpec)) -> CreateError {
@@ -98,21 +98,22 @@ fn bad_sizes_and_profiles_are_refused() {
         spec.driver = Choice::Named(DriverName::Copy);
         spec.profile = Some(Profile::Fast);
     });
-    assert!(error.to_string().contains("know no profile such as fast"), "{error}");
-    assert_eq!("lvm".parse::<Choice>().expect_err("not yet").to_string().matches("auto, reflink").count(), 1);
+    assert!(error.to_string().contains("knows no profile such as fast"), "{error}");
+    assert_eq!("zfs".parse::<Choice>().expect_err("unknown").to_string().matches("auto, reflink").count(), 1);
+    assert!("vmware".parse::<Hypervisor>().is_err());
     assert!("slow".parse::<Profile>().is_err());
     world.assert_nothing_left();
 }
 
 #[test]
 fn a_missing_or_broken_qemu_img_is_told_with_what_to_do() {
-    let world = World::new().with_tools(Tools { qemu_img: "/nowhere/qemu-img".into() });
+    let world = World::new().with_tools(Tools { qemu_img: "/nowhere/qemu-img".into(), ..Tools::default() });
     let error = refused(&world, |_| {});
     assert!(error.to_string().contains("apt-get install qemu-utils) or choose --driver copy"), "{error}");
-    let world = World::new().with_tools(Tools { qemu_img: "false".into() });
+    let world = World::new().with_tools(Tools { qemu_img: "false".into(), ..Tools::default() });
     let error = refused(&world, |_| {});
     assert!(error.to_string().contains("false failed"), "{error}");
-    let world = World::new().with_tools(Tools { qemu_img: "true".into() });
+    let world = World::new().with_tools(Tools { qemu_img: "true".into(), ..Tools::default() });
     let error = refused(&world, |_| {});
     assert!(error.to_string().contains("can't be understood"), "{error}");
     world.assert_nothing_left();
@@ -173,10 +174,11 @@ fn a_full_disk_leaves_nothing() {
     // The room may go while the copy is made.
     let source = MasterFile::open(&world.master).expect("the master");
     let (master, disk_len) = (&world.master, MASTER_LEN);
-    let job = Job { master, source: &source, folder: &full.root, disk_len, profile: None };
-    let file = full.root.join("t");
-    fs::write(&file, "").expect("a file");
-    let failed = Copy.create(&job, &Site { file: &file, being_made: &source.file });
+    let target = Target::check(&full.root.join("t")).expect("a target");
+    let (room_len, pool, profile) = (None, None, None);
+    let job = Job { master, source: &source, target: &target, disk_len, room_len, pool, profile };
+    let site = Site { temporary: &full.root.join("t"), base: None, being_made: &source.file };
+    let failed = Copy.create(&job, &site);
     assert!(matches!(failed, Err(MakeError::NoSpace)), "{failed:?}");
 }
 

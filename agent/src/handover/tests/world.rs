@@ -63,13 +63,8 @@ impl World {
     }
 
     pub(super) fn spec(&self, clone: &str, driver: DriverName) -> CloneSpec {
-        CloneSpec {
-            name: name(clone),
-            out: self.out.join(format!("{clone}.img")),
-            driver: Choice::Named(driver),
-            profile: None,
-            disk_len: None,
-        }
+        let out = self.out.join(format!("{clone}.img"));
+        CloneSpec { driver: Choice::Named(driver), ..CloneSpec::new(name(clone), out) }
     }
 
     pub(super) fn make(&self, clone: &str, driver: DriverName) -> Created {

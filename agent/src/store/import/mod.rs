@@ -36,7 +36,7 @@ use super::begin::{BeginError, create_disk};
 use super::disk_error::{DiskError, Doing};
 use super::layout::{DISK, MANIFEST, NewFolder, write_file};
 use super::open::{LoadError, load_master};
-use super::scan::{Scan, ScanError, Scanned, scan};
+use super::scan::{Pace, Scan, ScanError, Scanned, scan};
 use super::watch::Source;
 use super::{MasterInfo, Store};
 use qemu::QemuImg;
@@ -288,7 +288,7 @@ impl Given<'_> {
     }
 
     fn scan(&self, file: &File, path: &Path, len: u64, sink: Option<(&File, &Path)>) -> Result<Scanned, ImportError> {
-        let job = Scan { file, path, len, sink, tolerant: false, cancel: &self.source.cancel };
+        let job = Scan { file, path, len, sink, tolerant: false, pace: Pace::Full, cancel: &self.source.cancel };
         let result =
             scan(job, &|done| (self.progress)(ImportProgress { stage: ImportStage::Hashing, done, total: len }));
         match result {

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::store::Pace;
 use crate::store::fault::with_hook;
 use crate::store::{SealError, SealLevel, Trouble, VerifyReport, WriteError};
 
@@ -212,7 +213,7 @@ fn a_damaged_chunk_is_found_and_not_held_any_more() {
         store_chunk(&image, &content, chunk).unwrap();
     }
     let path = store.seal(id).unwrap().path;
-    let verify = |store: &Store| store.verify(id, &|_, _| {}, &false.into()).unwrap();
+    let verify = |store: &Store| store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap();
     assert!(verify(&store).is_good());
 
     damage(&path, 5 * u64::from(CHUNK_LEN) + 17);
@@ -245,7 +246,7 @@ fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     let path = store.seal(id).unwrap().path;
     let damaged = manifest.geometry().chunk(3).unwrap();
     damage(&path, 3 * u64::from(CHUNK_LEN));
-    store.verify(id, &|_, _| {}, &false.into()).unwrap();
+    store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap();
     assert!(matches!(store_chunk(&image, &content, damaged), Err(WriteError::Sealed(_))));
     let backing_file_of_a_clone = File::open(&path).unwrap();
     let spoilt = fs::read(&path).unwrap();
@@ -264,7 +265,7 @@ fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     let mut open = vec![0; content.len()];
     backing_file_of_a_clone.read_exact_at(&mut open, 0).unwrap();
     assert!(open == spoilt, "a file in use does not change");
-    assert!(store.verify(id, &|_, _| {}, &false.into()).unwrap().is_good());
+    assert!(store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap().is_good());
     drop(store);
     assert_eq!(state.open().masters(), [master]);
     assert_eq!(fs::read_dir(state.path().join("incoming")).unwrap().count(), 0);

@@ -6,6 +6,7 @@ use std::process::Command;
 use drover_protocol::id::ImageId;
 
 use super::*;
+use crate::store::Pace;
 use crate::store::import::{Format, ImportError, ImportMethod, ImportMode, ImportSource, Imported, import};
 use crate::store::{ReadError, VerifyError};
 
@@ -68,7 +69,7 @@ fn a_change_under_a_master_in_place_withdraws_it() {
     damage(&path, 70_000);
     drop(store);
     let store = state.open();
-    let verified = store.verify(imported.image, &|_, _| {}, &false.into());
+    let verified = store.verify(imported.image, Pace::Full, &|_, _| {}, &false.into());
     assert!(matches!(verified, Err(VerifyError::Changed { .. })), "also after a restart: {verified:?}");
     import_as(&store, &path, ImportMode::InPlace).unwrap();
     assert_eq!(read_all(&store, imported.image).unwrap(), content, "until it is published again");

@@ -120,7 +120,7 @@ fn a_master_with_clones_is_not_removed_and_they_are_named() {
     for name in ["web2", "web1"] {
         let (name, out) = (name.parse().unwrap(), state.file(name));
         let driver = Choice::Named(DriverName::Copy);
-        handover.create(&master, &CloneSpec { name, out, driver, profile: None, disk_len: None }).unwrap();
+        handover.create(&master, &CloneSpec { driver, ..CloneSpec::new(name, out) }).unwrap();
     }
     let error = store.remove(image).unwrap_err();
     assert!(error.to_string().contains("web1, web2"), "{error}");

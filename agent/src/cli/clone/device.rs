@@ -1,0 +1,79 @@
+//! `drover clone activate` and `deactivate`: devices, which a reboot takes away.
+
+use clap::Args;
+use drover_protocol::release::Name;
+use serde_json::json;
+
+use super::refuse_device;
+use crate::cli::output::{complain, warn};
+use crate::cli::{Common, Exit};
+use crate::control::{Code, Problem};
+use crate::handover::{Activated, Activity, Handover, Outcome};
+
+/// Make the devices of clones that need one (dm, lvm-thin, lvm-thick), as after a reboot
+///
+/// With --all, first completes or cleans what a crash left unfinished. drover-clones.service runs that at every boot.
+#[derive(Args, Debug)]
+pub(super) struct Activate {
+    /// The clone
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    clone: Option<Name>,
+    /// All clones
+    #[arg(long)]
+    all: bool,
+}
+
+impl Activate {
+    pub(super) fn run(&self, common: &Common, handover: &Handover) -> Result<Exit, Problem> {
+        match &self.clone {
+            Some(clone) => {
+                let what = format!("clone activate {clone}");
+                let was = handover.activate(clone).map_err(|error| refuse_device(&what, &error))?;
+                say(common, clone, was, "activated")
+            }
+            None => all(common, handover),
+        }
+    }
+}
+
+fn all(common: &Common, handover: &Handover) -> Result<Exit, Problem> {
+    let what = "clone activate --all";
+    let recovered = handover.recover().map_err(|error| Problem::explained(Code::Failed, what, &error))?;
+    for clone in recovered {
+        match clone.outcome {
+            Outcome::Completed => warn(&format!("{} was unfinished, and is whole now", clone.name)),
+            Outcome::Cleaned => warn(&format!("{} was not finished: nothing of it is left", clone.name)),
+            Outcome::Left(why) => warn(&format!("{} is unfinished: {why}", clone.name)),
+        }
+    }
+    let activated = handover.activate_all().map_err(|error| refuse_device(what, &error))?;
+    let mut failed = false;
+    for Activated { name, was } in activated {
+        match was {
+            Ok(was) => drop(say(common, &name, was, "activated")?),
+            Err(error) => {
+                failed = true;
+                complain(&Problem::explained(Code::Failed, format!("clone activate {name}"), &error));
+            }
+        }
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+pub(super) fn deactivate(common: &Common, handover: &Handover, clone: &Name) -> Result<Exit, Problem> {
+    let what = format!("clone deactivate {clone}");
+    let was = handover.deactivate(clone).map_err(|error| refuse_device(&what, &error))?;
+    let before = if was == Activity::Active { Activity::Inactive } else { was };
+    say(common, clone, before, "deactivated")
+}
+
+/// One line a clone. `was` is inactive if something was done.
+fn say(common: &Common, clone: &Name, was: Activity, done: &str) -> Result<Exit, Problem> {
+    let found = json!({ "name": clone, "changed": was == Activity::Inactive, "file": was == Activity::File });
+    common.output().print(&found, |_| match was {
+        Activity::File => format!("{clone}: it is a file and has no device"),
+        Activity::Inactive => format!("{clone}: {done}"),
+        Activity::Active => format!("{clone}: it was already"),
+    })?;
+    Ok(Exit::Done)
+}

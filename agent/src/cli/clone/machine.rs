@@ -1,0 +1,70 @@
+//! `drover clone xml`, `qemu` and `xl`: a clone as hypervisors want it told.
+
+use clap::Args;
+use drover_protocol::release::Name;
+
+use super::lookup;
+use crate::cli::{Common, Exit};
+use crate::control::{Code, Problem};
+use crate::handover::{CloneRecord, Handover, MachineError, qemu_arguments, xen_disk, xml_disk};
+
+/// Print a libvirt <disk> element, with the whole backing chain named
+#[derive(Args, Debug)]
+pub(super) struct Xml {
+    /// The clone
+    clone: Name,
+    /// What the guest calls the disk
+    #[arg(long, default_value = "vda")]
+    target: String,
+}
+
+/// Print an entry for the disk list of an xl configuration
+#[derive(Args, Debug)]
+pub(super) struct Xl {
+    /// The clone
+    clone: Name,
+    /// What the guest calls the disk
+    #[arg(long, default_value = "xvda")]
+    target: String,
+}
+
+impl Xml {
+    pub(super) fn run(&self, common: &Common, handover: &Handover) -> Result<Exit, Problem> {
+        let record = get("clone xml", handover, &self.clone)?;
+        let text = xml_disk(&record, &self.target).map_err(|error| refuse("clone xml", &error))?;
+        common.output().print(&text, Clone::clone)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Xl {
+    pub(super) fn run(&self, common: &Common, handover: &Handover) -> Result<Exit, Problem> {
+        let text = xen_disk(&get("clone xl", handover, &self.clone)?, &self.target);
+        common.output().print(&text, Clone::clone)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// For people and scripts a line that a shell reads back; as JSON an array.
+pub(super) fn qemu(common: &Common, handover: &Handover, clone: &Name) -> Result<Exit, Problem> {
+    let record = get("clone qemu", handover, clone)?;
+    let arguments = qemu_arguments(&record).map_err(|error| refuse("clone qemu", &error))?;
+    common.output().print(&arguments, |arguments| {
+        arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
+    })?;
+    Ok(Exit::Done)
+}
+
+fn get(what: &str, handover: &Handover, clone: &Name) -> Result<CloneRecord, Problem> {
+    handover.get(clone).map_err(|error| lookup(what, clone, &error))
+}
+
+fn refuse(what: &str, error: &MachineError) -> Problem {
+    Problem::explained(Code::Refused, what, error)
+}
+
+/// As a word of a shell.
+fn quoted(argument: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_=,./:".contains(character);
+    if argument.chars().all(plain) { argument.to_owned() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+}

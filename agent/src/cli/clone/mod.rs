@@ -1,0 +1,163 @@
+//! `drover clone`: copy-on-write disks on the masters of this host.
+//!
+//! Clones are made by this process, not by the daemon: it has the rights that its caller has on the folder of the
+//! clone. The daemon is only asked which master is meant and where it lies.
+
+mod create;
+mod device;
+mod drivers;
+mod list;
+mod machine;
+mod rebase;
+mod remove;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use drover_protocol::release::Name;
+
+use super::{Common, Exit};
+use crate::control::api::{Master, MasterRef, MasterState};
+use crate::control::client::Client;
+use crate::control::{Code, Problem};
+use crate::handover::{CreateError, DeviceError, Handover, LookupError, RecordError};
+
+/// Make and keep clones: copy-on-write disks on the masters of this host
+#[derive(Args, Debug)]
+pub(super) struct Clone {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    Create(create::Create),
+    /// List the clones of this host, and how full those are whose room is bounded
+    List,
+    /// Show what is known of a clone, as JSON
+    Info {
+        /// The clone
+        clone: Name,
+    },
+    /// Check a clone and the master that it rests on
+    Verify {
+        /// The clone
+        clone: Name,
+        /// Read and hash the whole master, too
+        #[arg(long)]
+        full: bool,
+    },
+    /// Remove clones: their files or volumes and their records
+    Rm {
+        /// The clones
+        #[arg(required = true)]
+        clones: Vec<Name>,
+    },
+    Drivers(drivers::Drivers),
+    Activate(device::Activate),
+    /// Take the device of a clone away; nothing of the clone is lost
+    Deactivate {
+        /// The clone
+        clone: Name,
+    },
+    Xml(machine::Xml),
+    /// Print arguments for qemu that give it the clone as a virtio disk
+    Qemu {
+        /// The clone
+        clone: Name,
+    },
+    Xl(machine::Xl),
+    /// Move a clone to another master: the guest sees what it saw, and the old master can go
+    Rebase {
+        /// The clone
+        clone: Name,
+        /// NAME, NAME@VERSION or image id
+        master: MasterRef,
+    },
+}
+
+impl Clone {
+    pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        let handover = Handover::new(&common.state);
+        match &self.action {
+            Action::Create(create) => create.run(common, handover).await,
+            Action::List => list::run(common, &handover),
+            Action::Info { clone } => list::info(common, &handover, clone),
+            Action::Verify { clone, full } => verify::run(common, &handover, clone, *full).await,
+            Action::Rm { clones } => remove::run(common, &handover, clones),
+            Action::Drivers(drivers) => drivers.run(common, &handover).await,
+            Action::Activate(activate) => activate.run(common, &handover),
+            Action::Deactivate { clone } => device::deactivate(common, &handover, clone),
+            Action::Xml(xml) => xml.run(common, &handover),
+            Action::Qemu { clone } => machine::qemu(common, &handover, clone),
+            Action::Xl(xl) => xl.run(common, &handover),
+            Action::Rebase { clone, master } => rebase::run(common, handover, clone, master).await,
+        }
+    }
+}
+
+/// The master as the hand-over wants it, if it is complete.
+async fn find(client: &Client, wanted: &MasterRef) -> Result<crate::handover::Master, Problem> {
+    let master: Master = client.get(&format!("/v1/masters/{wanted}")).await?;
+    if let Some(problem) = &master.problem {
+        return Err(Problem::new(Code::Refused, format!("clone {wanted}"), problem).todo(super::list::mend(&master)));
+    }
+    as_source(&master).ok_or_else(|| {
+        Problem::failed(format!("clone {wanted}"), format!("it is not complete: {:.0} % is here", master.percent))
+            .todo(format!("`drover fetch {wanted}` returns when it is"))
+    })
+}
+
+/// The master as the hand-over wants it.
+pub(super) fn as_source(master: &Master) -> Option<crate::handover::Master> {
+    let (MasterState::Complete, Some(path), Some(content_hash)) = (master.state, &master.path, master.content_hash)
+    else {
+        return None;
+    };
+    Some(crate::handover::Master {
+        image: master.image,
+        release: master.name.is_some().then(|| master.label()),
+        path: path.clone(),
+        content_len: master.content_len,
+        content_hash,
+        in_place: master.in_place,
+    })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Problem> {
+    std::path::absolute(path).map_err(|error| Problem::new(Code::Usage, path.display().to_string(), error))
+}
+
+/// What the hand-over refused, by which exit code.
+pub(super) fn refuse(what: &str, error: &CreateError) -> Problem {
+    let code = match error {
+        CreateError::NameTaken { .. } | CreateError::Unusable { .. } | CreateError::NoDriver(_) => Code::Refused,
+        CreateError::TooSmall { .. }
+        | CreateError::NotSectors { .. }
+        | CreateError::Twice { .. }
+        | CreateError::Target(_) => Code::Usage,
+        _ => Code::Failed,
+    };
+    Problem::explained(code, what, error)
+}
+
+fn lookup(what: &str, clone: &Name, error: &LookupError) -> Problem {
+    match error {
+        LookupError::Unknown(_) => Problem::explained(Code::NotFound, format!("{what} {clone}"), error),
+        LookupError::Record(error) => records(what, error),
+    }
+}
+
+fn records(what: &str, error: &RecordError) -> Problem {
+    Problem::explained(Code::Failed, what, error)
+}
+
+fn refuse_device(what: &str, error: &DeviceError) -> Problem {
+    let code = match error {
+        DeviceError::Unknown(_) => Code::NotFound,
+        DeviceError::Unfinished(_) | DeviceError::InUse(_) => Code::Refused,
+        DeviceError::Device { .. } | DeviceError::Record(_) => Code::Failed,
+    };
+    Problem::explained(code, what, error)
+}

@@ -1,0 +1,39 @@
+//! `drover clone rebase`.
+
+use drover_protocol::release::Name;
+
+use super::{find, refuse_device};
+use crate::cli::output::say;
+use crate::cli::{Common, Exit};
+use crate::control::api::MasterRef;
+use crate::control::{Code, Problem};
+use crate::handover::{CloneRecord, Handover, RebaseError};
+
+pub(super) async fn run(
+    common: &Common,
+    handover: Handover,
+    clone: &Name,
+    master: &MasterRef,
+) -> Result<Exit, Problem> {
+    let what = format!("clone rebase {clone} {master}");
+    let source = find(&common.client(), master).await?;
+    let name = clone.clone();
+    let done = tokio::task::spawn_blocking(move || handover.rebase(&name, &source)).await;
+    let rebased = done.map_err(|error| Problem::failed(&what, error))?.map_err(|error| refuse(&what, &error))?;
+    common.output().print(&rebased.record, |record: &CloneRecord| {
+        format!("{} rests on {}", record.name, record.master.path.display())
+    })?;
+    if !rebased.moved {
+        say(&format!("{clone} rested on {master} already"));
+    }
+    Ok(Exit::Done)
+}
+
+fn refuse(what: &str, error: &RebaseError) -> Problem {
+    let code = match error {
+        RebaseError::Clone(error) => return refuse_device(what, error),
+        RebaseError::Unmovable { .. } | RebaseError::InUse(_) | RebaseError::InPlace(_) => Code::Refused,
+        RebaseError::Master(_) | RebaseError::Move { .. } | RebaseError::Record(_) => Code::Failed,
+    };
+    Problem::explained(code, what, error)
+}

@@ -1,0 +1,88 @@
+//! Masters are read again from time to time, slowly, and compared with their manifests: disks forget.
+//!
+//! One after the other, the one that was checked longest ago first. A master that is damaged is not served and no clone is
+//! made of it from then on; it is fetched again into a new file beside the old one, of which only the damaged chunks
+//! travel, so nothing changes under a running machine. The clones that read the old one are named in the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use drover_protocol::id::ImageId;
+
+use super::{Daemon, unix_now_s};
+use crate::control::Problem;
+use crate::handover::record::clones_that_need;
+use crate::store::{MasterInfo, Pace, VerifyReport};
+
+/// Ends a reading when the daemon stops.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Daemon {
+    /// Reads masters again whenever one is due, until dropped.
+    pub(super) async fn scrub(self) {
+        let Some(every) = self.settings().scrub_every else { return std::future::pending().await };
+        let pause = (every / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        loop {
+            tokio::time::sleep(pause).await;
+            let due = |master: &MasterInfo| master.checked_at_unix_s.saturating_add(every.as_secs()) <= unix_now_s();
+            let sound = |master: &MasterInfo| super::masters::problem_of(master).is_none();
+            let masters = self.store().masters().into_iter().filter(|master| due(master) && sound(master));
+            if let Some(oldest) = masters.min_by_key(|master| master.checked_at_unix_s)
+                && let Err(problem) = self.scrub_one(oldest.image).await
+            {
+                tracing::warn!("{problem}");
+            }
+        }
+    }
+
+    async fn scrub_one(&self, image: ImageId) -> Result<(), Problem> {
+        let what = format!("check image {image}");
+        let (pace, cancel) = (Pace::Limited(self.settings().scrub_rate), Arc::new(AtomicBool::new(false)));
+        let _stop = Stop(Arc::clone(&cancel));
+        let report = self
+            .blocking(&what, move |daemon| {
+                let report = daemon.store().verify(image, pace, &|_, _| {}, &cancel);
+                report.map_err(|error| Problem::failed(format!("check image {image}"), error))
+            })
+            .await?;
+        if report.is_good() {
+            tracing::debug!("image {image} is as its manifest says");
+            return Ok(());
+        }
+        self.mend(image, &report).await
+    }
+
+    async fn mend(&self, image: ImageId, report: &VerifyReport) -> Result<(), Problem> {
+        let first = report.bad.iter().take(NAMED).map(|chunk| chunk.number().to_string());
+        let damaged = format!("{} chunks are damaged ({} ...)", report.bad.len(), first.collect::<Vec<_>>().join(" "));
+        let clones = clones_that_need(self.store().state(), image).unwrap_or_default();
+        let read_by = if clones.is_empty() { "no clone".to_owned() } else { clones.join(", ") };
+        tracing::error!(
+            "image {image}: {damaged}, read by {read_by}; check the disk; it is fetched again beside itself"
+        );
+        let in_place = self.store().master(image).is_some_and(|master| master.in_place);
+        if in_place {
+            // It is its owner's file, and withdrawn.
+            return Ok(());
+        }
+        let what = format!("mend image {image}");
+        self.begin_anew(&what, image, &damaged).await?;
+        let note = move |daemon: &Daemon| daemon.notes().want(image).map_err(|error| Problem::failed("mend", error));
+        self.blocking(&what, note).await?;
+        drop(self.exchange().fetch(image, self.content_len(image)));
+        Ok(())
+    }
+}
+
+/// How many damaged chunks are named.
+const NAMED: usize = 8;
+/// Between two looks for what is due.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);

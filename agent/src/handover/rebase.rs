@@ -1,0 +1,130 @@
+//! Moving a clone to another master: the guest keeps seeing what it saw, and the old master can go.
+//!
+//! Only qcow2 can: `qemu-img rebase` first copies into the clone all in which the masters differ and the clone has nothing
+//! of its own, and names the new master in the header last. So a crash leaves a clone that is whole on the old master or
+//! on the new one. The record names both while that is open, which protects both, and recovery reads the header to see
+//! how it ended.
+
+use drover_protocol::release::Name;
+
+use super::Handover;
+use super::device::DeviceError;
+use super::driver::MakeError;
+use super::master::{Master, MasterError, MasterFile};
+use super::record::{CloneRecord, ClonesLock, MovingTo, RecordError, RecordedMaster};
+use super::recover::Outcome;
+use super::step::{self, Step};
+
+/// A clone that was moved.
+#[derive(Clone, Debug)]
+pub struct Rebased {
+    /// Its record now.
+    pub record: CloneRecord,
+    /// Whether it had to be moved; it may have been on that master before.
+    pub moved: bool,
+}
+
+/// Why a clone was not moved. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RebaseError {
+    /// There is none, or it is not finished.
+    #[error(transparent)]
+    Clone(#[from] DeviceError),
+    /// Its technique can't.
+    #[error("{name} can't be moved: {why}")]
+    Unmovable {
+        /// The clone.
+        name: Name,
+        /// Why not, and what to do instead.
+        why: &'static str,
+    },
+    /// A machine uses it.
+    #[error("the clone {0} is in use: stop the virtual machine first")]
+    InUse(Name),
+    /// The new master is no good.
+    #[error(transparent)]
+    Master(#[from] MasterError),
+    /// The new master may be changed by its owner.
+    #[error("the master at {0} is published in place and not sealed: a change of that file would reach the clone")]
+    InPlace(std::path::PathBuf),
+    /// The program failed.
+    #[error("{name} could not be moved, and is as it was: {source}")]
+    Move {
+        /// The clone.
+        name: Name,
+        /// Why.
+        source: MakeError,
+    },
+    /// The records can't be read or written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl Handover {
+    /// Moves a clone to a master, whose content may be any. Takes as long as reading both masters does.
+    pub fn rebase(&self, name: &Name, master: &Master) -> Result<Rebased, RebaseError> {
+        let (lock, record) = self.finished(name)?;
+        if record.image == master.image && record.master.path == master.path {
+            return Ok(Rebased { record, moved: false });
+        }
+        let driver = self.driver(record.driver);
+        if let Some(why) = driver.unmovable() {
+            return Err(RebaseError::Unmovable { name: name.clone(), why });
+        }
+        if driver.in_use(&record) {
+            return Err(RebaseError::InUse(name.clone()));
+        }
+        if master.in_place {
+            return Err(RebaseError::InPlace(master.path.clone()));
+        }
+        let source = MasterFile::open(master)?;
+        let moving_to = MovingTo {
+            image: master.image,
+            release: master.release.clone(),
+            master: RecordedMaster::new(master, &source),
+        };
+        let begun = CloneRecord { moving_to: Some(moving_to), ..record };
+        // Held open, it tells recovery that somebody is at it.
+        let being_moved = lock.put(&begun)?;
+        drop(lock);
+        let moved = driver.move_to(&begun, &master.path, &being_moved);
+        step::reach(Step::Moved);
+        let lock = ClonesLock::acquire(self.state())?;
+        match moved {
+            Ok(()) => {
+                let record = arrived(&begun);
+                lock.put(&record)?;
+                Ok(Rebased { record, moved: true })
+            }
+            Err(source) => {
+                drop(being_moved);
+                self.settle_move(&lock, &begun)?;
+                Err(RebaseError::Move { name: name.clone(), source })
+            }
+        }
+    }
+
+    /// Sets a record right whose clone was being moved when that was interrupted.
+    pub(super) fn settle_move(&self, lock: &ClonesLock, begun: &CloneRecord) -> Result<Option<Outcome>, RecordError> {
+        let Some(moving_to) = &begun.moving_to else { return Ok(None) };
+        if lock.is_being_made(&begun.name)? {
+            return Ok(None);
+        }
+        let settled = match self.driver(begun.driver).rests_on(begun) {
+            Ok(backing) if backing == moving_to.master.path => arrived(begun),
+            Ok(_) => CloneRecord { moving_to: None, ..begun.clone() },
+            Err(e) => return Ok(Some(Outcome::Left(e.to_string()))),
+        };
+        lock.put(&settled)?;
+        Ok(Some(Outcome::Completed))
+    }
+}
+
+/// The record of a clone that is on its new master.
+fn arrived(begun: &CloneRecord) -> CloneRecord {
+    let mut record = begun.clone();
+    if let Some(MovingTo { image, release, master }) = record.moving_to.take() {
+        (record.image, record.release, record.master) = (image, release, master);
+    }
+    record
+}

@@ -1,0 +1,78 @@
+//! Many clones at once: all of them or none.
+
+use std::fs;
+
+use super::world::{Mounted, World, assert_same_disk, disk_usage, name};
+use crate::handover::{Choice, CloneSpec, CreateError, DriverName, TargetError};
+
+fn specs(world: &World, driver: DriverName, count: usize) -> Vec<CloneSpec> {
+    (1..=count).map(|number| world.spec(&format!("vm-{number}"), driver)).collect()
+}
+
+#[test]
+fn a_hundred_clones_are_made_and_take_little_disk() {
+    let world = World::new();
+    let created = world.handover.create_all(&world.master, &specs(&world, DriverName::Qcow2, 100)).expect("clones");
+    assert_eq!(created.len(), 100);
+    for made in [&created[0], &created[1], &created[99]] {
+        let used = disk_usage(&made.record.path);
+        assert!(used <= 200 << 10, "{} takes {used} bytes", made.record.name);
+        assert_same_disk("qcow2", &made.record.path, &world.master.path);
+        let found = world.handover.verify(&made.record.name, Some(&world.master)).expect("a clone");
+        assert_eq!(found.worst(), None, "{found:?}");
+    }
+    assert_eq!(world.leftovers().len(), 200, "a file and a record each, and nothing else");
+    for made in &created {
+        world.handover.remove(&made.record.name).expect("removed");
+    }
+    world.assert_nothing_left();
+}
+
+#[test]
+fn clones_made_together_are_independent() {
+    let world = World::new();
+    let created = world.handover.create_all(&world.master, &specs(&world, DriverName::Qcow2, 2)).expect("clones");
+    let paths: Vec<_> = created.iter().map(|made| made.record.path.clone()).collect();
+    let text = |index: usize| paths[index].to_str().expect("text");
+    super::world::run("qemu-io", &["-f", "qcow2", "-c", "write -P 0xab 4096 8192", text(0)]);
+    super::world::run("qemu-io", &["-f", "qcow2", "-c", "read -P 0xab 4096 8192", text(0)]);
+    assert_same_disk("qcow2", &paths[1], &world.master.path);
+}
+
+#[test]
+fn one_bad_clone_among_many_and_none_is_made() {
+    let world = World::new();
+    let mut all = specs(&world, DriverName::Copy, 5);
+    fs::write(&all[3].out, "mine").expect("a file");
+    let error = world.handover.create_all(&world.master, &all).expect_err("a path is taken");
+    assert!(matches!(error, CreateError::Target(TargetError::Exists(_))), "{error}");
+    world.assert_only_left(&all[3].out);
+
+    fs::remove_file(&all[3].out).expect("gone");
+    world.make("vm-5", DriverName::Copy);
+    all[4].out = world.out.join("other.img");
+    let error = world.handover.create_all(&world.master, &all).expect_err("a name is taken");
+    assert!(matches!(error, CreateError::NameTaken { .. }), "{error}");
+    assert_eq!(world.leftovers().len(), 2);
+
+    let twice = vec![world.spec("a", DriverName::Copy), world.spec("a", DriverName::Copy)];
+    let error = world.handover.create_all(&world.master, &twice).expect_err("twice");
+    assert!(matches!(error, CreateError::Twice { .. }), "{error}");
+}
+
+#[test]
+fn a_disk_that_fills_up_half_way_keeps_none() {
+    let world = World::new();
+    // Room for some of twenty, each of which takes little.
+    let Some(full) = Mounted::memory("size=320k") else { return };
+    let all: Vec<CloneSpec> = (0..20)
+        .map(|number| CloneSpec {
+            driver: Choice::Named(DriverName::Qcow2),
+            ..CloneSpec::new(name(&format!("vm-{number}")), full.root.join(format!("vm-{number}")))
+        })
+        .collect();
+    let error = world.handover.create_all(&world.master, &all).expect_err("no room");
+    assert!(error.to_string().contains("no space left"), "{error}");
+    assert_eq!(fs::read_dir(&full.root).expect("a folder").count(), 0);
+    world.assert_nothing_left();
+}

@@ -1,0 +1,79 @@
+//! Moving clones to another master.
+
+use super::world::{Machine, World, assert_master_untouched, assert_same_disk, name, run, sealed_master, text};
+use crate::handover::record::clones_of;
+use crate::handover::{DriverName, Master, RebaseError};
+
+/// A second master: the first with another middle, and longer.
+fn second_master(world: &World) -> Master {
+    let path = world.state.join("masters/second.raw");
+    let mut content = std::fs::read(&world.master.path).expect("the first");
+    content[1_200_000..1_300_000].fill(0x77);
+    content.extend_from_slice(&[0x55; 1 << 20]);
+    std::fs::write(&path, &content).expect("the second");
+    let mut master = sealed_master(&world.state.join("masters/scratch.raw"), 4096);
+    let hash = *blake3::hash(&content).as_bytes();
+    let mut permissions = std::fs::metadata(&path).expect("a file").permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(&path, permissions).expect("sealed");
+    master.image = drover_protocol::id::ImageId::from_bytes(hash);
+    master.content_hash = drover_protocol::id::ContentHash::from_bytes(hash);
+    master.release = Some("debian@4".to_owned());
+    (master.path, master.content_len) = (path, content.len() as u64);
+    master
+}
+
+#[test]
+fn the_guest_sees_what_it_saw_and_the_old_master_is_free() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 0xab 8192 4096", text(&record.path)]);
+    let before = world.out.join("before.raw");
+    run("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", text(&record.path), text(&before)]);
+
+    let moved = world.handover.rebase(&name("c"), &second).expect("moved");
+    assert!(moved.moved);
+    assert_eq!(moved.record.release.as_deref(), Some("debian@4"));
+    assert_same_disk("qcow2", &record.path, &before);
+    let found = world.handover.verify(&name("c"), Some(&second)).expect("a clone");
+    assert_eq!(found.worst(), None, "{found:?}");
+    assert!(clones_of(&world.state, world.master.image).expect("records").is_empty());
+    assert_eq!(clones_of(&world.state, second.image).expect("records"), ["c"]);
+    assert!(!world.handover.rebase(&name("c"), &second).expect("there already").moved);
+    assert_master_untouched(&world.master);
+    assert_master_untouched(&second);
+    // It reads nothing of the old one any more.
+    std::fs::remove_file(&world.master.path).expect("gone");
+    assert_same_disk("qcow2", &record.path, &before);
+}
+
+#[test]
+fn what_cant_be_moved_says_why() {
+    let world = World::new();
+    let second = second_master(&world);
+    world.make("copy", DriverName::Copy);
+    let error = world.handover.rebase(&name("copy"), &second).expect_err("it stands alone");
+    assert!(matches!(error, RebaseError::Unmovable { .. }) && error.to_string().contains("stands alone"), "{error}");
+    let record = world.make("busy", DriverName::Qcow2).record;
+    let machine = Machine::start("qcow2", &record.path);
+    let error = world.handover.rebase(&name("busy"), &second).expect_err("it is in use");
+    assert!(matches!(error, RebaseError::InUse(_)), "{error}");
+    drop(machine);
+    assert!(matches!(world.handover.rebase(&name("none"), &second), Err(RebaseError::Clone(_))));
+}
+
+#[test]
+fn a_move_that_fails_leaves_the_clone_as_it_was() {
+    let world = World::new();
+    let mut second = second_master(&world);
+    world.make("c", DriverName::Qcow2);
+    let record = world.handover.get(&name("c")).expect("a record");
+    let away = second.path.with_extension("away");
+    std::fs::rename(&second.path, &away).expect("gone");
+    assert!(matches!(world.handover.rebase(&name("c"), &second), Err(RebaseError::Master(_))));
+    second.path = away;
+    second.in_place = true;
+    assert!(matches!(world.handover.rebase(&name("c"), &second), Err(RebaseError::InPlace(_))));
+    assert_eq!(world.handover.get(&name("c")).expect("a record"), record);
+}
