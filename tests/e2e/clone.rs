@@ -55,6 +55,68 @@ fn auto_takes_the_first_driver_that_works_and_says_why_not_the_others() {
     fleet.hosts[0].run(&["clone", "verify", "c1"]).ok();
 }
 
+#[test]
+fn a_hundred_clones_come_and_go_with_one_command_each() {
+    let seed = seed("a_hundred_clones_come_and_go_with_one_command_each");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 2 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let out = fleet.path("vm-{n}.img");
+    let out = out.to_str().expect("ASCII");
+    let create = ["clone", "create", "golden", "vm-{n}", "--driver", "qcow2", "--out", out, "--count", "100"];
+    let made = host.run(&create).ok();
+    assert_eq!(made.lines().count(), 100, "{made}");
+    assert_identical(&image.path, &fleet.path("vm-100.img"), "qcow2");
+    let listed = host.run(&["clone", "list", "--json"]).json();
+    assert_eq!(listed.as_array().map(Vec::len), Some(100));
+    host.run(&create).refused(&["vm-1", "exists already"]);
+
+    let names: Vec<String> = (1..=100).map(|number| format!("vm-{number}")).collect();
+    let arguments: Vec<&str> = ["clone", "rm"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    host.run(&arguments).ok();
+    assert_eq!(host.run(&["clone", "list", "--json"]).json().as_array().map(Vec::len), Some(0));
+    assert!(!fleet.path("vm-1.img").exists());
+
+    let without_number = ["clone", "create", "golden", "vm", "--out", out, "--count", "2"];
+    host.run(&without_number).refused(&["must have {n} in them"]);
+}
+
+#[test]
+fn a_clone_moves_to_the_next_version_and_hypervisors_are_told_of_it() {
+    let seed = seed("a_clone_moves_to_the_next_version_and_hypervisors_are_told_of_it");
+    let fleet = Fleet::start(1);
+    let host = &fleet.hosts[0];
+    for version in 1..=2 {
+        let image = TestImage::make(&fleet.path(&format!("v{version}.raw")), 4 << 20, 2 << 20, seed + version);
+        fleet.publish(&image.path, "golden", &[]);
+    }
+    let out = fleet.path("vm.img");
+    let text = out.to_str().expect("ASCII");
+    host.run(&["clone", "create", "golden@1", "vm", "--driver", "qcow2", "--out", text]).ok();
+    host.run(&["clone", "rebase", "vm", "golden@2"]).ok();
+    assert_identical(&fleet.path("v1.raw"), &out, "qcow2");
+    host.run(&["clone", "verify", "vm", "--full"]).ok();
+    host.run(&["rm", "golden@1"]).ok();
+    assert_identical(&fleet.path("v1.raw"), &out, "qcow2");
+
+    let info = host.run(&["clone", "info", "vm", "--json"]).json();
+    let master = info["master"]["path"].as_str().expect("a path").to_owned();
+    for command in ["xml", "qemu"] {
+        let told = host.run(&["clone", command, "vm"]).ok();
+        assert!(told.contains(text) && told.contains(&master), "{told}");
+    }
+    let told = host.run(&["clone", "xl", "vm", "--target", "xvdb"]).ok();
+    assert!(told.contains("format=qcow2, vdev=xvdb") && told.contains(text), "{told}");
+    let told = host.run(&["clone", "activate", "vm"]).ok();
+    assert!(told.contains("it is a file"), "{told}");
+    host.run(&["clone", "activate", "--all"]).ok();
+    let drivers = host.run(&["clone", "drivers", "--json"]).json();
+    assert_eq!(drivers.as_array().map(Vec::len), Some(7), "{drivers:#}");
+    let drivers = host.run(&["clone", "drivers", "golden", "--hypervisor", "hyperv"]).ok();
+    assert!(drivers.contains("Hyper-V takes no disk but VHD"), "{drivers}");
+}
+
 #[track_caller]
 fn assert_identical(raw: &Path, clone: &Path, format: &str) {
     compare(raw, clone, format).ok();

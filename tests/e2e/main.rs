@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clone;
+mod damage;
 mod liar;
 mod limits;
 mod publish_fetch;

@@ -5,11 +5,12 @@
 //! last host had it over the soonest possible ([`report`]). `lab pair` shows what Drover costs over bare QUIC ([`pair`]).
 //! It needs root, and leaves nothing behind.
 //!
-//! `lab publish`, `idle`, `memory` and `latency` measure what needs no wires, with real daemons of this machine beside
+//! `lab publish`, `idle`, `memory`, `latency` and `clones` measure what needs no wires, with real daemons of this machine beside
 //! their goals ([`goal`]).
 #![expect(clippy::print_stdout, reason = "this program prints tables")]
 
 mod case;
+mod clones;
 mod contenders;
 mod goal;
 mod idle;
@@ -60,6 +61,8 @@ enum Command {
     Memory(memory::Arguments),
     /// How soon a release is heard of, and its arrival known
     Latency(latency::Arguments),
+    /// How long many clones take to make, list and remove
+    Clones(clones::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +89,7 @@ impl Arguments {
             Command::Idle(arguments) => inside(|| idle::run(&arguments)),
             Command::Memory(arguments) => inside(|| memory::run(&arguments)),
             Command::Latency(arguments) => inside(|| latency::run(&arguments)),
+            Command::Clones(arguments) => inside(|| clones::run(&arguments)),
         }
     }
 }

@@ -1,0 +1,100 @@
+//! Bits that flip on a disk: found, named, kept from clones, and mended beside what running machines read.
+
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use drover_harness::{Fleet, FleetOptions, Host, LONG, TestImage, run, seed, wait_until};
+
+/// Which chunk is damaged: 64 KiB each.
+const CHUNK: u64 = 21;
+
+/// Flips one bit of a sealed master and leaves no other trace than the disk would.
+fn flip(path: &Path) {
+    let _ = Command::new("chattr").arg("-i").arg(path).output();
+    let facts = fs::metadata(path).expect("the master");
+    fs::set_permissions(path, Permissions::from_mode(0o644)).expect("its mode");
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the master");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, CHUNK * 65536 + 777).expect("its byte");
+    file.write_all_at(&[byte[0] ^ 0x10], CHUNK * 65536 + 777).expect("its byte");
+    file.set_times(FileTimes::new().set_modified(facts.modified().expect("its time"))).expect("its time");
+    fs::set_permissions(path, facts.permissions()).expect("its mode");
+    file.sync_all().expect("the disk takes it");
+}
+
+fn problem(host: &Host) -> serde_json::Value {
+    host.run(&["list", "--json"]).json()[0]["problem"].clone()
+}
+
+#[test]
+fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file() {
+    let seed = seed("a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file");
+    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings: "scrub_every = \"never\"".to_owned() });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[1];
+    host.run(&["fetch", "golden"]).ok();
+    let master = host.wait_sealed("golden@1", LONG);
+    let clone = fleet.path("vm1.qcow2");
+    let out = clone.to_str().expect("ASCII");
+    host.run(&["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out]).ok();
+    // What a running machine has open.
+    let opened = File::open(&master.path).expect("the master");
+
+    flip(&master.path);
+
+    // qemu's own check sees nothing, and a cheap look can't.
+    run(Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(&clone)).ok();
+    host.run(&["clone", "verify", "vm1"]).ok();
+    let found = host.run(&["verify", "golden"]);
+    assert_eq!(found.code, Some(1), "{found:#?}");
+    assert!(found.stdout.contains(&format!("DAMAGED, chunks {CHUNK}")), "{found:#?}");
+    assert!(found.stderr.contains("vm1"), "the clone that reads it is named: {found:#?}");
+    assert!(problem(host).as_str().is_some_and(|problem| problem.contains("1 of its chunks")));
+    let other = fleet.path("vm2.qcow2");
+    let create = ["clone", "create", "golden", "vm2", "--driver", "qcow2", "--out", other.to_str().expect("ASCII")];
+    let refused = host.run(&create);
+    assert_eq!((refused.code, other.exists()), (Some(4), false), "{refused:#?}");
+    let full = host.run(&["clone", "verify", "vm1", "--full"]);
+    assert_eq!(full.code, Some(1), "{full:#?}");
+
+    host.run(&["fetch", "golden"]).ok();
+
+    host.run(&["verify", "golden"]).ok();
+    image.assert_same(&master.path);
+    let inodes = [opened.metadata(), fs::metadata(&master.path)].map(|facts| facts.expect("a file").ino());
+    assert_ne!(inodes[0], inodes[1], "it was mended beside the old file");
+    let mut byte = [0; 1];
+    opened.read_exact_at(&mut byte, CHUNK * 65536 + 777).expect("the old file");
+    let mut good = [0; 1];
+    File::open(&image.path).and_then(|file| file.read_exact_at(&mut good, CHUNK * 65536 + 777)).expect("the image");
+    assert_ne!(byte, good, "nothing changed under who has it open");
+    host.run(&["clone", "verify", "vm1", "--full"]).ok();
+    host.run(&create).ok();
+}
+
+#[test]
+fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
+    let seed = seed("the_scrub_finds_a_flipped_bit_and_mends_it_by_itself");
+    let settings = "scrub_every = \"1s\"\nscrub_rate = \"64MB\"".to_owned();
+    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[1];
+    host.run(&["fetch", "golden"]).ok();
+    let master = host.wait_sealed("golden@1", LONG);
+    let out = fleet.path("vm1.qcow2");
+    host.run(&["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")]).ok();
+    let old = fs::metadata(&master.path).expect("the master").ino();
+
+    flip(&master.path);
+
+    let mended = || fs::metadata(&master.path).map_or(old, |facts| facts.ino());
+    wait_until("the master to be another file", LONG, mended, |inode| *inode != old);
+    wait_until("the master to be served again", LONG, || problem(host), serde_json::Value::is_null);
+    image.assert_same(&master.path);
+    let log = host.log();
+    assert!(log.contains(&format!("({CHUNK} ...)")) && log.contains("read by vm1"), "{log}");
+}
