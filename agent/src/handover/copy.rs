@@ -10,9 +10,8 @@ use std::path::Path;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::driver::{
-    Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room,
-};
+use super::choice::DriverName;
+use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
 use super::record::CloneRecord;
 use super::target::{Target, make_empty};
 use super::verify::inspect_raw;

@@ -26,7 +26,8 @@ use drover_protocol::release::Name;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Handover;
-use super::driver::{Choice, Driver, DriverName, Hypervisor, Job, MakeError, NotTaken, Profile, Site, Unusable};
+use super::choice::{Choice, DriverName, Hypervisor, Profile};
+use super::driver::{Driver, Job, MakeError, NotTaken, Site, Unusable};
 use super::master::{Master, MasterError, MasterFile};
 use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RECORD_FORMAT, RecordError, RecordedMaster};
 use super::remove::RemoveError;
@@ -294,11 +295,10 @@ impl Work<'_> {
     fn run(&mut self, jobs: &[Job<'_>]) -> Result<Vec<Vec<String>>, CreateError> {
         step::reach(Step::Recorded);
         let mut notes = Vec::new();
-        for index in 0..jobs.len() {
-            let (record, being_made) = (&mut self.records[index], &self.being_made[index]);
+        for ((job, record), being_made) in jobs.iter().zip(&mut self.records).zip(&self.being_made) {
             let site = Site { temporary: &record.temporary, base: record.base.as_deref(), being_made };
             let failed = |source| CreateError::Make { driver: record.driver, path: record.path.clone(), source };
-            let made = self.driver.create(&jobs[index], &site).map_err(failed)?;
+            let made = self.driver.create(job, &site).map_err(failed)?;
             record.profile = made.profile;
             record.tools.extend(made.tools);
             notes.push(made.warnings);

@@ -7,8 +7,10 @@ use std::io::{self, Read};
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::driver::{Activity, DriverName, MakeError, Usage};
+use super::choice::DriverName;
+use super::driver::{Activity, MakeError};
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
+use super::usage::Usage;
 
 /// A clone whose device was asked for.
 #[derive(Debug)]

@@ -16,14 +16,15 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::choice::DriverName;
 use super::driver::{
-    Activity, Driver, DriverName, Inspection, Job, Made, MakeError, Site, Tools, Unusable, Usage, refuse_in_place,
-    refuse_profile,
+    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_profile,
 };
 use super::record::CloneRecord;
 use super::step::{self, Step};
 use super::target::{Target, make_empty};
-use super::tool::{Tool, ToolError};
+use super::tool::{Tool, ToolError, Tools};
+use super::usage::Usage;
 use super::verify::Finding;
 
 const ADVICE_DMSETUP: &str = "install it (Debian and Ubuntu: apt-get install dmsetup) or choose another driver";

@@ -16,15 +16,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::Deserialize;
 
+use super::choice::DriverName;
 use super::copy::copy_data;
 use super::dm::store_len;
-use super::driver::{
-    Activity, Driver, DriverName, Inspection, Job, Made, MakeError, Site, Tools, Unusable, Usage, refuse_profile,
-};
+use super::driver::{Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
 use super::record::CloneRecord;
 use super::step::{self, Step};
 use super::target::{Target, TargetError, volume_path};
-use super::tool::{Tool, ToolError};
+use super::tool::{Tool, ToolError, Tools};
+use super::usage::Usage;
 use super::verify::Finding;
 
 const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install lvm2) or choose another driver";

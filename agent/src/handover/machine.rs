@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::driver::DriverName;
+use super::choice::DriverName;
 use super::record::CloneRecord;
 
 /// Why a clone can't be given to a hypervisor.

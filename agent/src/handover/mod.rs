@@ -14,6 +14,7 @@
 //! It blocks, reads no settings, and talks to no daemon: the command line runs it in its own process, with the rights
 //! that its user has on the target folder. Hashing a master again is the store's work.
 
+mod choice;
 mod copy;
 mod create;
 mod device;
@@ -33,6 +34,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod usage;
 mod verify;
 mod vhd;
 
@@ -41,11 +43,10 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 use serde::Serialize;
 
+pub use self::choice::{Choice, DriverName, Hypervisor, ParseChoiceError, Profile};
 pub use self::create::{CloneSpec, CreateError, Created};
 pub use self::device::{Activated, DeviceError};
-pub use self::driver::{
-    Activity, Choice, DriverName, Hypervisor, MakeError, NotTaken, ParseChoiceError, Profile, Tools, Unusable, Usage,
-};
+pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
 pub use self::master::{FileIdentity, Master, MasterError};
 pub use self::rebase::{RebaseError, Rebased};
@@ -54,6 +55,8 @@ pub use self::recover::{Outcome, Recovered};
 pub use self::remove::{RemoveError, Removed};
 pub use self::target::TargetError;
 pub use self::tool::ToolError;
+pub use self::tool::Tools;
+pub use self::usage::Usage;
 pub use self::verify::{Finding, Severity, ToHash, Verification};
 
 use self::driver::{Driver, Job};

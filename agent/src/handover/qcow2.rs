@@ -11,13 +11,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 
+use super::choice::{DriverName, Profile};
 use super::copy::write_sparse;
-use super::driver::{
-    Driver, DriverName, Inspection, Job, Made, MakeError, Profile, Site, Tools, Unusable, refuse_in_place, refuse_room,
-};
+use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_room};
 use super::record::CloneRecord;
 use super::target::{Target, make_empty, sync_file};
-use super::tool::{Tool, ToolError, said};
+use super::tool::{Tool, ToolError, Tools, said};
 use super::verify::{Finding, in_use};
 
 const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils) or choose --driver copy";

@@ -20,7 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::driver::{DriverName, Profile};
+use super::choice::{DriverName, Profile};
 use super::master::{FileIdentity, Master, MasterFile};
 use super::target::sync_folder;
 

@@ -10,6 +10,31 @@ use std::process::{Command, Output, Stdio};
 /// How much of what a failing program says is kept, in characters.
 const QUOTE_LEN: usize = 600;
 
+/// Programs that drivers run, each by a path or by a name that is looked for in `PATH` and where administrators' programs
+/// are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tools {
+    /// `qemu-img`.
+    pub qemu_img: PathBuf,
+    /// `dmsetup`.
+    pub dmsetup: PathBuf,
+    /// `losetup`.
+    pub losetup: PathBuf,
+    /// `lvm`, the one program behind `lvcreate` and the rest.
+    pub lvm: PathBuf,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Tools {
+            qemu_img: PathBuf::from("qemu-img"),
+            dmsetup: PathBuf::from("dmsetup"),
+            losetup: PathBuf::from("losetup"),
+            lvm: PathBuf::from("lvm"),
+        }
+    }
+}
+
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {

@@ -20,10 +20,9 @@ use drover_protocol::id::ImageId;
 use rustix::fs::ioctl_ficlone;
 
 use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of};
+use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
-use super::driver::{
-    Driver, DriverName, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room,
-};
+use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
 use super::record::CloneRecord;
 use super::reflink::can_share;
 use super::step::{self, Step};
