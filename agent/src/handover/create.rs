@@ -331,6 +331,7 @@ impl Work<'_> {
             self.placed += 1;
             step::reach(Step::Placed);
         }
+        self.driver.sync_names(&self.records)?;
         batch.map_or(Ok(()), |batch| lock.forget(batch))?;
         Ok(())
     }

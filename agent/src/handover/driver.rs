@@ -4,7 +4,7 @@
 //! makes a clone under a temporary name and gives it its own name when told to; what is recorded when, and what happens
 //! after a crash, is the same for all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -154,9 +154,18 @@ pub(super) trait Driver {
         }
     }
 
-    /// Gives a finished clone its name, durably, unless something has that name.
+    /// Gives a finished clone its name, unless something has that name.
     fn place(&self, record: &CloneRecord) -> Result<(), TargetError> {
-        target::place(&record.temporary, &record.path)
+        target::take_name(&record.temporary, &record.path)
+    }
+
+    /// Makes the names of clones durable that were just placed: one sync for each folder, however many lie in it.
+    fn sync_names(&self, records: &[CloneRecord]) -> Result<(), TargetError> {
+        let folders: BTreeSet<&Path> = records.iter().map(|record| folder_of(&record.path)).collect();
+        folders.into_iter().try_for_each(|folder| {
+            let failed = |source| TargetError::Io { doing: "sync", path: folder.to_owned(), source };
+            target::sync_folder(folder).map_err(failed)
+        })
     }
 
     /// Removes what is under one of the clone's names, durably, or says `false` if there is nothing.

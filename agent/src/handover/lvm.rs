@@ -363,6 +363,11 @@ impl Driver for Lvm {
         self.lvm(&["lvrename", &group, &from, &to]).map(drop).map_err(failed)
     }
 
+    fn sync_names(&self, _records: &[CloneRecord]) -> Result<(), TargetError> {
+        // lvm's metadata are durable when it returns.
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<bool> {
         let (group, name) = split(path);
         let volumes = self.volumes(&group).map_err(io::Error::other)?;

@@ -85,7 +85,7 @@ impl Handover {
             Ok(false) => return Ok(None),
             Err(e) => return left(e),
         }
-        match driver.place(record) {
+        match driver.place(record).and_then(|()| driver.sync_names(std::slice::from_ref(record))) {
             Ok(()) => Ok(Some(Outcome::Completed)),
             Err(TargetError::Exists(_)) if is_same_file(&record.temporary, &record.path) => {
                 driver.remove(&record.temporary).map_or_else(left, |_| Ok(Some(Outcome::Completed)))

@@ -201,6 +201,16 @@ pub(super) fn sync_file(path: &Path) -> Result<(), TargetError> {
 
 /// Gives a finished file its name, durably, unless something has that name.
 pub(super) fn place(temporary: &Path, path: &Path) -> Result<(), TargetError> {
+    take_name(temporary, path)?;
+    sync_folder(folder_of(path)).map_err(|source| {
+        // Who is told that it failed must find nothing there.
+        let _ = renameat_with(CWD, path, CWD, temporary, RenameFlags::NOREPLACE);
+        TargetError::Io { doing: "rename the finished file to", path: path.to_owned(), source }
+    })
+}
+
+/// [`place`], but for its being durable, which is the caller's to see to.
+pub(super) fn take_name(temporary: &Path, path: &Path) -> Result<(), TargetError> {
     let failed =
         |source: io::Error| TargetError::Io { doing: "rename the finished file to", path: path.into(), source };
     match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
@@ -215,11 +225,7 @@ pub(super) fn place(temporary: &Path, path: &Path) -> Result<(), TargetError> {
         }
         Err(e) => return Err(failed(e.into())),
     }
-    sync_folder(folder_of(path)).map_err(|e| {
-        // Who is told that it failed must find nothing there.
-        let _ = renameat_with(CWD, path, CWD, temporary, RenameFlags::NOREPLACE);
-        failed(e)
-    })
+    Ok(())
 }
 
 /// [`place`] without its rename.
