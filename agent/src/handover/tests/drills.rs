@@ -7,7 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::world::{MASTER_LEN, Mounted, World, assert_same_disk, name, text, wait_until};
+use super::rebase::second_master;
+use super::world::{MASTER_LEN, Mounted, World, assert_same_disk, described, name, text, wait_until};
 use crate::handover::record::{ClonesLock, MovingTo, RecordedMaster};
 use crate::handover::{CloneRecord, CloneState, DriverName};
 
@@ -27,6 +28,9 @@ fn worker() {
             let count: usize = count.parse().expect("a number");
             let specs: Vec<_> = (0..count).map(|number| world.spec(&format!("c-{number}"), driver)).collect();
             world.handover.create_all(&world.master, &specs).expect("clones");
+        }
+        ["move", clone, master] => {
+            drop(world.handover.rebase(&name(clone), &described(Path::new(master))).expect("moved"));
         }
         ["remove", clone] => drop(world.handover.remove(&name(clone)).expect("removed")),
         _ => panic!("{work:?} is no work"),
@@ -129,6 +133,21 @@ fn left_moving(world: &World, record: &CloneRecord, from: &str, to: &str) {
     let lock = ClonesLock::acquire(&world.state).expect("the lock");
     drop(lock.put(&moving).expect("a record"));
     wait_until("the record is let go", || !lock.is_being_made(&record.name).expect("a record"));
+}
+
+#[test]
+fn a_mover_that_is_killed_leaves_a_whole_clone_and_a_true_record() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    killed(&world, &format!("move c {}", text(&second.path)), "moved");
+    let unsettled = world.handover.get(&record.name).expect("a record");
+    assert_eq!((unsettled.image, unsettled.moving_to.map(|to| to.image)), (record.image, Some(second.image)));
+    world.handover.recover().expect("recovery");
+    assert_eq!(world.handover.get(&record.name).expect("a record").image, second.image);
+    let found = world.handover.verify(&record.name, Some(&second)).expect("a clone");
+    assert_eq!(found.worst(), None, "{found:?}");
+    assert_same_disk("qcow2", &record.path, &world.master.path);
 }
 
 #[test]

@@ -1,26 +1,20 @@
 //! Moving clones to another master.
 
-use super::world::{Machine, World, assert_master_untouched, assert_same_disk, name, run, sealed_master, text};
+use super::world::{Machine, World, assert_master_untouched, assert_same_disk, described, name, run, text};
 use crate::handover::record::clones_of;
 use crate::handover::{DriverName, Master, RebaseError};
 
 /// A second master: the first with another middle, and longer.
-fn second_master(world: &World) -> Master {
+pub(super) fn second_master(world: &World) -> Master {
     let path = world.state.join("masters/second.raw");
     let mut content = std::fs::read(&world.master.path).expect("the first");
     content[1_200_000..1_300_000].fill(0x77);
     content.extend_from_slice(&[0x55; 1 << 20]);
     std::fs::write(&path, &content).expect("the second");
-    let mut master = sealed_master(&world.state.join("masters/scratch.raw"), 4096);
-    let hash = *blake3::hash(&content).as_bytes();
     let mut permissions = std::fs::metadata(&path).expect("a file").permissions();
     permissions.set_readonly(true);
     std::fs::set_permissions(&path, permissions).expect("sealed");
-    master.image = drover_protocol::id::ImageId::from_bytes(hash);
-    master.content_hash = drover_protocol::id::ContentHash::from_bytes(hash);
-    master.release = Some("debian@4".to_owned());
-    (master.path, master.content_len) = (path, content.len() as u64);
-    master
+    Master { release: Some("debian@4".to_owned()), ..described(&path) }
 }
 
 #[test]

@@ -111,7 +111,7 @@ pub(super) fn sealed_master(path: &Path, len: u64) -> Master {
     described(path)
 }
 
-fn described(path: &Path) -> Master {
+pub(super) fn described(path: &Path) -> Master {
     let content = fs::read(path).expect("its content");
     let hash = *blake3::hash(&content).as_bytes();
     Master {
