@@ -135,8 +135,8 @@ impl Handover {
             _ => driver::Inspection {
                 in_use: false,
                 findings: vec![Finding::fault(
-                    "it is not finished: it is being made, or a crash interrupted that, which the daemon sets right when \
-                     it starts"
+                    "it is not finished: it is being made or removed, or a crash interrupted that, which the daemon sets \
+                     right when it starts"
                         .to_owned(),
                 )],
             },

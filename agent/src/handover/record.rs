@@ -100,6 +100,8 @@ pub enum CloneState {
     Making,
     /// Whole and synced, under the clone's own name; or, for a moment and after a crash, still under the temporary one.
     Ready,
+    /// To go: its device and its file may be gone already.
+    Removing,
 }
 
 /// A master as it was when a clone was made from it.

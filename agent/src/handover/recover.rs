@@ -1,4 +1,5 @@
-//! Setting right what a crash left of clones: an unfinished one goes away, a finished one gets its name.
+//! Setting right what a crash left of clones: an unfinished one goes away, a finished one gets its name, one whose removal had
+//! begun is removed.
 //!
 //! Done at every start of the daemon, and for a single name when a clone of that name is made. A clone that another
 //! process is making right now is left alone: its maker holds a lock on the record.
@@ -62,16 +63,19 @@ impl Handover {
         if !driver.may_look() {
             return Ok(None);
         }
+        if record.state == CloneState::Making && lock.is_being_made(&record.name)? {
+            return Ok(None);
+        }
+        // Without its folder the clone's file can't be seen, and would be forgotten with the record.
+        if record.state != CloneState::Ready && !driver.is_reachable(record) {
+            let place = folder_of(&record.temporary).display();
+            let why = format!("{place}, where the unfinished clone is, can't be reached; is it mounted?");
+            return Ok(Some(Outcome::Left(why)));
+        }
+        if record.state == CloneState::Removing {
+            return self.finish_removal(lock, record).map(Some);
+        }
         if record.state == CloneState::Making {
-            if lock.is_being_made(&record.name)? {
-                return Ok(None);
-            }
-            // Without its folder the file under the temporary name can't be seen, and would be forgotten with the record.
-            if !driver.is_reachable(record) {
-                let place = folder_of(&record.temporary).display();
-                let why = format!("{place}, where the unfinished clone is, can't be reached; is it mounted?");
-                return Ok(Some(Outcome::Left(why)));
-            }
             if !record.batch.is_some_and(|batch| lock.is_committed(batch)) {
                 return self.clean(lock, record).map(Some);
             }
@@ -95,11 +99,22 @@ impl Handover {
         }
     }
 
-    fn clean(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
-        match self.discard(lock, record) {
-            Ok(_) => Ok(Outcome::Cleaned),
-            Err(RemoveError::Record(e)) => Err(e),
-            Err(e) => Ok(Outcome::Left(e.to_string())),
+    fn finish_removal(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
+        if self.driver(record.driver).in_use(record) {
+            return Ok(Outcome::Left("it was being removed, and a program has it open now".to_owned()));
         }
+        outcome(self.remove_placed(lock, record))
+    }
+
+    fn clean(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
+        outcome(self.discard(lock, record))
+    }
+}
+
+fn outcome<T>(removed: Result<T, RemoveError>) -> Result<Outcome, RecordError> {
+    match removed {
+        Ok(_) => Ok(Outcome::Cleaned),
+        Err(RemoveError::Record(e)) => Err(e),
+        Err(e) => Ok(Outcome::Left(e.to_string())),
     }
 }

@@ -1,7 +1,7 @@
 //! Removing a clone: its device, its file or volume, then its record.
 //!
-//! In this order, so that a crash in between leaves a record without a file, which can be removed again, and never a
-//! file that nobody knows of. A disk that a virtual machine has open is not removed.
+//! In this order, so that a crash in between never leaves a file that nobody knows of. The record says first that the clone
+//! is to go, and recovery brings to its end what a crash interrupted. A disk that a virtual machine has open is not removed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -90,10 +90,15 @@ impl Handover {
         record: &CloneRecord,
     ) -> Result<(bool, Option<String>), RemoveError> {
         let driver = self.driver(record.driver);
-        let failed = |source| RemoveError::Device { name: record.name.clone(), source };
-        driver.release(record).map_err(failed)?;
-        step::reach(Step::Deactivated);
-        let existed = driver.remove(&record.path).map_err(RemoveError::file(&record.path))?;
+        lock.put(&CloneRecord { state: CloneState::Removing, ..record.clone() })?;
+        let existed = match take_away(driver, record) {
+            Ok(existed) => existed,
+            Err(e) => {
+                // Nothing of it is lost, only its device may be gone.
+                lock.put(record)?;
+                return Err(e);
+            }
+        };
         step::reach(Step::Removed);
         let note = self.remove_base(driver, record)?;
         lock.delete(&record.name)?;
@@ -120,6 +125,13 @@ impl Handover {
         }
         driver.remove_base(base).map_err(RemoveError::file(base))
     }
+}
+
+/// Removes the device and the file or volume of a clone, and says whether the latter was there.
+fn take_away(driver: &dyn Driver, record: &CloneRecord) -> Result<bool, RemoveError> {
+    driver.release(record).map_err(|source| RemoveError::Device { name: record.name.clone(), source })?;
+    step::reach(Step::Deactivated);
+    driver.remove(&record.path).map_err(RemoveError::file(&record.path))
 }
 
 impl RemoveError {

@@ -50,6 +50,7 @@ impl Listed<'_> {
         let record = self.record;
         let state = match (record.state, self.usage.and_then(|usage| usage.fault)) {
             (CloneState::Making, _) => "unfinished",
+            (CloneState::Removing, _) => "removing",
             (CloneState::Ready, Some(fault)) => fault,
             (CloneState::Ready, None) if record.moving_to.is_some() => "moving",
             (CloneState::Ready, None) => "ready",
