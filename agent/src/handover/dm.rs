@@ -12,7 +12,7 @@
 //! A disk that is longer than the master gets a second mapping below: the master, and zeros behind it.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -79,20 +79,32 @@ impl Dm {
 
     /// Has loop devices vanish once nobody has them open, which may be now.
     fn let_go(&self, devices: &[PathBuf]) -> Result<(), ToolError> {
-        for device in devices {
-            self.losetup().run(|command| {
-                command.arg("--detach").arg(device);
-            })?;
+        if devices.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let detach = |command: &mut Command| {
+            command.arg("--detach").args(devices);
+        };
+        self.losetup().run(detach).map(drop)
     }
 
-    /// Has the devices that show a file vanish, which a maker that was killed may have left.
+    /// Has the devices that show a file vanish, which a maker that was killed may have left. The others do so by themselves.
     fn let_go_of(&self, file: &Path) -> Result<(), ToolError> {
         let listed = self.losetup().run(|command| {
-            command.args(["--noheadings", "--output", "NAME", "--associated"]).arg(file);
+            command.args(["--noheadings", "--output", "NAME,AUTOCLEAR", "--associated"]).arg(file);
         })?;
-        self.let_go(&listed.lines().map(|line| PathBuf::from(line.trim())).collect::<Vec<_>>())
+        let stays = |line: &str| line.trim().strip_suffix('0').map(|name| PathBuf::from(name.trim()));
+        self.let_go(&listed.lines().filter_map(stays).collect::<Vec<_>>())
+    }
+
+    /// The same of both files of a clone.
+    fn let_go_of_files(&self, record: &CloneRecord) -> Result<(), ToolError> {
+        for file in [&record.path, &record.master.path] {
+            if file.exists() {
+                self.let_go_of(file)?;
+            }
+        }
+        Ok(())
     }
 
     /// The devices of all snapshots with what `dmsetup status` says of each.
@@ -105,6 +117,24 @@ impl Dm {
     fn is_there(&self, name: &str) -> Result<bool, ToolError> {
         let listed = self.dm(&["info", "--columns", "--noheadings", "--options", "name"])?;
         Ok(listed.lines().any(|line| line.trim() == name))
+    }
+
+    /// Whose device it is that has the clone's name. Another state folder may have a clone of the same name.
+    fn holder(&self, record: &CloneRecord) -> Result<Holder, ToolError> {
+        let name = device_name(record);
+        if !self.is_there(&name)? {
+            return Ok(Holder::Nobody);
+        }
+        // `0 LENGTH snapshot ORIGIN STORE PO 8`, devices by their numbers.
+        let table = self.dm(&["table", &name])?;
+        let store = table.split_whitespace().nth(4).unwrap_or_default();
+        let shown = fs::read_to_string(format!("/sys/dev/block/{store}/loop/backing_file")).unwrap_or_default();
+        let is_own = Path::new(shown.trim_end_matches('\n')) == record.path;
+        Ok(if is_own { Holder::Clone } else { Holder::Other })
+    }
+
+    fn remove_device(&self, name: &str) -> Result<(), ToolError> {
+        self.dm(&["remove", "--retry", name]).map(drop)
     }
 
     fn build(&self, record: &CloneRecord) -> Result<(), MakeError> {
@@ -132,7 +162,7 @@ impl Dm {
         );
         if let Err(e) = self.dm(&["create", &name, "--table", &table]) {
             if self.is_there(&origin_name(record)).unwrap_or(false) {
-                let _ = self.dm(&["remove", "--retry", &origin_name(record)]);
+                let _ = self.remove_device(&origin_name(record));
             }
             return self.give_up(&attached, e);
         }
@@ -255,11 +285,19 @@ impl Driver for Dm {
 
     fn in_use(&self, record: &CloneRecord) -> bool {
         let opens = self.dm(&["info", "--columns", "--noheadings", "--options", "open", &device_name(record)]);
-        opens.is_ok_and(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 0))
+        let is_open = opens.is_ok_and(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 0));
+        is_open && matches!(self.holder(record), Ok(Holder::Clone))
     }
 
     fn activity(&self, record: &CloneRecord) -> Result<Activity, MakeError> {
-        Ok(if self.is_there(&device_name(record))? { Activity::Active } else { Activity::Inactive })
+        match self.holder(record)? {
+            Holder::Clone => Ok(Activity::Active),
+            Holder::Nobody => Ok(Activity::Inactive),
+            Holder::Other => Err(MakeError::Refused(format!(
+                "there is a device {} that is not this clone's; choose another name for the clone",
+                device_name(record)
+            ))),
+        }
     }
 
     fn activate(&self, record: &CloneRecord) -> Result<(), MakeError> {
@@ -271,24 +309,23 @@ impl Driver for Dm {
         }
         // What one that was killed half-way left.
         if self.is_there(&origin_name(record))? {
-            self.dm(&["remove", "--retry", &origin_name(record)])?;
+            self.remove_device(&origin_name(record))?;
         }
-        self.let_go_of(&record.path)?;
-        // Of other clones' devices those that are open stay.
-        self.let_go_of(&record.master.path)?;
+        self.let_go_of_files(record)?;
         self.build(record)
     }
 
     fn deactivate(&self, record: &CloneRecord) -> Result<(), MakeError> {
-        for name in [device_name(record), origin_name(record)] {
-            if self.is_there(&name)? {
-                self.dm(&["remove", "--retry", &name])?;
-            }
+        match self.holder(record)? {
+            Holder::Clone => self.remove_device(&device_name(record))?,
+            Holder::Nobody => {}
+            // Nothing of it is this clone's.
+            Holder::Other => return Ok(()),
         }
-        if record.path.exists() {
-            self.let_go_of(&record.path)?;
+        if self.is_there(&origin_name(record))? {
+            self.remove_device(&origin_name(record))?;
         }
-        Ok(())
+        Ok(self.let_go_of_files(record)?)
     }
 
     fn usage(&self, records: &[&CloneRecord]) -> BTreeMap<String, Usage> {
@@ -299,12 +336,20 @@ impl Driver for Dm {
     }
 }
 
+/// Whose a device is.
+enum Holder {
+    Nobody,
+    Clone,
+    Other,
+}
+
 fn device_name(record: &CloneRecord) -> String {
     format!("drover-{}", record.name)
 }
 
 fn origin_name(record: &CloneRecord) -> String {
-    format!("drover-{}-origin", record.name)
+    // No clone's name has a plus.
+    format!("drover-{}+origin", record.name)
 }
 
 /// The table of a master with zeros behind it.
