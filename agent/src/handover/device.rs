@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use drover_protocol::release::Name;
 
@@ -28,7 +29,7 @@ pub enum DeviceError {
     #[error("there is no clone {0}; `drover clone list` shows those that there are")]
     Unknown(Name),
     /// It is not finished.
-    #[error("the clone {0} is not finished: it is being made, or a crash interrupted that")]
+    #[error("the clone {0} is not finished: it is being made or removed, or a crash interrupted that")]
     Unfinished(Name),
     /// A machine uses it.
     #[error("the clone {0} is in use: stop the virtual machine first")]
@@ -93,20 +94,13 @@ impl Handover {
     /// as reading all of it.
     pub fn hash_base(&self, record: &CloneRecord) -> io::Result<bool> {
         let Some(base) = &record.base else { return Ok(true) };
-        let mut content = File::open(base)?.take(record.master.file.len);
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; READ_LEN];
-        let mut read = 0;
-        loop {
-            let count = content.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            read += count as u64;
+        let driver = self.driver(record.driver);
+        let shown = driver.show_base(base).map_err(io::Error::other)?;
+        let is_masters = begins_with_master(base, record);
+        if shown {
+            driver.hide_base(base).map_err(io::Error::other)?;
         }
-        let whole = read == record.master.file.len;
-        Ok(whole && hasher.finalize().as_bytes() == record.master.content_hash.as_bytes())
+        is_masters
     }
 
     fn activate_record(&self, record: &CloneRecord) -> Result<Activity, MakeError> {
@@ -127,6 +121,23 @@ impl Handover {
         }
         Ok((lock, record))
     }
+}
+
+fn begins_with_master(base: &Path, record: &CloneRecord) -> io::Result<bool> {
+    let mut content = File::open(base)?.take(record.master.file.len);
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; READ_LEN];
+    let mut read = 0;
+    loop {
+        let count = content.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        read += count as u64;
+    }
+    let whole = read == record.master.file.len;
+    Ok(whole && hasher.finalize().as_bytes() == record.master.content_hash.as_bytes())
 }
 
 /// Enough that system calls do not count, in bytes.

@@ -184,6 +184,16 @@ pub(super) trait Driver {
         true
     }
 
+    /// Makes a base readable, and says whether that had to be done.
+    fn show_base(&self, _base: &Path) -> Result<bool, MakeError> {
+        Ok(false)
+    }
+
+    /// Undoes what [`Driver::show_base`] had to do.
+    fn hide_base(&self, _base: &Path) -> Result<(), MakeError> {
+        Ok(())
+    }
+
     /// Whether the place of the clone can be seen now; if its disk is not mounted, what is there must not be forgotten.
     fn is_reachable(&self, record: &CloneRecord) -> bool {
         folder_of(&record.temporary).is_dir()

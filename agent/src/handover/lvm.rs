@@ -126,6 +126,10 @@ impl Lvm {
         Ok(self.volumes(&group)?.into_iter().find(|volume| volume.lv_name == name))
     }
 
+    fn own_len(&self, path: &Path) -> Result<u64, ToolError> {
+        Ok(self.volume(path)?.map_or(0, |volume| number(&volume.lv_size)))
+    }
+
     fn group(&self, group: &str) -> Result<Group, Unusable> {
         let reports: Vec<Groups> = self
             .ask("vgs", "vg_name,vg_free,vg_extent_size", group)
@@ -216,8 +220,8 @@ impl Lvm {
         }
         arguments.push(origin);
         self.lvm(&arguments)?;
-        let made = self.volume(temporary)?.map_or(0, |volume| number(&volume.lv_size));
-        if made < job.disk_len {
+        // A classic snapshot's own size is its room; its disk is as long as its origin.
+        if self.kind == Kind::Thin && self.own_len(temporary)? < job.disk_len {
             self.lvm(&["lvextend", "-y", "-L", &format!("{}b", job.disk_len), &format!("{group}/{name}")])?;
         }
         Ok(())
@@ -326,7 +330,7 @@ impl Driver for Lvm {
         if find(&base).is_some_and(|base| base.lv_attr.as_bytes().get(1) == Some(&b'w')) {
             findings.push(Finding::doubt(format!("{base}, which it rests on, can be written to")));
         }
-        if number(&volume.lv_size) < record.disk_len {
+        if self.kind == Kind::Thin && number(&volume.lv_size) < record.disk_len {
             let (is, recorded) = (&volume.lv_size, record.disk_len);
             findings.push(Finding::fault(format!("its disk is {is} bytes long, recorded are {recorded}")));
         }
@@ -398,6 +402,22 @@ impl Driver for Lvm {
             base.display(),
             dependants.join(", ")
         )))
+    }
+
+    /// An external origin need not be active, and mostly is not.
+    fn show_base(&self, base: &Path) -> Result<bool, MakeError> {
+        let shown = self.volume(base)?.is_some_and(|volume| volume.lv_active != "active");
+        if shown {
+            let (group, name) = split(base);
+            self.lvm(&["lvchange", "-y", "-ay", "-K", &format!("{group}/{name}")])?;
+        }
+        Ok(shown)
+    }
+
+    fn hide_base(&self, base: &Path) -> Result<(), MakeError> {
+        let (group, name) = split(base);
+        self.lvm(&["lvchange", "-y", "-an", &format!("{group}/{name}")])?;
+        Ok(())
     }
 
     fn in_use(&self, record: &CloneRecord) -> bool {
