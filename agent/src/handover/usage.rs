@@ -31,7 +31,7 @@ impl Usage {
 
     pub(super) fn finding(&self) -> Option<Finding> {
         let alarm = self.alarm()?;
-        Some(if self.fault.is_some() { Finding::fault(alarm) } else { Finding::doubt(alarm) })
+        Some(if self.fault.is_some() { Finding::fault(alarm) } else { Finding::note(alarm) })
     }
 }
 
