@@ -24,6 +24,12 @@ impl Outcome {
         self.stdout
     }
 
+    /// Fails unless it exited with something else than 0.
+    #[track_caller]
+    pub fn fails(self) {
+        assert_ne!(self.code, Some(0), "it should have failed: {self:#?}");
+    }
+
     /// Its standard output as JSON; fails unless it exited with 0.
     #[track_caller]
     pub fn last_json(self) -> serde_json::Value {

@@ -10,12 +10,14 @@ use crate::command::{run, tracker_program};
 use crate::host::Host;
 use crate::process::Process;
 use crate::wait::wait_for;
+use crate::wires::{self, Wires, within};
 
-/// A tracker and hosts, each on a loopback address of its own.
+/// A tracker and hosts, each on a loopback address of its own, or in a network namespace of its own.
 #[derive(Debug)]
 pub struct Fleet {
     dir: TempDir,
-    net: [u8; 2],
+    net: [u8; 3],
+    wires: Option<Wires>,
     trackers: Vec<Option<Process>>,
     /// The hosts in the order in which they were added. The first is the one that tests publish from.
     pub hosts: Vec<Host>,
@@ -46,8 +48,20 @@ impl Fleet {
     /// The same, with these lines added to the tracker's settings file.
     #[track_caller]
     pub fn with_tracker(options: &FleetOptions, tracker_settings: &str) -> Self {
+        Self::on(free_net(), None, options, tracker_settings)
+    }
+
+    /// A cluster with its tracker, each host of which will be in a network namespace of its own; see
+    /// [`outer`](crate::outer).
+    #[track_caller]
+    pub fn wired() -> Self {
+        Self::on(wires::NET, Some(Wires::build()), &FleetOptions::default(), "")
+    }
+
+    #[track_caller]
+    fn on(net: [u8; 3], wires: Option<Wires>, options: &FleetOptions, tracker_settings: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("drover-test-").tempdir().expect("a temporary folder can be made");
-        let mut fleet = Fleet { dir, net: free_net(), trackers: Vec::new(), hosts: Vec::new() };
+        let mut fleet = Fleet { dir, net, wires, trackers: Vec::new(), hosts: Vec::new() };
         fleet.init_tracker(&[]);
         fleet.set_tracker_settings(tracker_settings);
         fleet.start_tracker();
@@ -107,8 +121,12 @@ impl Fleet {
     /// A host with settings that has not joined; it is not kept.
     pub fn new_host(&self, settings: &str) -> Host {
         let number = self.hosts.len();
-        let addr = Ipv4Addr::new(127, self.net[0], self.net[1], 11 + number as u8);
-        Host::new(format!("host{number}"), self.dir.path(), addr, settings)
+        let last = 11 + number as u8;
+        let host = Host::new(format!("host{number}"), self.dir.path(), self.addr(last), settings);
+        match &self.wires {
+            Some(wires) => host.in_namespace(wires.host(last)),
+            None => host,
+        }
     }
 
     /// A fresh token of the running tracker's cluster.
@@ -133,8 +151,7 @@ impl Fleet {
     /// Joins a host that no agent is started for: an identity for a program that speaks the protocol itself.
     #[track_caller]
     pub fn join_asking(&self) -> Host {
-        let addr = Ipv4Addr::new(127, self.net[0], self.net[1], 200);
-        let host = Host::new("asking".to_owned(), self.dir.path(), addr, "");
+        let host = Host::new("asking".to_owned(), self.dir.path(), self.addr(200), "");
         host.join(&self.tracker_addr(), &self.token("host")).ok();
         host
     }
@@ -147,9 +164,13 @@ impl Fleet {
 
     #[track_caller]
     fn start_tracker_at(&mut self, at: usize) {
-        let http = format!("127.{}.{}.{}:7441", self.net[0], self.net[1], at + 1);
+        let last = at as u8 + 1;
+        let http = format!("{}:7441", self.addr(last));
         let mut command = tracker_program();
         command.arg("run").arg("--state").arg(self.tracker_state_at(at)).args(["--http", &http]);
+        if let Some(wires) = &self.wires {
+            command = within(&wires.host(last), &command);
+        }
         self.trackers[at] = Some(Process::start(&mut command, &self.path("tracker.log")));
         wait_for("the tracker to answer", Duration::from_secs(20), || {
             std::net::TcpStream::connect(&http).ok().map(drop)
@@ -168,12 +189,17 @@ impl Fleet {
 
     /// Where one of several trackers listens.
     pub fn tracker_addr_at(&self, at: usize) -> String {
-        format!("127.{}.{}.{}:7440", self.net[0], self.net[1], at + 1)
+        format!("{}:7440", self.addr(at as u8 + 1))
     }
 
     /// The tracker's state folder.
     pub fn tracker_state(&self) -> PathBuf {
         self.tracker_state_at(0)
+    }
+
+    fn addr(&self, last: u8) -> Ipv4Addr {
+        let [a, b, c] = self.net;
+        Ipv4Addr::new(a, b, c, last)
     }
 
     fn tracker_state_at(&self, at: usize) -> PathBuf {
@@ -227,14 +253,14 @@ fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// Two middle bytes of a 127.x.y.0/24 in which no other fleet of this machine has its tracker.
-fn free_net() -> [u8; 2] {
+/// First bytes of a 127.x.y.0/24 in which no other fleet of this machine has its tracker.
+fn free_net() -> [u8; 3] {
     let mut draw = std::process::id().wrapping_mul(0x9e37_79b9);
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     wait_for("a free loopback network", Duration::from_secs(5), || {
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         draw = draw.wrapping_add(number.wrapping_mul(0x85eb_ca6b)).rotate_left(7) | 1;
-        let net = [16 + (draw >> 8) as u8 % 200, (draw >> 16) as u8];
-        UdpSocket::bind((Ipv4Addr::new(127, net[0], net[1], 1), 7440)).ok().map(|_| net)
+        let net = [127, 16 + (draw >> 8) as u8 % 200, (draw >> 16) as u8];
+        UdpSocket::bind((Ipv4Addr::new(net[0], net[1], net[2], 1), 7440)).ok().map(|_| net)
     })
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::command::{Outcome, drover, run};
 use crate::process::Process;
 use crate::wait::{wait_for, wait_until};
+use crate::wires::within;
 
 /// A host.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Host {
     pub state: PathBuf,
     log: PathBuf,
     listen: String,
+    namespace: Option<String>,
     agent: Option<Process>,
 }
 
@@ -40,10 +42,15 @@ impl Host {
     pub(crate) fn new(name: String, dir: &Path, addr: Ipv4Addr, settings: &str) -> Self {
         let state = dir.join(&name);
         std::fs::create_dir_all(&state).expect("a test's folder can be written");
-        let host =
-            Host { state, log: dir.join(format!("{name}.log")), listen: format!("{addr}:7444"), name, agent: None };
+        let (log, listen) = (dir.join(format!("{name}.log")), format!("{addr}:7444"));
+        let host = Host { name, state, log, listen, namespace: None, agent: None };
         host.set_settings(settings);
         host
+    }
+
+    /// The same host in a network namespace.
+    pub(crate) fn in_namespace(self, namespace: String) -> Self {
+        Host { namespace: Some(namespace), ..self }
     }
 
     /// Where its agent listens.
@@ -55,7 +62,10 @@ impl Host {
     pub fn command(&self) -> Command {
         let mut command = drover();
         command.arg("--state").arg(&self.state);
-        command
+        match &self.namespace {
+            Some(namespace) => within(namespace, &command),
+            None => command,
+        }
     }
 
     /// Runs `drover ARGS` on this host.

@@ -10,8 +10,10 @@ mod fleet;
 mod host;
 mod image;
 mod mount;
+pub mod outer;
 mod process;
 mod wait;
+mod wires;
 
 pub use bad_peer::{BadPeer, Claim, Misbehaviour};
 pub use command::{Outcome, drover, path_of, program, run, tracker_program};

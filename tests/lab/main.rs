@@ -30,9 +30,9 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use drover_harness::outer;
 
 use crate::case::Case;
-use crate::network::outer;
 
 /// Drover and what people use today on the same wires
 #[derive(Parser, Debug)]
@@ -100,7 +100,8 @@ fn inside(command: impl FnOnce() -> Result<ExitCode, Box<dyn Error>>) -> Result<
         if !rustix::process::geteuid().is_root() {
             return Err("making networks needs root: run it with sudo".into());
         }
-        return Ok(outer::enter()?);
+        let status = outer::enter(std::env::args_os().skip(1))?;
+        return Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)));
     }
     outer::settle()?;
     command()

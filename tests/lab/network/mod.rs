@@ -1,8 +1,8 @@
 //! Hosts on wires of a case, in network namespaces of this machine.
 //!
-//! Everything lies inside one outer network, mount and process namespace that the lab makes for itself ([`outer`]), so
-//! nothing leaves the machine, and nothing stays when the lab ends, however it ends. Each host is a named network namespace
-//! with one `eth0` behind a bridge. What a host sends is shaped at its own end of the wire, what it receives at the
+//! Everything lies inside one outer network, mount and process namespace that the lab makes for itself
+//! ([`drover_harness::outer`]), so nothing leaves the machine, and nothing stays when the lab ends, however it ends. Each
+//! host is a named network namespace with one `eth0` behind a bridge. What a host sends is shaped at its own end of the wire, what it receives at the
 //! bridge's end, both by `tbf`. Lost packets are dropped by `nft` where they reach a host, each for itself: in such cases all
 //! offloads are off, else whole batches would be lost as one. In the others they are on, as on real hosts, which spares this
 //! machine two thirds of the work of a packet: it plays all hosts at once, and is not to be what limits them.
@@ -11,7 +11,6 @@
 //! the like, and in no count.
 
 mod build;
-pub(crate) mod outer;
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
