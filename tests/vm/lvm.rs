@@ -1,0 +1,190 @@
+//! Clones as logical volumes, thin and thick, made, filled and removed by Drover in a machine with a volume group.
+
+use drover_harness::seed;
+
+use crate::rig::{GuestHost, MASTER_LEN};
+
+#[test]
+fn thin_volumes_live_as_clones_do() {
+    let seed = seed("thin_volumes_live_as_clones_do");
+    let mut host = GuestHost::start("lvm-thin", seed);
+    host.drover("clone create golden t-1 --driver lvm-thin --out /dev/nowhere/t-1").refused(&["volume group nowhere"]);
+    host.drover("clone create golden t-1 --driver lvm-thin --out /dev/vg/t-1").refused(&["no thin pool", "lvcreate"]);
+    host.make_pool("pool", "16m");
+    let base = three_at_once(&mut host, "lvm-thin", "t");
+    assert_eq!(host.attributes(&base), "ori-------");
+    assert_eq!(host.attributes("t-1"), "Vwi-a-tz--");
+
+    host.drover("clone deactivate t-1").ok();
+    host.sh("test -e /dev/vg/t-1").fails();
+    host.drover("clone activate t-1").ok();
+    assert!(host.has_written("/dev/vg/t-1", 512, 256), "what was written survives");
+    host.hold_open("/dev/vg/t-2");
+    host.drover("clone deactivate t-2").refused(&["t-2", "in use"]);
+    host.drover("clone rm t-2").refused(&["t-2", "in use"]);
+    host.let_go();
+    after_a_reboot(&mut host, "t");
+
+    host.drover("clone create golden big --size 16M --driver lvm --out /dev/vg/big").ok();
+    assert_eq!(host.len("/dev/vg/big"), 16 << 20);
+    host.assert_is_master("/dev/vg/big");
+    host.assert_zero("/dev/vg/big", MASTER_LEN, (16 << 20) - MASTER_LEN);
+    host.write("/dev/vg/big", 15 << 10, 512).ok();
+    assert!(host.has_written("/dev/vg/big", 15 << 10, 512));
+
+    a_full_pool(&mut host);
+    more_than_one_pool(&mut host);
+    host.drover("clone rm big").ok();
+    somebody_elses_volume_on_the_base(&mut host, "lvm-thin", &base, "--thinpool pool");
+    host.sh("lvm lvremove -y vg/pool").ok();
+    host.assert_nothing_left();
+    host.drover("rm golden").ok();
+}
+
+#[test]
+fn thick_snapshots_live_as_clones_do() {
+    let seed = seed("thick_snapshots_live_as_clones_do");
+    let mut host = GuestHost::start("lvm-thick", seed);
+    let base = three_at_once(&mut host, "lvm-thick", "k");
+    assert_eq!(host.attributes(&base), "ori-a-s---");
+    assert_eq!(host.attributes("k-1"), "swi-a-s---");
+    host.drover("clone deactivate k-1").refused(&["all together"]);
+    after_a_reboot(&mut host, "k");
+    a_full_snapshot(&mut host);
+
+    let mut refused = |arguments: &str, words: &[&str]| {
+        host.drover(&format!("clone create golden {arguments} --driver lvm-thick")).refused(words);
+    };
+    refused("other --out /dev/vg/other --size 16M", &["lvm-thin"]);
+    refused("other --out /dev/vg/k-1", &["/dev/vg/k-1", "exists"]);
+    refused("other --out /clones/other", &["/dev/GROUP/VOLUME"]);
+    // Enough for one and not for three: then there is none.
+    let free = host.sh("lvm vgs --noheadings --nosuffix --units m -o vg_free vg").ok();
+    let free: f64 = free.trim().parse().expect("a number of MiB");
+    host.sh(&format!("lvm lvcreate -y -Wn -Zn -L {}m -n filler vg", free as u64 - 16)).ok();
+    let many = "clone create golden m-{n} --count 3 --driver lvm-thick --out /dev/vg/m-{n}";
+    host.drover(many).refused(&["vg"]);
+    host.sh("lvm lvs vg | grep -e m- -e part").fails();
+    assert!(host.clone("m-1").is_none());
+    host.sh("lvm lvextend -y -l +100%FREE vg/filler").ok();
+    host.drover("clone create golden other --driver lvm-thick --out /dev/vg/other").refused(&["MiB free", "--room"]);
+    host.sh("lvm lvremove -y vg/filler").ok();
+
+    host.drover("clone rm small").ok();
+    somebody_elses_volume_on_the_base(&mut host, "lvm-thick", &base, "-L 4m");
+    host.assert_nothing_left();
+    host.drover("rm golden").ok();
+}
+
+/// Makes three clones by one command, and gives the name of what they rest on.
+fn three_at_once(host: &mut GuestHost, driver: &str, letter: &str) -> String {
+    let create = format!("clone create golden {letter}-{{n}} --count 3 --driver {driver} --out /dev/vg/{letter}-{{n}}");
+    let made = host.drover(&create).ok();
+    let devices = ["1", "2", "3"].map(|number| format!("/dev/vg/{letter}-{number}"));
+    assert_eq!(made.lines().collect::<Vec<_>>(), devices);
+    for (number, device) in devices.iter().enumerate() {
+        host.assert_is_master(device);
+        host.drover(&format!("clone verify {letter}-{} --full", number + 1)).ok();
+    }
+    let first = host.clone(&format!("{letter}-1")).expect("it is listed");
+    let base =
+        first["base"].as_str().and_then(|base| base.strip_prefix("/dev/vg/")).expect("it rests on a volume").to_owned();
+    host.write(&devices[0], 512, 256).ok();
+    assert!(host.has_written(&devices[0], 512, 256));
+    host.assert_is_master(&devices[1]);
+    host.drover(&format!("clone verify {letter}-1 --full")).ok();
+    let names = ["1", "2", "3"].map(|number| format!("{letter}-{number}"));
+    host.drover("rm golden").refused(&names.each_ref().map(String::as_str));
+    base
+}
+
+/// What a reboot leaves: volumes that are not active.
+fn after_a_reboot(host: &mut GuestHost, letter: &str) {
+    host.sh("lvm vgchange -an vg").ok();
+    let verified = host.drover(&format!("clone verify {letter}-1")).ok();
+    assert!(verified.contains("not active"), "{verified}");
+    host.drover("clone activate --all").ok();
+    for number in 1..=3 {
+        let verified = host.drover(&format!("clone verify {letter}-{number}")).ok();
+        assert!(!verified.contains("not active"), "{verified}");
+    }
+    assert!(host.has_written(&format!("/dev/vg/{letter}-1"), 512, 256), "what was written survives");
+    host.assert_is_master(&format!("/dev/vg/{letter}-3"));
+
+    // Many hosts activate all that there is, also what clones rest on.
+    host.sh("lvm vgchange -ay vg").ok();
+    let driver = if letter == "t" { "lvm-thin" } else { "lvm-thick" };
+    host.drover(&format!("clone create golden again --driver {driver} --out /dev/vg/again")).ok();
+    host.assert_is_master("/dev/vg/again");
+    host.drover("clone rm again").ok();
+}
+
+fn a_full_pool(host: &mut GuestHost) {
+    let listed = host.drover("clone list");
+    assert!(!listed.stderr.contains("full"), "there is nothing to warn of yet: {listed:#?}");
+    host.write("/dev/vg/big", 0, 13 << 10).ok();
+    let listed = host.drover("clone list");
+    assert!(
+        listed.stderr.contains("big: its pool data is 8") && listed.stderr.contains("t-3: its pool"),
+        "{listed:#?}"
+    );
+    let percent = host.clone("big").expect("it is listed")["usage"]["percent"].as_f64().expect("it has a level");
+    assert!((80.0..100.0).contains(&percent), "{percent}");
+
+    host.write("/dev/vg/t-2", 0, 8 << 10).fails();
+    let listed = host.drover("clone list");
+    assert!(listed.stderr.contains("t-2: its pool data is 100 % full"), "{listed:#?}");
+    assert!(host.has_written("/dev/vg/t-1", 512, 256), "what was written before can be read");
+    host.sh("lvm vgchange -an vg").ok();
+    host.sh("lvm lvchange -y -ay vg/pool_tmeta").ok();
+    host.sh("thin_check /dev/vg/pool_tmeta").ok();
+    host.sh("lvm lvchange -an vg/pool_tmeta").ok();
+    host.drover("clone activate --all").ok();
+}
+
+fn more_than_one_pool(host: &mut GuestHost) {
+    host.make_pool("other", "8m");
+    host.drover("clone create golden p --driver lvm-thin --out /dev/vg/p").refused(&["--pool", "other, pool"]);
+    host.drover("clone create golden p --driver lvm-thin --out /dev/vg/p --pool third")
+        .refused(&["no thin pool third"]);
+    host.drover("clone create golden p --driver lvm-thin --out /dev/vg/t-1 --pool other").refused(&["exists"]);
+    host.drover("clone create golden p --driver lvm-thin --out /dev/vg/p --pool other --room 1M").refused(&["room"]);
+    host.drover("clone create golden p --driver lvm-thin --out /dev/vg/p --pool other").ok();
+    host.assert_is_master("/dev/vg/p");
+    host.drover("clone rm p").ok();
+    host.sh("lvm lvremove -y vg/other").ok();
+}
+
+fn a_full_snapshot(host: &mut GuestHost) {
+    host.drover("clone create golden small --room 2M --driver lvm-thick --out /dev/vg/small").ok();
+    host.write("/dev/vg/small", 0, 2600).ok();
+    let listed = host.drover("clone list");
+    assert!(listed.stderr.contains("small: its room is ") && listed.stderr.contains("% full"), "{listed:#?}");
+    let percent = host.clone("small").expect("it is listed")["usage"]["percent"].as_f64().expect("it has a level");
+    assert!((80.0..100.0).contains(&percent), "{percent}");
+    host.write("/dev/vg/small", 4096, 4096).fails();
+    let listed = host.drover("clone list");
+    assert!(listed.stdout.lines().any(|line| line.starts_with("small") && line.contains("Invalid")), "{listed:#?}");
+    assert!(listed.stderr.contains("small: Invalid"), "{listed:#?}");
+    host.drover("clone verify small").refused(&[]);
+    host.assert_is_master("/dev/vg/k-3");
+}
+
+/// `lvremove` of a base would remove all that rests on it. So it stays as long as anybody's volume does.
+fn somebody_elses_volume_on_the_base(host: &mut GuestHost, driver: &str, base: &str, how: &str) {
+    let letter = if driver == "lvm-thin" { "t" } else { "k" };
+    host.sh(&format!("lvm lvcreate -y -s {how} --setactivationskip n -n byhand vg/{base}")).ok();
+    host.drover(&format!("clone rm {letter}-1 {letter}-2")).ok();
+    let last = host.drover(&format!("clone rm {letter}-3"));
+    assert!(last.stderr.contains(base) && last.stderr.contains("byhand"), "{last:#?}");
+    last.ok();
+    host.sh(&format!("lvm lvs vg/{base}")).ok();
+    host.assert_is_master("/dev/vg/byhand");
+
+    // What stayed is used again, and goes with the next last clone.
+    host.sh("lvm lvremove -y vg/byhand").ok();
+    host.drover(&format!("clone create golden last --driver {driver} --out /dev/vg/last")).ok();
+    host.assert_is_master("/dev/vg/last");
+    host.drover("clone rm last").ok();
+    host.sh(&format!("lvm lvs vg/{base}")).fails();
+}
