@@ -2,8 +2,8 @@
 //!
 //! Each host makes two clones of each kind that is a file: reflink (their disks are XFS), qcow2 in both layouts, full copy,
 //! VHD. Every clone boots: its machine checks what came with the master, finds no name of a clone, leaves its own, and ends
-//! in order. Those of the first host boot twice, and the second time find their own name and no other's. All the while the
-//! master stays what it was.
+//! in order. Then the first host's first clone of each kind boots again and finds its own name and no other's. All the while
+//! the master stays what it was.
 //!
 //! QEMU is given what `drover clone qemu` prints, but for VHDs, in which it would read zeros: there libvhdi shows the whole
 //! disk, and the machine writes to a qcow2 file on top of that, which is kept from the first boot to the second.
@@ -85,7 +85,7 @@ fn machines_start_from_clones_and_keep_what_is_theirs() {
 
     let clones: Vec<Vec<Bootable>> = hosts.iter().map(|host| stage.make_clones(host)).collect();
     stage.boot_all(&clones.iter().flatten().collect::<Vec<_>>(), false);
-    stage.boot_all(&clones[0].iter().collect::<Vec<_>>(), true);
+    stage.boot_all(&clones[0].iter().step_by(2).collect::<Vec<_>>(), true);
 
     for (host, (master, clones)) in hosts.iter().zip(masters.iter().zip(&clones)) {
         image.assert_same(&master.path);

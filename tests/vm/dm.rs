@@ -2,12 +2,15 @@
 
 use drover_harness::seed;
 
-use crate::rig::{GuestHost, MASTER_LEN};
+use crate::rig::GuestHost;
+
+/// Length of the master in bytes: whole sectors, and no whole number of pages, extents or chunks of a thin pool.
+const MASTER_LEN: u64 = (10 << 20) + 3 * 512;
 
 #[test]
 fn snapshots_of_the_masters_file_live_as_clones_do() {
     let seed = seed("snapshots_of_the_masters_file_live_as_clones_do");
-    let mut host = GuestHost::start("dm", seed);
+    let mut host = GuestHost::start("dm", MASTER_LEN, seed);
     three_at_once(&mut host);
     devices_come_and_go(&mut host);
     a_longer_disk(&mut host);

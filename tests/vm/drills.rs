@@ -9,6 +9,9 @@ use drover_harness::seed;
 
 use crate::rig::GuestHost;
 
+/// Length of the master in bytes: whole sectors, and no whole number of pages, extents or chunks of a thin pool.
+const MASTER_LEN: u64 = (2 << 20) + 3 * 512;
+
 /// One driver's clones.
 #[derive(Debug, Clone, Copy)]
 struct Drill {
@@ -32,7 +35,7 @@ fn killed_with_snapshots_of_the_masters_file() {
         done: &["attached", "attached:2"],
         activating: &["attached", "attached:2"],
     };
-    let mut host = GuestHost::start("dm-drills", seed("killed_with_snapshots_of_the_masters_file"));
+    let mut host = GuestHost::start("dm-drills", MASTER_LEN, seed("killed_with_snapshots_of_the_masters_file"));
     DRILL.run(&mut host);
 }
 
@@ -45,7 +48,7 @@ fn killed_with_thin_volumes() {
         done: &[],
         activating: &[],
     };
-    let mut host = GuestHost::start("thin-drills", seed("killed_with_thin_volumes"));
+    let mut host = GuestHost::start("thin-drills", MASTER_LEN, seed("killed_with_thin_volumes"));
     host.make_pool("pool", "24m");
     DRILL.run(&mut host);
 }
@@ -59,7 +62,7 @@ fn killed_with_thick_snapshots() {
         done: &[],
         activating: &[],
     };
-    let mut host = GuestHost::start("thick-drills", seed("killed_with_thick_snapshots"));
+    let mut host = GuestHost::start("thick-drills", MASTER_LEN, seed("killed_with_thick_snapshots"));
     DRILL.run(&mut host);
 }
 
@@ -71,7 +74,7 @@ impl Drill {
         for step in [&["ready", "placed"], self.done, &["activated"]].concat() {
             self.killed_making(host, 1, step, 1);
         }
-        for (step, expected) in [("made:2", 0), ("committed", 2), ("placed", 2), ("activated", 2)] {
+        for (step, expected) in [("made:2", 0), ("committed", 2), ("placed", 2)] {
             self.killed_making(host, 2, step, expected);
         }
         for step in self.activating {

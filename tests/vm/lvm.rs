@@ -2,12 +2,15 @@
 
 use drover_harness::seed;
 
-use crate::rig::{GuestHost, MASTER_LEN};
+use crate::rig::GuestHost;
+
+/// Length of the master in bytes: whole sectors, and no whole number of pages, extents or chunks of a thin pool.
+const MASTER_LEN: u64 = (10 << 20) + 3 * 512;
 
 #[test]
 fn thin_volumes_live_as_clones_do() {
     let seed = seed("thin_volumes_live_as_clones_do");
-    let mut host = GuestHost::start("lvm-thin", seed);
+    let mut host = GuestHost::start("lvm-thin", MASTER_LEN, seed);
     host.drover("clone create golden t-1 --driver lvm-thin --out /dev/nowhere/t-1").refused(&["volume group nowhere"]);
     host.drover("clone create golden t-1 --driver lvm-thin --out /dev/vg/t-1").refused(&["no thin pool", "lvcreate"]);
     host.make_pool("pool", "16m");
@@ -44,7 +47,7 @@ fn thin_volumes_live_as_clones_do() {
 #[test]
 fn thick_snapshots_live_as_clones_do() {
     let seed = seed("thick_snapshots_live_as_clones_do");
-    let mut host = GuestHost::start("lvm-thick", seed);
+    let mut host = GuestHost::start("lvm-thick", MASTER_LEN, seed);
     let base = three_at_once(&mut host, "lvm-thick", "k");
     assert_eq!(host.attributes(&base), "ori-a-s---");
     assert_eq!(host.attributes("k-1"), "swi-a-s---");

@@ -14,7 +14,8 @@ for port in /dev/vport*; do
 done
 echo "HOST-READY"
 while read -r line <&3; do
-    echo "RUN $line"
+    read -r up _ </proc/uptime
+    echo "RUN at $up: $line"
     sh -c "$line" >/tmp/.out 2>/tmp/.err </dev/null 3>&-
     echo "$? $(stat -c %s /tmp/.out) $(stat -c %s /tmp/.err)" >&3
     cat /tmp/.out /tmp/.err >&3

@@ -18,8 +18,6 @@ use super::parts::Parts;
 /// Modules of a machine that has device-mapper and loop devices.
 const MODULES: [&str; 8] =
     ["virtio_pci", "virtio_blk", "virtio_console", "loop", "dm_mod", "dm_snapshot", "dm_thin_pool", "dm_zero"];
-/// Length of the master in bytes: whole sectors, and no whole number of pages, extents or chunks of a thin pool.
-pub(crate) const MASTER_LEN: u64 = (10 << 20) + 3 * 512;
 /// Length of the disk that the volume group is on.
 const GROUP_LEN: u64 = 256 << 20;
 const ROOT_LEN: u64 = 512 << 20;
@@ -28,22 +26,23 @@ const ROOT_LEN: u64 = 512 << 20;
 #[derive(Debug)]
 pub(crate) struct GuestHost {
     guest: Guest,
+    master_len: u64,
     _folder: TempDir,
 }
 
 impl GuestHost {
-    /// Boots one, makes its cluster of one, publishes the master as `golden` and makes the volume group `vg`.
+    /// Boots one, makes its cluster of one, publishes a master of this length as `golden` and makes the volume group `vg`.
     #[track_caller]
-    pub(crate) fn start(name: &str, seed: u64) -> GuestHost {
+    pub(crate) fn start(name: &str, master_len: u64, seed: u64) -> GuestHost {
         let parts = Parts::find();
         let folder = tempfile::Builder::new().prefix("drover-vm-").tempdir().expect("a temporary folder can be made");
         let at = |name: &str| folder.path().join(name);
         let initramfs = Initramfs::make(&at("initramfs"), &parts, &MODULES);
-        root(&at("tree"), &parts, seed).to_ext4(&at("root.raw"), ROOT_LEN);
+        root(&at("tree"), &parts, master_len, seed).to_ext4(&at("root.raw"), ROOT_LEN);
         fs::File::create(at("group.raw")).and_then(|file| file.set_len(GROUP_LEN)).expect("a sparse file can be made");
         let devices = disks(&[&at("root.raw"), &at("group.raw")]);
         let setup = Setup { parts: &parts, initramfs: &initramfs, folder: folder.path(), name, words: "", devices };
-        let mut host = GuestHost { guest: Guest::start(setup), _folder: folder };
+        let mut host = GuestHost { guest: Guest::start(setup), master_len, _folder: folder };
         host.sh("/tools/cluster").ok();
         host.sh("lvm vgcreate --physicalextentsize 1m vg /dev/vdb").ok();
         host
@@ -78,7 +77,8 @@ impl GuestHost {
     /// Fails unless a device begins with the master's content.
     #[track_caller]
     pub(crate) fn assert_is_master(&mut self, device: &str) {
-        self.sh(&format!("{}; head -c {MASTER_LEN} {device} | cmp - /golden.raw", forget(device))).ok();
+        let len = self.master_len;
+        self.sh(&format!("{}; /tools/cmp -n {len} {device} /golden.raw", forget(device))).ok();
     }
 
     /// Writes random bytes from a file of the guest into a device, and has them reach the disk. Gives how that went.
@@ -91,7 +91,7 @@ impl GuestHost {
     #[track_caller]
     pub(crate) fn has_written(&mut self, device: &str, at_kib: u64, len_kib: u64) -> bool {
         let read = format!("{}; dd if={device} bs=1k skip={at_kib} count={len_kib} 2>/dev/null", forget(device));
-        self.sh(&format!("{read} | cmp -n {} - /pattern", len_kib * 1024)).code == Some(0)
+        self.sh(&format!("{read} | /tools/cmp -n {} - /pattern", len_kib * 1024)).code == Some(0)
     }
 
     /// Fails unless a part of a device is zeros.
@@ -99,7 +99,7 @@ impl GuestHost {
     pub(crate) fn assert_zero(&mut self, device: &str, at: u64, len: u64) {
         assert_eq!((at % 512, len % 512), (0, 0), "whole sectors");
         let read = format!("dd if={device} bs=512 skip={} count={} 2>/dev/null", at / 512, len / 512);
-        self.sh(&format!("{read} | cmp -n {len} - /dev/zero")).ok();
+        self.sh(&format!("{read} | /tools/cmp -n {len} - /dev/zero")).ok();
     }
 
     /// Length of a device in bytes.
@@ -156,9 +156,9 @@ fn forget(device: &str) -> String {
 }
 
 /// The disk that such a machine runs on.
-fn root(folder: &Path, parts: &Parts, seed: u64) -> Tree {
+fn root(folder: &Path, parts: &Parts, master_len: u64, seed: u64) -> Tree {
     let tree = Tree::with_busybox(folder, parts);
-    for tool in ["dmsetup", "losetup", "lvm"] {
+    for tool in ["cmp", "dmsetup", "losetup", "lvm"] {
         tree.add_tool(&parts.program(tool), tool);
     }
     // One program that looks at its name.
@@ -179,11 +179,11 @@ fn root(folder: &Path, parts: &Parts, seed: u64) -> Tree {
     tree.write("sbin/init", include_bytes!("../guest/host.sh"));
     tree.write("tools/cluster", include_bytes!("../guest/cluster.sh"));
     // Half of it data, half holes, and an odd end.
-    let mut master = random_bytes(seed, 6 << 20);
-    master.resize(MASTER_LEN as usize - 512, 0);
+    let mut master = random_bytes(seed, master_len as usize / 2);
+    master.resize(master_len as usize - 512, 0);
     master.extend(random_bytes(seed.wrapping_add(1), 512));
     tree.write("golden.raw", &master);
-    tree.write("pattern", &random_bytes(seed.wrapping_add(2), 32 << 20));
+    tree.write("pattern", &random_bytes(seed.wrapping_add(2), 16 << 20));
     fs::create_dir_all(folder.join("clones")).expect("a test's folder can be written");
     tree
 }

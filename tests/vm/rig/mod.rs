@@ -8,7 +8,7 @@ mod machine;
 mod parts;
 
 pub(crate) use disk::Tree;
-pub(crate) use host::{GuestHost, MASTER_LEN};
+pub(crate) use host::GuestHost;
 pub(crate) use initramfs::Initramfs;
 pub(crate) use machine::{Machine, Setup};
 pub(crate) use parts::Parts;
