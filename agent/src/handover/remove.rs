@@ -90,7 +90,11 @@ impl Handover {
         record: &CloneRecord,
     ) -> Result<(bool, Option<String>), RemoveError> {
         let driver = self.driver(record.driver);
-        lock.put(&CloneRecord { state: CloneState::Removing, ..record.clone() })?;
+        match lock.put(&CloneRecord { state: CloneState::Removing, ..record.clone() }) {
+            // On a full disk removing must work all the same; what a crash leaves then is removed by hand.
+            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {}
+            put => drop(put?),
+        }
         let existed = match take_away(driver, record) {
             Ok(existed) => existed,
             Err(e) => {

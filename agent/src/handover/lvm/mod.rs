@@ -7,6 +7,8 @@
 //! `lvremove` of an origin removes all that rest on it without a word. So dependants are asked for before any origin is
 //! removed, also those that somebody made by hand.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,16 +18,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::Deserialize;
 
-use super::choice::DriverName;
-use super::copy::copy_data;
-use super::dm::store_len;
-use super::driver::{Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
-use super::record::CloneRecord;
-use super::step::{self, Step};
-use super::target::{Target, TargetError, volume_path};
-use super::tool::{Tool, ToolError, Tools};
-use super::usage::Usage;
-use super::verify::Finding;
+use self::report::{Answer, FIELDS, GROUP_FIELDS, Group, Groups, Volume, Volumes, dependants, number, usage_of};
+
+use crate::handover::choice::DriverName;
+use crate::handover::copy::copy_data;
+use crate::handover::dm::store_len;
+use crate::handover::driver::{Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
+use crate::handover::record::CloneRecord;
+use crate::handover::step::{self, Step};
+use crate::handover::target::{Target, TargetError, volume_path};
+use crate::handover::tool::{Tool, ToolError, Tools};
+use crate::handover::usage::Usage;
+use crate::handover::verify::Finding;
 
 const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install lvm2) or choose another driver";
 const SECTOR_LEN: u64 = 512;
@@ -34,59 +38,22 @@ const TAG: &str = "drover";
 
 /// Makes logical volumes.
 #[derive(Debug)]
-pub(super) struct Lvm {
+pub(in crate::handover) struct Lvm {
     tools: Tools,
     kind: Kind,
 }
 
 /// Which of the two kinds of snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::handover) enum Kind {
     /// Thin, in a pool.
     Thin,
     /// Classic, with a fixed room for differences.
     Thick,
 }
 
-/// What `lvs` says of a volume.
-#[derive(Clone, Debug, Deserialize)]
-struct Volume {
-    lv_name: String,
-    lv_attr: String,
-    lv_size: String,
-    origin: String,
-    pool_lv: String,
-    data_percent: String,
-    metadata_percent: String,
-    lv_active: String,
-    lv_device_open: String,
-}
-
-/// What `vgs` says of a group.
-#[derive(Clone, Debug, Deserialize)]
-struct Group {
-    vg_name: String,
-    vg_free: String,
-    vg_extent_size: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Answer<T> {
-    report: Vec<T>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Volumes {
-    lv: Vec<Volume>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Groups {
-    vg: Vec<Group>,
-}
-
 impl Lvm {
-    pub(super) fn new(tools: Tools, kind: Kind) -> Lvm {
+    pub(in crate::handover) fn new(tools: Tools, kind: Kind) -> Lvm {
         Lvm { tools, kind }
     }
 
@@ -113,12 +80,7 @@ impl Lvm {
 
     fn volumes(&self, group: &str) -> Result<Vec<Volume>, ToolError> {
         let reports: Vec<Volumes> = self.ask("lvs", FIELDS, group)?;
-        let bare = |mut volume: Volume| {
-            // What is hidden from people stands in brackets.
-            volume.lv_name = volume.lv_name.trim_matches(['[', ']']).to_owned();
-            volume
-        };
-        Ok(reports.into_iter().flat_map(|report| report.lv).map(bare).collect())
+        Ok(reports.into_iter().flat_map(Volumes::bare).collect())
     }
 
     fn volume(&self, path: &Path) -> Result<Option<Volume>, ToolError> {
@@ -132,7 +94,7 @@ impl Lvm {
 
     fn group(&self, group: &str) -> Result<Group, Unusable> {
         let reports: Vec<Groups> = self
-            .ask("vgs", "vg_name,vg_free,vg_extent_size", group)
+            .ask("vgs", GROUP_FIELDS, group)
             .map_err(|e| Unusable(format!("there is no volume group {group} that can be used: {e}")))?;
         let found = reports.into_iter().flat_map(|report| report.vg).find(|found| found.vg_name == group);
         found.ok_or_else(|| Unusable(format!("there is no volume group {group}; `vgs` lists those that there are")))
@@ -475,35 +437,6 @@ impl Kind {
     }
 }
 
-impl Volume {
-    /// Whether the first letter of its attributes, its type, is this.
-    fn is(&self, kind: char) -> bool {
-        self.lv_attr.starts_with(kind)
-    }
-}
-
-/// How full a classic snapshot is, or the fuller half of a thin volume's pool.
-fn usage_of(volume: &Volume, pool: Option<&Volume>) -> Option<Usage> {
-    let percent = |text: &str| text.trim().parse::<f64>().ok();
-    let Some(pool) = pool else {
-        let fault = match volume.lv_attr.as_bytes().get(4) {
-            Some(b'I' | b'S') => Some("Invalid"),
-            Some(b'm' | b'M') => Some("Merge failed"),
-            _ => None,
-        };
-        let percent = percent(&volume.data_percent).or(fault.map(|_| 100.0))?;
-        return Some(Usage { of: "room", percent, fault });
-    };
-    let (data, metadata) = (percent(&pool.data_percent)?, percent(&pool.metadata_percent).unwrap_or(0.0));
-    let (of, percent) = if metadata > data { ("pool metadata", metadata) } else { ("pool data", data) };
-    Some(Usage { of, percent, fault: None })
-}
-
-/// Names of the volumes that have this one as their origin.
-fn dependants(volumes: &[Volume], name: &str) -> Vec<String> {
-    volumes.iter().filter(|volume| volume.origin == name).map(|volume| volume.lv_name.clone()).collect()
-}
-
 /// How long a classic snapshot must be for what may be written to it.
 fn room_len(job: &Job<'_>) -> u64 {
     store_len(job.room_len.unwrap_or(job.disk_len).min(job.disk_len))
@@ -518,11 +451,6 @@ fn split(path: &Path) -> (String, String) {
 /// What the copy of the master is called while a maker fills it.
 fn partial_base(temporary: &Path) -> PathBuf {
     temporary.with_extension("base")
-}
-
-/// A number as lvm prints it.
-fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or(0)
 }
 
 /// Makes a volume, which has who knows what in it, zeros and the master's data, durably.
@@ -545,41 +473,9 @@ fn fill(master: &File, volume: &Path, len: u64) -> Result<(), MakeError> {
     device.sync_all().map_err(MakeError::io("sync the new volume"))
 }
 
-const FIELDS: &str = "lv_name,lv_attr,lv_size,origin,pool_lv,data_percent,metadata_percent,lv_active,lv_device_open";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// As lvm 2.03.16 answered for a pool, an external origin, a thin clone and a full classic snapshot.
-    const ANSWER: &str = r#"{"report": [{"lv": [
-        {"lv_name":"[lvol0_pmspare]","lv_attr":"ewi-------","lv_size":"4194304","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
-        {"lv_name":"base","lv_attr":"ori-------","lv_size":"67108864","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
-        {"lv_name":"pool","lv_attr":"twi-aotz--","lv_size":"33554432","origin":"","pool_lv":"","data_percent":"85.40","metadata_percent":"11.04","lv_active":"active","lv_device_open":"open"},
-        {"lv_name":"c","lv_attr":"Vwi-a-tz--","lv_size":"67108864","origin":"base","pool_lv":"pool","data_percent":"0.00","metadata_percent":"","lv_active":"active","lv_device_open":""},
-        {"lv_name":"s","lv_attr":"swi-I-s---","lv_size":"16777216","origin":"o","pool_lv":"","data_percent":"100.00","metadata_percent":"","lv_active":"active","lv_device_open":""}
-    ]}]}"#;
-
-    fn volumes() -> Vec<Volume> {
-        let answer: Answer<Volumes> = serde_json::from_str(ANSWER).expect("an answer");
-        answer.report.into_iter().flat_map(|report| report.lv).collect()
-    }
-
-    #[test]
-    fn what_rests_on_an_origin_is_found() {
-        assert_eq!(dependants(&volumes(), "base"), ["c"]);
-        assert_eq!(dependants(&volumes(), "c"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn fill_levels_are_those_of_the_room_or_of_the_pool() {
-        let volumes = volumes();
-        let thin = usage_of(&volumes[3], Some(&volumes[2])).expect("a level");
-        assert_eq!(thin, Usage { of: "pool data", percent: 85.4, fault: None });
-        assert!(thin.finding().is_some_and(|finding| finding.text.contains("85 % full")));
-        assert_eq!(usage_of(&volumes[4], None).expect("a level").fault, Some("Invalid"));
-        assert_eq!(usage_of(&volumes[1], None), None);
-    }
 
     #[test]
     fn paths_are_split() {

@@ -1,0 +1,127 @@
+//! What `lvs` and `vgs` report, in JSON: volumes, groups, who rests on whom, how full what is.
+
+use serde::Deserialize;
+
+use crate::handover::usage::Usage;
+
+/// What `lvs` is asked for.
+pub(super) const FIELDS: &str =
+    "lv_name,lv_attr,lv_size,origin,pool_lv,data_percent,metadata_percent,lv_active,lv_device_open";
+/// What `vgs` is asked for.
+pub(super) const GROUP_FIELDS: &str = "vg_name,vg_free,vg_extent_size";
+
+/// What `lvs` says of a volume.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Volume {
+    pub(super) lv_name: String,
+    pub(super) lv_attr: String,
+    pub(super) lv_size: String,
+    pub(super) origin: String,
+    pub(super) pool_lv: String,
+    pub(super) data_percent: String,
+    pub(super) metadata_percent: String,
+    pub(super) lv_active: String,
+    pub(super) lv_device_open: String,
+}
+
+/// What `vgs` says of a group.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Group {
+    pub(super) vg_name: String,
+    pub(super) vg_free: String,
+    pub(super) vg_extent_size: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Answer<T> {
+    pub(super) report: Vec<T>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Volumes {
+    pub(super) lv: Vec<Volume>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Groups {
+    pub(super) vg: Vec<Group>,
+}
+
+impl Volumes {
+    /// The volumes, also those that are hidden from people, whose names stand in brackets.
+    pub(super) fn bare(self) -> impl Iterator<Item = Volume> {
+        self.lv.into_iter().map(|mut volume| {
+            volume.lv_name = volume.lv_name.trim_matches(['[', ']']).to_owned();
+            volume
+        })
+    }
+}
+
+impl Volume {
+    /// Whether the first letter of its attributes, its type, is this.
+    pub(super) fn is(&self, kind: char) -> bool {
+        self.lv_attr.starts_with(kind)
+    }
+}
+
+/// How full a classic snapshot is, or the fuller half of a thin volume's pool.
+pub(super) fn usage_of(volume: &Volume, pool: Option<&Volume>) -> Option<Usage> {
+    let percent = |text: &str| text.trim().parse::<f64>().ok();
+    let Some(pool) = pool else {
+        let fault = match volume.lv_attr.as_bytes().get(4) {
+            Some(b'I' | b'S') => Some("Invalid"),
+            Some(b'm' | b'M') => Some("Merge failed"),
+            _ => None,
+        };
+        let percent = percent(&volume.data_percent).or(fault.map(|_| 100.0))?;
+        return Some(Usage { of: "room", percent, fault });
+    };
+    let (data, metadata) = (percent(&pool.data_percent)?, percent(&pool.metadata_percent).unwrap_or(0.0));
+    let (of, percent) = if metadata > data { ("pool metadata", metadata) } else { ("pool data", data) };
+    Some(Usage { of, percent, fault: None })
+}
+
+/// Names of the volumes that have this one as their origin.
+pub(super) fn dependants(volumes: &[Volume], name: &str) -> Vec<String> {
+    volumes.iter().filter(|volume| volume.origin == name).map(|volume| volume.lv_name.clone()).collect()
+}
+
+/// A number as lvm prints it.
+pub(super) fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As lvm 2.03.16 answered for a pool, an external origin, a thin clone and a full classic snapshot.
+    const ANSWER: &str = r#"{"report": [{"lv": [
+        {"lv_name":"[lvol0_pmspare]","lv_attr":"ewi-------","lv_size":"4194304","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
+        {"lv_name":"base","lv_attr":"ori-------","lv_size":"67108864","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
+        {"lv_name":"pool","lv_attr":"twi-aotz--","lv_size":"33554432","origin":"","pool_lv":"","data_percent":"85.40","metadata_percent":"11.04","lv_active":"active","lv_device_open":"open"},
+        {"lv_name":"c","lv_attr":"Vwi-a-tz--","lv_size":"67108864","origin":"base","pool_lv":"pool","data_percent":"0.00","metadata_percent":"","lv_active":"active","lv_device_open":""},
+        {"lv_name":"s","lv_attr":"swi-I-s---","lv_size":"16777216","origin":"o","pool_lv":"","data_percent":"100.00","metadata_percent":"","lv_active":"active","lv_device_open":""}
+    ]}]}"#;
+
+    fn volumes() -> Vec<Volume> {
+        let answer: Answer<Volumes> = serde_json::from_str(ANSWER).expect("an answer");
+        answer.report.into_iter().flat_map(|report| report.lv).collect()
+    }
+
+    #[test]
+    fn what_rests_on_an_origin_is_found() {
+        assert_eq!(dependants(&volumes(), "base"), ["c"]);
+        assert_eq!(dependants(&volumes(), "c"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn fill_levels_are_those_of_the_room_or_of_the_pool() {
+        let volumes = volumes();
+        let thin = usage_of(&volumes[3], Some(&volumes[2])).expect("a level");
+        assert_eq!(thin, Usage { of: "pool data", percent: 85.4, fault: None });
+        assert!(thin.finding().is_some_and(|finding| finding.text.contains("85 % full")));
+        assert_eq!(usage_of(&volumes[4], None).expect("a level").fault, Some("Invalid"));
+        assert_eq!(usage_of(&volumes[1], None), None);
+    }
+}
