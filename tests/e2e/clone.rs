@@ -62,9 +62,9 @@ fn a_hundred_clones_come_and_go_with_one_command_each() {
     let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 2 << 20, seed);
     fleet.publish(&image.path, "golden", &[]);
     let host = &fleet.hosts[0];
-    let out = fleet.path("vm-{n}.img");
+    let out = fleet.path("vm-{}.img");
     let out = out.to_str().expect("ASCII");
-    let create = ["clone", "create", "golden", "vm-{n}", "--driver", "qcow2", "--out", out, "--count", "100"];
+    let create = ["clone", "create", "golden", "vm-{}", "--driver", "qcow2", "--out", out, "--count", "100"];
     let made = host.run(&create).ok();
     assert_eq!(made.lines().count(), 100, "{made}");
     assert_identical(&image.path, &fleet.path("vm-100.img"), "qcow2");
@@ -79,7 +79,7 @@ fn a_hundred_clones_come_and_go_with_one_command_each() {
     assert!(!fleet.path("vm-1.img").exists());
 
     let without_number = ["clone", "create", "golden", "vm", "--out", out, "--count", "2"];
-    host.run(&without_number).refused(&["must have {n} in them"]);
+    host.run(&without_number).refused(&["must have {} in them"]);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn measure(arguments: &Arguments, host: &Host) -> Result<Vec<Figure>, Box<dyn Er
 
 /// Seconds until all are made.
 fn make(host: &Host, folder: &Path, driver: &str, prefix: &str, count: usize) -> f64 {
-    let (name, out) = (format!("{prefix}-{{n}}"), format!("{}/{prefix}-{{n}}.img", folder.display()));
+    let (name, out) = (format!("{prefix}-{{}}"), format!("{}/{prefix}-{{}}.img", folder.display()));
     let count = count.to_string();
     timed(|| {
         host.run(&["clone", "create", "golden", &name, "--driver", driver, "--out", &out, "--count", &count]).ok();

@@ -29,7 +29,7 @@ fn three_at_once(host: &mut GuestHost) {
         drivers.as_array().and_then(|all| all.iter().find(|driver| driver["driver"] == "dm")).expect("it is known");
     assert!(dm["unusable"].is_null(), "{dm}");
 
-    let made = host.drover("clone create golden c-{n} --count 3 --driver dm --out /clones/c-{n}.store");
+    let made = host.drover("clone create golden c-{} --count 3 --driver dm --out /clones/c-{}.store");
     assert_eq!(made.ok().lines().collect::<Vec<_>>(), [device("c-1"), device("c-2"), device("c-3")]);
     for clone in ["c-1", "c-2", "c-3"] {
         host.assert_is_master(&device(clone));
@@ -122,7 +122,7 @@ fn what_is_refused(host: &mut GuestHost) {
     refused("other --driver dm --out /clones/other.store --profile fast", &["profile"]);
     refused("other --driver dm --out /nowhere/other.store", &["/nowhere"]);
     refused("other --driver dm --out /dev/vg/other", &["volume"]);
-    refused("other-{n} --count 2 --driver dm --out /clones/other.store", &["{n}"]);
+    refused("other-{} --count 2 --driver dm --out /clones/other.store", &["{}"]);
     // The device of that name is somebody else's: it is neither taken for the clone's nor removed.
     host.sh("dmsetup create --noudevsync drover-other --table '0 8 zero'").ok();
     host.drover("clone create golden other --driver dm --out /clones/other.store").refused(&["drover-other"]);

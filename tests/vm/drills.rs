@@ -16,7 +16,7 @@ const MASTER_LEN: u64 = (2 << 20) + 3 * 512;
 #[derive(Debug, Clone, Copy)]
 struct Drill {
     driver: &'static str,
-    /// Where they go, with `{n}` for the number.
+    /// Where they go, with `{}` for the number.
     out: &'static str,
     /// Steps of making one at which there is no clone yet, beside those of every driver.
     undone: &'static [&'static str],
@@ -30,7 +30,7 @@ struct Drill {
 fn killed_with_snapshots_of_the_masters_file() {
     const DRILL: Drill = Drill {
         driver: "dm",
-        out: "/clones/c-{n}",
+        out: "/clones/c-{}",
         undone: &[],
         done: &["attached", "attached:2"],
         activating: &["attached", "attached:2"],
@@ -43,7 +43,7 @@ fn killed_with_snapshots_of_the_masters_file() {
 fn killed_with_thin_volumes() {
     const DRILL: Drill = Drill {
         driver: "lvm-thin",
-        out: "/dev/vg/c-{n}",
+        out: "/dev/vg/c-{}",
         undone: &["base-made", "base-placed"],
         done: &[],
         activating: &[],
@@ -57,7 +57,7 @@ fn killed_with_thin_volumes() {
 fn killed_with_thick_snapshots() {
     const DRILL: Drill = Drill {
         driver: "lvm-thick",
-        out: "/dev/vg/c-{n}",
+        out: "/dev/vg/c-{}",
         undone: &["base-made", "base-placed"],
         done: &[],
         activating: &[],
@@ -121,7 +121,7 @@ impl Drill {
 
     fn create(&self, count: usize) -> String {
         let Drill { driver, out, .. } = self;
-        format!("clone create golden c-{{n}} --count {count} --driver {driver} --out {out}")
+        format!("clone create golden c-{{}} --count {count} --driver {driver} --out {out}")
     }
 
     fn assert_usable(&self, host: &mut GuestHost, name: &str, device: &str) {

@@ -65,7 +65,7 @@ fn thick_snapshots_live_as_clones_do() {
     let free = host.sh("lvm vgs --noheadings --nosuffix --units m -o vg_free vg").ok();
     let free: f64 = free.trim().parse().expect("a number of MiB");
     host.sh(&format!("lvm lvcreate -y -Wn -Zn -L {}m -n filler vg", free as u64 - 16)).ok();
-    let many = "clone create golden m-{n} --count 3 --driver lvm-thick --out /dev/vg/m-{n}";
+    let many = "clone create golden m-{} --count 3 --driver lvm-thick --out /dev/vg/m-{}";
     host.drover(many).refused(&["vg"]);
     host.sh("lvm lvs vg | grep -e m- -e part").fails();
     assert!(host.clone("m-1").is_none());
@@ -81,7 +81,7 @@ fn thick_snapshots_live_as_clones_do() {
 
 /// Makes three clones by one command, and gives the name of what they rest on.
 fn three_at_once(host: &mut GuestHost, driver: &str, letter: &str) -> String {
-    let create = format!("clone create golden {letter}-{{n}} --count 3 --driver {driver} --out /dev/vg/{letter}-{{n}}");
+    let create = format!("clone create golden {letter}-{{}} --count 3 --driver {driver} --out /dev/vg/{letter}-{{}}");
     let made = host.drover(&create).ok();
     let devices = ["1", "2", "3"].map(|number| format!("/dev/vg/{letter}-{number}"));
     assert_eq!(made.lines().collect::<Vec<_>>(), devices);

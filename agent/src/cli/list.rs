@@ -12,7 +12,7 @@ use crate::quantity::Bytes;
 ///
 /// With --json: an array of objects with name, version, image, path, content_len, data_len, state, percent, sealed,
 /// in_place, checked_unix_s, newest, problem and clones. SEALED is what protects it: immutable (not even root writes to it),
-/// mode (root alone could), or watched (the publisher's own file). Its state is complete, spoilt (was whole, and is not served
+/// mode (root alone could), broken (somebody made it writable; `drover verify` seals it again), or watched (the publisher's own file). Its state is complete, spoilt (was whole, and is not served
 /// any more), incoming
 /// or failed; problem says why.
 #[derive(Args, Debug)]

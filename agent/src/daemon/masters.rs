@@ -124,7 +124,7 @@ impl Daemon {
     }
 
     fn list_masters(&self) -> Result<Vec<api::Master>, Problem> {
-        let uses = self.store().master_uses().map_err(|error| Problem::failed("list", error))?;
+        let uses = self.store().known_master_uses().map_err(|error| Problem::failed("list", error))?;
         let mut masters: Vec<api::Master> = uses.iter().flat_map(complete_rows).collect();
         let held: BTreeSet<ImageId> = uses.iter().map(|used| used.master.image).collect();
         let under_way: BTreeSet<ImageId> =
@@ -284,6 +284,7 @@ pub(super) fn problem_of(master: &MasterInfo) -> Option<String> {
 
 fn seal_word(master: &MasterInfo) -> &'static str {
     match master.sealing {
+        SealLevel::Broken => "broken",
         SealLevel::Watched => "watched",
         SealLevel::Mode => "mode",
         SealLevel::Immutable => "immutable",

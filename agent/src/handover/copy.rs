@@ -47,7 +47,7 @@ impl Driver for Copy {
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
         refuse_room(self.name(), job)?;
-        refuse_full(job.target.folder()?, job.source.data_len)
+        refuse_full(job.target.folder()?, job.source.data_len.saturating_mul(job.count))
     }
 
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {

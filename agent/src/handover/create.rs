@@ -87,7 +87,7 @@ pub enum CreateError {
         path: PathBuf,
     },
     /// Two clones of one call have the same name or path.
-    #[error("{name} at {} was asked for twice: each clone needs a name and a path of its own, with {{n}} in both", path.display())]
+    #[error("{name} at {} was asked for twice: each clone needs a name and a path of its own, with {{}} in both", path.display())]
     Twice {
         /// The name.
         name: Name,
@@ -169,7 +169,8 @@ impl Handover {
         check_distinct(specs)?;
         let source = MasterFile::open(master)?;
         let plans = specs.iter().map(|spec| Plan::new(master, spec)).collect::<Result<Vec<_>, _>>()?;
-        let jobs: Vec<Job<'_>> = plans.iter().map(|plan| plan.job(master, &source)).collect();
+        let count = specs.len() as u64;
+        let jobs: Vec<Job<'_>> = plans.iter().map(|plan| plan.job(master, &source, count)).collect();
         let (driver, not_taken) = self.choose(&jobs[0], first)?;
         let order = first.driver.drivers(first.hypervisor);
         let not_tried: Vec<DriverName> = order.into_iter().skip_while(|name| *name != driver.name()).skip(1).collect();
@@ -249,11 +250,11 @@ impl<'a> Plan<'a> {
         Ok(Plan { spec, target, disk_len, warnings })
     }
 
-    fn job<'b>(&'b self, master: &'b Master, source: &'b MasterFile) -> Job<'b> {
+    fn job<'b>(&'b self, master: &'b Master, source: &'b MasterFile, count: u64) -> Job<'b> {
         let Plan { spec, target, disk_len, .. } = self;
         let (profile, room_len) = (spec.profile, spec.room_len);
         let pool = spec.pool.as_deref();
-        Job { master, source, target, disk_len: *disk_len, room_len, pool, profile }
+        Job { master, source, target, disk_len: *disk_len, room_len, pool, profile, count }
     }
 
     fn record(&self, job: &Job<'_>, driver: &dyn Driver, batch: Option<BatchId>) -> CloneRecord {

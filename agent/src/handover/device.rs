@@ -10,7 +10,8 @@ use drover_protocol::release::Name;
 use super::Handover;
 use super::choice::DriverName;
 use super::driver::{Activity, MakeError};
-use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
+use super::master::{Master, MasterError, MasterFile};
+use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError, RecordedMaster};
 use super::usage::Usage;
 
 /// A clone whose device was asked for.
@@ -29,7 +30,7 @@ pub enum DeviceError {
     #[error("there is no clone {0}; `drover clone list` shows those that there are")]
     Unknown(Name),
     /// It is not finished.
-    #[error("the clone {0} is not finished: it is being made or removed, or a crash interrupted that")]
+    #[error("the clone {0} is not finished: it is being made, moved or removed, or a crash interrupted that")]
     Unfinished(Name),
     /// A machine uses it.
     #[error("the clone {0} is in use: stop the virtual machine first")]
@@ -43,6 +44,20 @@ pub enum DeviceError {
         source: MakeError,
     },
     /// The records can't be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// Why a master's file is not taken note of.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfirmError {
+    /// There is no such clone, or it is not finished.
+    #[error(transparent)]
+    Clone(#[from] DeviceError),
+    /// The master is no good.
+    #[error(transparent)]
+    Master(#[from] MasterError),
+    /// The record can't be written.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -75,6 +90,18 @@ impl Handover {
             driver.deactivate(&record).map_err(failed)?;
         }
         Ok(was)
+    }
+
+    /// Takes note that the master's content was compared with its image a moment ago and is right, whatever became of its
+    /// file: it may have been mended. From now on the file is known as it is.
+    pub fn confirm(&self, name: &Name, master: &Master) -> Result<(), ConfirmError> {
+        let (lock, record) = self.finished(name)?;
+        let source = MasterFile::open(master)?;
+        let confirmed = RecordedMaster::new(master, &source);
+        if record.image == master.image && record.master != confirmed {
+            lock.put(&CloneRecord { master: confirmed, ..record })?;
+        }
+        Ok(())
     }
 
     /// How full the clones are whose room is bounded, by name. One question to each driver, not one a clone.
@@ -112,11 +139,14 @@ impl Handover {
         Ok(was)
     }
 
-    /// A clone that has its name, and the lock under which it stays as it is.
+    /// A clone that has its name and is not being moved, after what a crash left of it is set right; and the lock under
+    /// which it stays as it is.
     pub(super) fn finished(&self, name: &Name) -> Result<(ClonesLock, CloneRecord), DeviceError> {
         let lock = ClonesLock::acquire(self.state())?;
-        let record = record::read(self.state(), name)?.ok_or_else(|| DeviceError::Unknown(name.clone()))?;
-        if record.state != CloneState::Ready {
+        let read = || record::read(self.state(), name)?.ok_or_else(|| DeviceError::Unknown(name.clone()));
+        self.settle(&lock, &read()?)?;
+        let record = read()?;
+        if record.state != CloneState::Ready || record.moving_to.is_some() {
             return Err(DeviceError::Unfinished(name.clone()));
         }
         Ok((lock, record))

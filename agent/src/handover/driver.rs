@@ -70,6 +70,8 @@ pub(super) struct Job<'a> {
     /// Which thin pool of the volume group, if that was given.
     pub(super) pool: Option<&'a str>,
     pub(super) profile: Option<Profile>,
+    /// How many such clones are to be made together.
+    pub(super) count: u64,
 }
 
 /// Where a driver makes a clone.

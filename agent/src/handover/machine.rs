@@ -16,6 +16,9 @@ pub enum MachineError {
         "{0} is a differencing VHD: qemu opens it and reads zeros where the parent has data; give it to Xen or Hyper-V"
     )]
     Vhd(drover_protocol::release::Name),
+    /// Its path can't be written in the hypervisor's language.
+    #[error("the path {0:?} has characters that an xl configuration can't hold; keep the clone under a plainer name")]
+    Path(std::path::PathBuf),
 }
 
 /// The `<disk>` element of a libvirt domain that has the clone as `target`, such as `vda`.
@@ -58,14 +61,16 @@ pub fn qemu_arguments(record: &CloneRecord) -> Result<Vec<String>, MachineError>
 }
 
 /// The entry in the `disk` list of an `xl` configuration that has the clone as `target`, such as `xvda`.
-pub fn xen_disk(record: &CloneRecord, target: &str) -> String {
+pub fn xen_disk(record: &CloneRecord, target: &str) -> Result<String, MachineError> {
+    let path = disk_of(record);
+    // Its strings have no way to say these.
+    if path.to_string_lossy().contains(['\'', '"', '\\', '\n']) {
+        return Err(MachineError::Path(path.to_owned()));
+    }
     let backend = if is_block(record) { "backendtype=phy, " } else { "" };
     // What follows `target=` is taken as it is to the end.
-    format!(
-        "'format={}, vdev={target}, access=w, {backend}target={}'",
-        record.driver.format(),
-        disk_of(record).display()
-    )
+    let format = record.driver.format();
+    Ok(format!("'format={format}, vdev={target}, access=w, {backend}target={}'", path.display()))
 }
 
 fn refuse_vhd(record: &CloneRecord) -> Result<(), MachineError> {

@@ -45,7 +45,7 @@ use serde::Serialize;
 
 pub use self::choice::{Choice, DriverName, Hypervisor, ParseChoiceError, Profile};
 pub use self::create::{CloneSpec, CreateError, Created};
-pub use self::device::{Activated, DeviceError};
+pub use self::device::{Activated, ConfirmError, DeviceError};
 pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
 pub use self::master::{FileIdentity, Master, MasterError};
@@ -122,6 +122,11 @@ impl Handover {
         record::read(&self.state, name)?.ok_or_else(|| LookupError::Unknown(name.clone()))
     }
 
+    /// One clone's record, of a clone that a guest can be given: whole, and on the master that the record says.
+    pub fn get_finished(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
+        self.finished(name).map(|(_, record)| record)
+    }
+
     /// Looks at a clone and its master. `master` is what the store holds of the record's image today, if anything.
     pub fn verify(&self, name: &Name, master: Option<&Master>) -> Result<Verification, LookupError> {
         let record = self.get(name)?;
@@ -158,7 +163,7 @@ impl Handover {
             (Some(master), Some(source)) => {
                 let disk_len = master.content_len.next_multiple_of(create::SECTOR_LEN);
                 let (room_len, pool, profile) = (None, None, None);
-                driver.probe(&Job { master, source, target: &target, disk_len, room_len, pool, profile })
+                driver.probe(&Job { master, source, target: &target, disk_len, room_len, pool, profile, count: 1 })
             }
             _ => driver.available(&target),
         };

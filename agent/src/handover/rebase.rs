@@ -10,7 +10,7 @@ use drover_protocol::release::Name;
 use super::Handover;
 use super::device::DeviceError;
 use super::driver::MakeError;
-use super::master::{Master, MasterError, MasterFile};
+use super::master::{FileIdentity, Master, MasterError, MasterFile};
 use super::record::{CloneRecord, ClonesLock, MovingTo, RecordError, RecordedMaster};
 use super::recover::Outcome;
 use super::step::{self, Step};
@@ -41,6 +41,28 @@ pub enum RebaseError {
     /// A machine uses it.
     #[error("the clone {0} is in use: stop the virtual machine first")]
     InUse(Name),
+    /// It rests on something else than its record says.
+    #[error(
+        "{name} rests on {}, not on the master that it was made from: a move would copy what is wrong there into it; \
+         `drover clone verify {name}` tells more", rests_on.display()
+    )]
+    Elsewhere {
+        /// The clone.
+        name: Name,
+        /// What its header names.
+        rests_on: std::path::PathBuf,
+    },
+    /// The master that it rests on may have changed.
+    #[error(
+        "the master that {name} rests on may have changed: {what}; a move would copy that into the clone: `drover clone \
+         verify {name} --full` settles it"
+    )]
+    Changed {
+        /// The clone.
+        name: Name,
+        /// What is different about its file.
+        what: String,
+    },
     /// The new master is no good.
     #[error(transparent)]
     Master(#[from] MasterError),
@@ -73,6 +95,17 @@ impl Handover {
         }
         if driver.in_use(&record) {
             return Err(RebaseError::InUse(name.clone()));
+        }
+        // What the clone lacks is copied from what its header names; that must be what it was made from, and as it was.
+        let unmoved = |source| RebaseError::Move { name: name.clone(), source };
+        let rests_on = driver.rests_on(&record).map_err(unmoved)?;
+        if rests_on != record.master.path {
+            return Err(RebaseError::Elsewhere { name: name.clone(), rests_on });
+        }
+        let is_now = record.master.path.metadata().map(|facts| FileIdentity::of(&facts));
+        let is_now = is_now.map_err(|e| unmoved(MakeError::io("look at the master that it rests on")(e)))?;
+        if let Some(what) = record.master.file.difference(&is_now) {
+            return Err(RebaseError::Changed { name: name.clone(), what });
         }
         if master.in_place {
             return Err(RebaseError::InPlace(master.path.clone()));

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use drover_protocol::id::{ContentHash, ImageId};
 use drover_protocol::release::Name;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +187,29 @@ pub fn clones_of(state: &Path, image: ImageId) -> Result<Vec<String>, RecordErro
     Ok(records_of(state, image)?.into_iter().map(|record| record.name.to_string()).collect())
 }
 
+/// Names of clones by image.
+#[derive(Debug, Default)]
+pub struct ClonesByImage {
+    /// Of all clones whose records can be read: by the image that they were made from, and by that which they are being
+    /// moved to.
+    pub names: BTreeMap<ImageId, Vec<String>>,
+    /// What is wrong with the other records.
+    pub unreadable: Vec<RecordError>,
+}
+
+/// Names of all clones, by image, from one reading of all records.
+pub fn clones_by_image(state: &Path) -> Result<ClonesByImage, RecordError> {
+    let mut names: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
+    let listing = list(state)?;
+    for record in &listing.records {
+        let moving_to = record.moving_to.as_ref().map(|moving| moving.image).filter(|image| *image != record.image);
+        for image in std::iter::once(record.image).chain(moving_to) {
+            names.entry(image).or_default().push(record.name.to_string());
+        }
+    }
+    Ok(ClonesByImage { names, unreadable: listing.unreadable })
+}
+
 /// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies.
 pub fn clones_that_need(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
     // A clone in the making still reads the master, whatever makes it.
@@ -239,7 +262,9 @@ pub(super) fn read(state: &Path, name: &Name) -> Result<Option<CloneRecord>, Rec
 
 fn read_file(path: &Path, stem: &str) -> Result<Option<CloneRecord>, RecordError> {
     let mut text = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_RECORD_LEN).read_to_end(&mut text)) {
+    // A pipe of that name would keep whoever opens it waiting.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+    match opened.and_then(|file| file.take(MAX_RECORD_LEN).read_to_end(&mut text)) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(RecordError::io("read", path)(e)),
@@ -248,6 +273,9 @@ fn read_file(path: &Path, stem: &str) -> Result<Option<CloneRecord>, RecordError
     let record: CloneRecord = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
     if record.format != RECORD_FORMAT {
         return Err(unreadable(format!("its format is {}, this version reads {RECORD_FORMAT}", record.format)));
+    }
+    if !record.path.is_absolute() || !record.temporary.is_absolute() {
+        return Err(unreadable("its paths are not absolute".to_owned()));
     }
     if record.name.as_str() != stem {
         return Err(unreadable(format!("it is the record of {}", record.name)));

@@ -43,6 +43,11 @@ pub enum TargetError {
     /// It is no text.
     #[error("{} is no UTF-8 text; choose another path for the clone", .0.display())]
     NotText(PathBuf),
+    /// It has control characters.
+    #[error(
+        "{0:?} has control characters, which neither people nor hypervisors can read; choose another path for the clone"
+    )]
+    Control(PathBuf),
     /// It names a folder.
     #[error("{} is a folder; name a file in it for the clone, such as {}", .0.display(), .0.join("disk.img").display())]
     IsFolder(PathBuf),
@@ -83,6 +88,9 @@ impl Target {
             return Err(TargetError::NotAbsolute(given()));
         }
         let Some(text) = out.to_str() else { return Err(TargetError::NotText(given())) };
+        if text.contains(char::is_control) {
+            return Err(TargetError::Control(given()));
+        }
         match text.strip_prefix("/dev/") {
             Some(rest) if !rest.starts_with("shm/") => Target::volume(rest).ok_or_else(|| TargetError::Device(given())),
             _ => Target::file(out, text.ends_with('/')),

@@ -147,10 +147,20 @@ pub(super) fn inspect_raw(record: &CloneRecord) -> Inspection {
     Inspection { in_use: in_use(&record.path), findings }
 }
 
-/// Whether a program has locked the file, as qemu does with every disk that it has open.
+/// Whether a program has locked the file, as qemu does with every disk that it has open, or a loop device shows it.
 ///
-/// Asked for by taking the lock and letting go at once. A file that we may not write is taken as not in use.
+/// Asked for by taking the lock and letting go at once. A file that we may not write is taken as not locked.
 pub(super) fn in_use(path: &Path) -> bool {
+    if is_shown_by_loop(path) {
+        return true;
+    }
     let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return false };
     matches!(fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::AGAIN | Errno::ACCESS))
+}
+
+/// Whether a loop device shows the file, as Xen has it for raw disks. Those of a file that was removed do not count.
+fn is_shown_by_loop(path: &Path) -> bool {
+    let Ok(devices) = std::fs::read_dir("/sys/block") else { return false };
+    let shows = |device: &Path| std::fs::read_to_string(device.join("loop/backing_file")).unwrap_or_default();
+    devices.flatten().any(|device| Path::new(shows(&device.path()).trim_end_matches('\n')) == path)
 }

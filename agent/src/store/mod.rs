@@ -54,7 +54,7 @@ use layout::Layout;
 use lock::StateLock;
 use watch::Watch;
 
-use crate::handover::record::clones_of;
+use crate::handover::record::clones_by_image;
 
 /// All that is kept below one state folder. Clones are handles on the same store.
 #[derive(Clone, Debug)]
@@ -215,8 +215,22 @@ impl Store {
         }
     }
 
-    /// Every master with the releases and clones that need it: what garbage collection decides by.
+    /// Every master with the releases and clones that need it: what garbage collection decides by. A clone's record that
+    /// can't be read is an error here, since it might need any of them.
     pub fn master_uses(&self) -> Result<Vec<MasterUse>, RemoveError> {
+        let mut clones = clones_by_image(self.state())?;
+        match clones.unreadable.pop() {
+            Some(error) => Err(error.into()),
+            None => Ok(self.uses(&clones.names)),
+        }
+    }
+
+    /// The same as far as it is known: what people are shown.
+    pub fn known_master_uses(&self) -> Result<Vec<MasterUse>, RemoveError> {
+        Ok(self.uses(&clones_by_image(self.state())?.names))
+    }
+
+    fn uses(&self, clones: &BTreeMap<ImageId, Vec<String>>) -> Vec<MasterUse> {
         let releases = self.catalog().all();
         let newest = |name| self.catalog().newest(name).map(|release| release.version);
         let use_of = |master: MasterInfo| {
@@ -228,7 +242,8 @@ impl Store {
                     newest: newest(&release.name) == Some(release.version),
                 })
                 .collect();
-            Ok(MasterUse { releases, clones: clones_of(self.state(), master.image)?, master })
+            let clones = clones.get(&master.image).cloned().unwrap_or_default();
+            MasterUse { releases, clones, master }
         };
         self.masters().into_iter().map(use_of).collect()
     }
@@ -244,7 +259,10 @@ impl Store {
 
 impl Master {
     fn info(&self) -> MasterInfo {
+        // It may have been taken off since.
+        let sealing = if self.info.in_place { self.info.sealing } else { SealLevel::of(&self.info.path) };
         MasterInfo {
+            sealing,
             withdrawn: self.watch.as_ref().and_then(Watch::withdrawn),
             damaged_chunks: self.damaged.len() as u32,
             ..self.info.clone()

@@ -29,6 +29,8 @@ use super::{Master, MasterInfo, Settings, Store};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SealLevel {
+    /// Nothing: somebody made it writable. A verification that finds it good seals it again.
+    Broken,
     /// Nothing but watching: it is the user's own file, served in place.
     Watched,
     /// Mode 0444: nobody but root can write.
@@ -125,6 +127,19 @@ impl From<LoadError> for SealError {
             LoadError::Disk(error) => SealError::Disk(error),
             other => SealError::ReadBack(other.to_string()),
         }
+    }
+}
+
+impl SealLevel {
+    /// What protects the sealed file at a path now.
+    pub(super) fn of(path: &Path) -> SealLevel {
+        let Ok(file) = File::open(path) else { return SealLevel::Broken };
+        let mode = file.metadata().map_or(0o222, |facts| facts.permissions().mode());
+        if mode & 0o222 != 0 {
+            return SealLevel::Broken;
+        }
+        let immutable = ioctl_getflags(&file).is_ok_and(|flags| flags.contains(IFlags::IMMUTABLE));
+        if immutable { SealLevel::Immutable } else { SealLevel::Mode }
     }
 }
 

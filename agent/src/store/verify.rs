@@ -17,6 +17,7 @@ use super::disk_error::{DiskError, Doing};
 use super::image::Image;
 use super::layout::write_file;
 use super::scan::{Pace, Scan, ScanError, Scanned, scan};
+use super::seal::finish_seal;
 use super::{Store, layout};
 
 /// What a verification found.
@@ -86,6 +87,9 @@ impl Store {
         self.note_damage(&used, &bad)?;
         if complete {
             self.note_checked(image)?;
+        }
+        if content_ok == Some(true) && used.watch().is_none() {
+            finish_seal(&self.inner.layout.master_of(image), self.inner.settings)?;
         }
         Ok(VerifyReport { bad, content_ok })
     }

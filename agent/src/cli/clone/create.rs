@@ -16,13 +16,13 @@ use crate::quantity::{Bytes, parse_disk_size};
 
 /// Make a clone, or many; prints their paths
 ///
-/// With --count N, {n} in the clone's name and in its path stands for 1 to N, and all N are made or none: `drover clone
-/// create debian-13 web-{n} --out /srv/vm/web-{n}.img --count 100`.
+/// With --count N, {} in the clone's name and in its path stands for 1 to N, and all N are made or none: `drover clone
+/// create debian-13 web-{} --out /srv/vm/web-{}.img --count 100`.
 #[derive(Args, Debug)]
 pub(super) struct Create {
     /// NAME, NAME@VERSION or image id
     master: MasterRef,
-    /// What to call the clone; with --count it has {n} in it
+    /// What to call the clone; with --count it has {} in it
     clone: String,
     /// Where it shall be, and nothing be yet: a file, or for a logical volume /dev/GROUP/VOLUME
     #[arg(long, value_name = "PATH")]
@@ -143,4 +143,4 @@ fn tell(created: &Created, count: usize) {
 }
 
 /// Stands for a clone's number.
-const NUMBER: &str = "{n}";
+const NUMBER: &str = "{}";

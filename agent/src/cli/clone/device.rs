@@ -4,7 +4,7 @@ use clap::Args;
 use drover_protocol::release::Name;
 use serde_json::json;
 
-use super::refuse_device;
+use super::{records, refuse_device};
 use crate::cli::output::{complain, warn};
 use crate::cli::{Common, Exit};
 use crate::control::{Code, Problem};
@@ -46,10 +46,14 @@ fn all(common: &Common, handover: &Handover) -> Result<Exit, Problem> {
             Outcome::Left(why) => warn(&format!("{} is unfinished: {why}", clone.name)),
         }
     }
+    let listing = handover.list().map_err(|error| records(what, &error))?;
+    listing.unreadable.iter().for_each(|error| warn(&error.to_string()));
     let activated = handover.activate_all().map_err(|error| refuse_device(what, &error))?;
-    let mut failed = false;
+    let mut failed = !listing.unreadable.is_empty();
     for Activated { name, was } in activated {
         match was {
+            // At a boot only what has a device is news.
+            Ok(Activity::File) => {}
             Ok(was) => drop(say(common, &name, was, "activated")?),
             Err(error) => {
                 failed = true;

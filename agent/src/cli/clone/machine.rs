@@ -3,7 +3,7 @@
 use clap::Args;
 use drover_protocol::release::Name;
 
-use super::lookup;
+use super::refuse_device;
 use crate::cli::{Common, Exit};
 use crate::control::{Code, Problem};
 use crate::handover::{CloneRecord, Handover, MachineError, qemu_arguments, xen_disk, xml_disk};
@@ -14,7 +14,7 @@ pub(super) struct Xml {
     /// The clone
     clone: Name,
     /// What the guest calls the disk
-    #[arg(long, default_value = "vda")]
+    #[arg(long, default_value = "vda", value_parser = device_name)]
     target: String,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Xl {
     /// The clone
     clone: Name,
     /// What the guest calls the disk
-    #[arg(long, default_value = "xvda")]
+    #[arg(long, default_value = "xvda", value_parser = device_name)]
     target: String,
 }
 
@@ -39,7 +39,8 @@ impl Xml {
 
 impl Xl {
     pub(super) fn run(&self, common: &Common, handover: &Handover) -> Result<Exit, Problem> {
-        let text = xen_disk(&get("clone xl", handover, &self.clone)?, &self.target);
+        let record = get("clone xl", handover, &self.clone)?;
+        let text = xen_disk(&record, &self.target).map_err(|error| refuse("clone xl", &error))?;
         common.output().print(&text, Clone::clone)?;
         Ok(Exit::Done)
     }
@@ -56,11 +57,17 @@ pub(super) fn qemu(common: &Common, handover: &Handover, clone: &Name) -> Result
 }
 
 fn get(what: &str, handover: &Handover, clone: &Name) -> Result<CloneRecord, Problem> {
-    handover.get(clone).map_err(|error| lookup(what, clone, &error))
+    handover.get_finished(clone).map_err(|error| refuse_device(&format!("{what} {clone}"), &error))
 }
 
 fn refuse(what: &str, error: &MachineError) -> Problem {
     Problem::explained(Code::Refused, what, error)
+}
+
+/// Reads what a guest calls a disk: `vda`, `sdb`, `xvda1`.
+fn device_name(text: &str) -> Result<String, String> {
+    let good = !text.is_empty() && text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if good { Ok(text.to_owned()) } else { Err("write it like vda, sdb or xvda".to_owned()) }
 }
 
 /// As a word of a shell.

@@ -21,7 +21,7 @@ use super::{Common, Exit};
 use crate::control::api::{Master, MasterRef, MasterState};
 use crate::control::client::Client;
 use crate::control::{Code, Problem};
-use crate::handover::{CreateError, DeviceError, Handover, LookupError, RecordError};
+use crate::handover::{CloneRecord, CreateError, DeviceError, Handover, LookupError, RecordError};
 
 /// Make and keep clones: copy-on-write disks on the masters of this host
 #[derive(Args, Debug)]
@@ -109,12 +109,23 @@ async fn find(client: &Client, wanted: &MasterRef) -> Result<crate::handover::Ma
     })
 }
 
-/// The master as the hand-over wants it.
+/// What the daemon says of the master that a clone was made from; none if the store does not hold it any more.
+async fn of_record(client: &Client, record: &CloneRecord) -> Result<Option<Master>, Problem> {
+    match client.get(&format!("/v1/masters/{}", record.image)).await {
+        Ok(master) => Ok(Some(master)),
+        Err(problem) if problem.code == Code::NotFound => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// The master as the hand-over wants it, if clones may be made from it.
 pub(super) fn as_source(master: &Master) -> Option<crate::handover::Master> {
-    let (MasterState::Complete, Some(path), Some(content_hash)) = (master.state, &master.path, master.content_hash)
-    else {
-        return None;
-    };
+    held(master).filter(|_| master.state == MasterState::Complete)
+}
+
+/// The master as the hand-over wants it, also if it is damaged.
+fn held(master: &Master) -> Option<crate::handover::Master> {
+    let (Some(path), Some(content_hash)) = (&master.path, master.content_hash) else { return None };
     Some(crate::handover::Master {
         image: master.image,
         release: master.name.is_some().then(|| master.label()),

@@ -2,7 +2,7 @@
 
 use drover_protocol::release::Name;
 
-use super::{find, refuse_device};
+use super::{find, lookup, of_record, refuse_device};
 use crate::cli::output::say;
 use crate::cli::{Common, Exit};
 use crate::control::api::MasterRef;
@@ -16,7 +16,16 @@ pub(super) async fn run(
     master: &MasterRef,
 ) -> Result<Exit, Problem> {
     let what = format!("clone rebase {clone} {master}");
-    let source = find(&common.client(), master).await?;
+    let client = common.client();
+    let source = find(&client, master).await?;
+    let record = handover.get(clone).map_err(|error| lookup(&what, clone, &error))?;
+    if let Some(problem) = of_record(&client, &record).await?.and_then(|master| master.problem) {
+        let why = format!("the master that it rests on is damaged, and a move would copy that into it: {problem}");
+        let label = record.release.clone().unwrap_or_else(|| record.image.to_string());
+        return Err(
+            Problem::new(Code::Refused, what, why).todo(format!("`drover fetch {label}` mends the master first"))
+        );
+    }
     let name = clone.clone();
     let done = tokio::task::spawn_blocking(move || handover.rebase(&name, &source)).await;
     let rebased = done.map_err(|error| Problem::failed(&what, error))?.map_err(|error| refuse(&what, &error))?;
@@ -32,7 +41,11 @@ pub(super) async fn run(
 fn refuse(what: &str, error: &RebaseError) -> Problem {
     let code = match error {
         RebaseError::Clone(error) => return refuse_device(what, error),
-        RebaseError::Unmovable { .. } | RebaseError::InUse(_) | RebaseError::InPlace(_) => Code::Refused,
+        RebaseError::Unmovable { .. }
+        | RebaseError::InUse(_)
+        | RebaseError::InPlace(_)
+        | RebaseError::Elsewhere { .. }
+        | RebaseError::Changed { .. } => Code::Refused,
         RebaseError::Master(_) | RebaseError::Move { .. } | RebaseError::Record(_) => Code::Failed,
     };
     Problem::explained(code, what, error)

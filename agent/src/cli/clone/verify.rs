@@ -3,24 +3,26 @@
 use drover_protocol::id::ImageId;
 use drover_protocol::release::Name;
 
-use super::{as_source, lookup};
+use super::{held, lookup, of_record};
+use crate::cli::output::warn;
 use crate::cli::{Common, Exit};
-use crate::control::api::{Event, Master, MasterRef, Verify};
+use crate::control::Problem;
+use crate::control::api::{Event, MasterRef, Verify};
 use crate::control::client::Client;
-use crate::control::{Code, Problem};
 use crate::handover::{Finding, Handover, Severity, ToHash};
 
 pub(super) async fn run(common: &Common, handover: &Handover, clone: &Name, full: bool) -> Result<Exit, Problem> {
     let record = handover.get(clone).map_err(|error| lookup("clone verify", clone, &error))?;
     let client = common.client();
-    let master: Option<Master> = match client.get(&format!("/v1/masters/{}", record.image)).await {
-        Ok(master) => Some(master),
-        Err(problem) if problem.code == Code::NotFound => None,
-        Err(problem) => return Err(problem),
-    };
-    let source = master.as_ref().and_then(as_source);
+    let master = of_record(&client, &record).await?;
+    let source = master.as_ref().and_then(held);
     let mut verification =
         handover.verify(clone, source.as_ref()).map_err(|error| lookup("clone verify", clone, &error))?;
+    let problem = master.and_then(|master| master.problem).filter(|_| record.needs_master);
+    if let Some(problem) = problem.filter(|_| !full) {
+        let text = format!("its master is not as it should be: {problem}");
+        verification.findings.insert(0, Finding { severity: Severity::Fault, text });
+    }
     if full {
         let damage = match &verification.to_hash {
             ToHash::Nothing => None,
@@ -33,9 +35,14 @@ pub(super) async fn run(common: &Common, handover: &Handover, clone: &Name, full
         };
         match damage {
             Some(text) => verification.findings.insert(0, Finding { severity: Severity::Fault, text }),
-            // What only the content could settle, it has settled.
+            // What only the content could settle, it has settled, and that is kept: the file may have been mended.
             None if verification.to_hash != ToHash::Nothing => {
                 verification.findings.retain(|finding| finding.severity != Severity::Doubt);
+                if let (ToHash::Master(_), Some(source)) = (&verification.to_hash, &source)
+                    && let Err(error) = handover.confirm(clone, source)
+                {
+                    warn(&format!("that the master is right could not be noted: {error}"));
+                }
             }
             None => {}
         }
@@ -52,9 +59,14 @@ pub(super) async fn run(common: &Common, handover: &Handover, clone: &Name, full
 /// What is wrong with a master's content, if anything is.
 async fn hash_master(client: &Client, clone: &Name, image: ImageId) -> Result<Option<String>, Problem> {
     let request = Verify { master: MasterRef::Image(image) };
-    let damaged = match client.stream("/v1/verify", &request).await?.last(|_| {}).await? {
-        Event::Verified(verified) => verified.damaged_count,
+    let verified = match client.stream("/v1/verify", &request).await?.last(|_| {}).await? {
+        Event::Verified(verified) => verified,
         _ => return Err(Problem::failed(format!("clone verify {clone}"), "the daemon ended without a result")),
     };
-    Ok((damaged > 0).then(|| format!("{damaged} chunks of its master are damaged")))
+    let named = verified.damaged.iter().take(NAMED).map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let damaged = verified.damaged_count;
+    Ok((damaged > 0).then(|| format!("{damaged} chunks of its master are damaged: {named}")))
 }
+
+/// How many damaged chunks are named.
+const NAMED: usize = 20;

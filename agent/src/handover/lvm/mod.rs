@@ -123,8 +123,8 @@ impl Lvm {
         let base = self.base_name(job);
         let has_base = volumes.iter().any(|volume| volume.lv_name == base);
         let for_base = if has_base { 0 } else { whole(job.master.content_len) };
-        let for_clone = if self.kind == Kind::Thick { whole(room_len(job)) } else { 0 };
-        let (needed, free) = (for_base + for_clone, number(&group.vg_free));
+        let for_clones = if self.kind == Kind::Thick { whole(room_len(job)) * job.count } else { 0 };
+        let (needed, free) = (for_base + for_clones, number(&group.vg_free));
         if needed <= free {
             return Ok(());
         }

@@ -143,7 +143,8 @@ fn a_mover_that_is_killed_leaves_a_whole_clone_and_a_true_record() {
     killed(&world, &format!("move c {}", text(&second.path)), "moved");
     let unsettled = world.handover.get(&record.name).expect("a record");
     assert_eq!((unsettled.image, unsettled.moving_to.map(|to| to.image)), (record.image, Some(second.image)));
-    world.handover.recover().expect("recovery");
+    // Whoever goes on with it without a restart in between finds it settled, not forgotten.
+    assert!(!world.handover.rebase(&record.name, &second).expect("it is there").moved);
     assert_eq!(world.handover.get(&record.name).expect("a record").image, second.image);
     let found = world.handover.verify(&record.name, Some(&second)).expect("a clone");
     assert_eq!(found.worst(), None, "{found:?}");

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::world::{Machine, World, name, run, sealed_master, text};
+use super::world::{Machine, Mounted, World, name, run, sealed_master, text};
 use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
 use crate::handover::{
     Choice, CloneState, CreateError, DriverName, Hypervisor, LookupError, RecordError, RemoveError, Severity, ToHash,
@@ -234,4 +234,46 @@ fn the_lock_needs_a_state_folder() {
     let refused = ClonesLock::acquire(Path::new("/nowhere/state"));
     assert!(matches!(refused, Err(RecordError::NoState(_))), "{refused:?}");
     assert!(clones_of(Path::new("/nowhere/state"), World::new().master.image).expect("no records").is_empty());
+}
+
+#[test]
+fn a_clone_that_a_loop_device_shows_is_in_use() {
+    if Mounted::memory("size=64k").is_none() {
+        return;
+    }
+    let world = World::new();
+    let record = world.make("c", DriverName::Copy).record;
+    let device = run("losetup", &["--find", "--show", text(&record.path)]);
+    let refused = world.handover.remove(&record.name);
+    run("losetup", &["--detach", device.trim()]);
+    assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
+    world.handover.remove(&record.name).expect("removed");
+}
+
+#[test]
+fn a_master_that_was_mended_is_known_as_it_is_once_it_was_hashed() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    // Another file with the same content, as mending makes one.
+    let mended = world.master.path.with_extension("new");
+    fs::copy(&world.master.path, &mended).expect("a copy");
+    fs::rename(&mended, &world.master.path).expect("in its place");
+    let worst = || world.handover.verify(&record.name, Some(&world.master)).expect("a clone").worst();
+    assert_eq!(worst(), Some(Severity::Doubt));
+    world.handover.confirm(&record.name, &world.master).expect("noted");
+    assert_eq!(worst(), None);
+}
+
+#[test]
+fn a_pipe_and_relative_paths_are_no_records() {
+    let world = World::new();
+    world.make("good", DriverName::Copy);
+    let clones = world.state.join("clones");
+    run("mkfifo", &[text(&clones.join("pipe.json"))]);
+    let forged = fs::read_to_string(clones.join("good.json")).expect("a record").replace("\"good\"", "\"forged\"");
+    let path = format!("\"{}\"", text(&world.out.join("good.img")));
+    fs::write(clones.join("forged.json"), forged.replace(&path, "\"good.img\"")).expect("a file");
+    let listing = world.handover.list().expect("records");
+    assert_eq!((listing.records.len(), listing.unreadable.len()), (1, 2), "{listing:?}");
+    assert!(matches!(world.handover.remove(&name("forged")), Err(RemoveError::Record(_))));
 }

@@ -76,5 +76,8 @@ fn vhds_are_for_xen_and_not_for_qemu() {
         assert!(refused.expect_err("never").to_string().contains("reads zeros"));
     }
     let target = record.path.display();
-    assert_eq!(xen_disk(&record, "xvda"), format!("'format=vhd, vdev=xvda, access=w, target={target}'"));
+    assert_eq!(
+        xen_disk(&record, "xvda").expect("an entry"),
+        format!("'format=vhd, vdev=xvda, access=w, target={target}'")
+    );
 }

@@ -1,5 +1,7 @@
 //! Moving clones to another master.
 
+use std::path::Path;
+
 use super::world::{Machine, World, assert_master_untouched, assert_same_disk, described, name, run, text};
 use crate::handover::record::clones_of;
 use crate::handover::{DriverName, Master, RebaseError};
@@ -70,4 +72,28 @@ fn a_move_that_fails_leaves_the_clone_as_it_was() {
     second.in_place = true;
     assert!(matches!(world.handover.rebase(&name("c"), &second), Err(RebaseError::InPlace(_))));
     assert_eq!(world.handover.get(&name("c")).expect("a record"), record);
+}
+
+#[test]
+fn a_clone_that_rests_on_something_else_or_on_a_changed_master_is_not_moved() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    let other = world.out.join("other.raw");
+    std::fs::copy(&world.master.path, &other).expect("a copy");
+    let rest_on = |path: &Path| {
+        run("qemu-img", &["rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", text(path), text(&record.path)]);
+    };
+    rest_on(&other);
+    let error = world.handover.rebase(&name("c"), &second).expect_err("it rests on something else");
+    assert!(matches!(error, RebaseError::Elsewhere { .. }), "{error}");
+    rest_on(&world.master.path);
+
+    let copy = world.master.path.with_extension("new");
+    std::fs::copy(&world.master.path, &copy).expect("a copy");
+    std::fs::rename(&copy, &world.master.path).expect("in its place");
+    let error = world.handover.rebase(&name("c"), &second).expect_err("the master may have changed");
+    assert!(matches!(error, RebaseError::Changed { .. }), "{error}");
+    world.handover.confirm(&name("c"), &world.master).expect("noted");
+    assert!(world.handover.rebase(&name("c"), &second).expect("moved").moved);
 }

@@ -176,7 +176,7 @@ fn a_full_disk_leaves_nothing() {
     let (master, disk_len) = (&world.master, MASTER_LEN);
     let target = Target::check(&full.root.join("t")).expect("a target");
     let (room_len, pool, profile) = (None, None, None);
-    let job = Job { master, source: &source, target: &target, disk_len, room_len, pool, profile };
+    let job = Job { master, source: &source, target: &target, disk_len, room_len, pool, profile, count: 1 };
     let site = Site { temporary: &full.root.join("t"), base: None, being_made: &source.file };
     let failed = Copy.create(&job, &site);
     assert!(matches!(failed, Err(MakeError::NoSpace)), "{failed:?}");
