@@ -4,7 +4,7 @@
 //! The study compared sparse files, qcow2, VHD, dm-snapshots and LVM snapshots under KVM and Xen, sequentially and at
 //! random, and chose qcow2 for KVM and VHD for Xen. Here Drover's own drivers make the clones, all of one master on one
 //! file system, and each is loaded as a disk ([`blocks`], by fio) and as the disk under a file system ([`files`], by
-//! Bonnie++). A figure is the ratio to the plain file of the same round, with the same program on the same path: what that
+//! Bonnie++); those that need a device-mapper, in a virtual machine that has one ([`machine`], by fio). A figure is the ratio to the plain file of the same round, with the same program on the same path: what that
 //! path costs is in both, and draws ratios towards 1. In every round techniques take turns, and who begins changes.
 //!
 //! Master and clone are cold: qemu opens both with O_DIRECT, and they are taken out of the page cache before. What can't be
@@ -16,6 +16,7 @@ mod figures;
 mod files;
 mod filesystem;
 mod fio;
+mod machine;
 mod operation;
 mod plot;
 mod table;
@@ -32,6 +33,7 @@ use serde_json::json;
 use self::export::{Aio, Server};
 use self::figures::{Figures, Sample};
 use self::fio::Load;
+use self::machine::Machine;
 use self::operation::{Operation, Part};
 use self::technique::Technique;
 use self::workshop::Workshop;
@@ -106,7 +108,12 @@ impl Study {
             let only = &arguments.only;
             only.is_empty() || only.iter().any(|one| one == technique || one.yardstick() == *technique)
         };
-        let parts = if arguments.part.is_empty() { Part::value_variants() } else { &arguments.part };
+        let parts: &[Part] = match &arguments.part[..] {
+            // A machine takes a minute even to do next to nothing.
+            [] if arguments.smoke => &[Part::Blocks, Part::Files],
+            [] => Part::value_variants(),
+            some => some,
+        };
         let (rounds, mib, seconds) =
             if arguments.smoke { (1, 64, 1) } else { (arguments.repeat, arguments.size, arguments.seconds) };
         Study {
@@ -123,11 +130,14 @@ impl Study {
     fn check_installed(&self) -> Result<(), String> {
         let mut needed = vec![("mkfs.xfs", "xfsprogs"), ("losetup", "mount")];
         needed.extend([("qemu-img", "qemu-utils"), ("qemu-storage-daemon", "qemu-utils")]);
-        if self.parts.contains(&Part::Blocks) {
+        if self.parts.iter().any(|part| *part != Part::Files) {
             needed.push(("fio", "fio"));
         }
         if self.parts.contains(&Part::Files) {
             needed.extend([("bonnie++", "bonnie++"), ("mkfs.ext4", "e2fsprogs"), ("nbdfuse", "libnbd-bin")]);
+        }
+        if self.parts.contains(&Part::Machine) {
+            machine::check_brought()?;
         }
         let mounts = self.parts.contains(&Part::Blocks) && self.techniques.contains(&Technique::VhdFixed);
         if mounts {
@@ -145,12 +155,18 @@ impl Study {
 
     fn measure(&self, folder: &Path, seed: u64) -> Result<Figures, Box<dyn Error>> {
         let mut figures = Figures::default();
-        let workshop = Workshop::build(folder, self.mib, seed)?;
-        let server = Server { folder, workshop: &workshop, aio: self.aio };
-        let load = Load { seconds: self.seconds, disk_len: workshop.disk_len(), seed };
-        self.rounds(&mut figures, Part::Blocks, |turn, round| blocks::measure(&server, &load, turn, round))?;
-        self.rounds(&mut figures, Part::Files, |turn, round| files::measure(&server, turn, round, seed))?;
-        workshop.check_master()?;
+        if self.parts.iter().any(|part| *part != Part::Machine) {
+            let workshop = Workshop::build(folder, self.mib, seed)?;
+            let server = Server { folder, workshop: &workshop, aio: self.aio };
+            let load = Load { seconds: self.seconds, disk_len: workshop.disk_len(), seed };
+            self.rounds(&mut figures, Part::Blocks, |turn, round| blocks::measure(&server, &load, turn, round))?;
+            self.rounds(&mut figures, Part::Files, |turn, round| files::measure(&server, turn, round, seed))?;
+            workshop.check_master()?;
+        }
+        if self.parts.contains(&Part::Machine) {
+            let mut machine = Machine::start(self.seconds, seed)?;
+            self.rounds(&mut figures, Part::Machine, |turn, round| machine.measure(turn, round))?;
+        }
         Ok(figures)
     }
 

@@ -13,6 +13,8 @@ pub(super) enum Part {
     Blocks,
     /// A file system on the clone, by Bonnie++
     Files,
+    /// What needs a device-mapper, as a block device inside a virtual machine, by fio
+    Machine,
 }
 
 /// One thing that is done to a clone.
@@ -56,13 +58,14 @@ impl Part {
                 "fresh clones over NBD from qemu-storage-daemon, `cache=none`; 1 MiB, 4 in flight, or 4 KiB, 16 in flight"
             }
             Part::Files => "loop device on nbdfuse on qemu-storage-daemon, `cache=none`; direct IO by 64 KiB",
+            Part::Machine => "emulated processor (TCG): relative only",
         }
     }
 
     /// Its operations, in the order of table and plot.
     pub(super) fn operations(self) -> &'static [Operation] {
         match self {
-            Part::Blocks => &[
+            Part::Blocks | Part::Machine => &[
                 Operation::SequentialRead,
                 Operation::SequentialFirstWrite,
                 Operation::SequentialRewrite,
@@ -101,6 +104,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Part::Blocks => "The disk itself, by fio",
             Part::Files => "ext4 on the disk, by Bonnie++",
+            Part::Machine => "Device-mapper and LVM inside a virtual machine, by fio",
         })
     }
 }

@@ -116,12 +116,15 @@ fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: i32, side: HPos) -> R
 
 fn ink(technique: Technique) -> RGBColor {
     match technique {
-        Technique::Plain | Technique::VhdFixed => RGBColor(150, 150, 150),
+        Technique::Plain | Technique::VhdFixed | Technique::Volume => RGBColor(150, 150, 150),
         Technique::Reflink => RGBColor(200, 60, 20),
         Technique::Qcow2Compat => RGBColor(70, 90, 120),
         Technique::Qcow2Fast => RGBColor(120, 160, 205),
         Technique::VhdDynamic => RGBColor(190, 160, 70),
         Technique::Vhd => RGBColor(110, 130, 50),
+        Technique::Dm => RGBColor(90, 60, 110),
+        Technique::LvmThick => RGBColor(150, 110, 170),
+        Technique::LvmThin => RGBColor(60, 140, 120),
     }
 }
 

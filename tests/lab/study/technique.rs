@@ -25,11 +25,19 @@ pub(super) enum Technique {
     VhdFixed,
     /// A differencing VHD over that, read by vhdimount
     Vhd,
+    /// A device-mapper snapshot of the master's file
+    Dm,
+    /// A full copy in a logical volume: what the next two are compared with
+    Volume,
+    /// A classic snapshot of a volume that is a copy of the master
+    LvmThick,
+    /// A thin volume with such a copy as its external origin
+    LvmThin,
 }
 
 impl Technique {
     /// All, in the order of table and plot.
-    pub(super) const ALL: [Technique; 7] = [
+    pub(super) const ALL: [Technique; 11] = [
         Technique::Plain,
         Technique::Reflink,
         Technique::Qcow2Compat,
@@ -37,13 +45,18 @@ impl Technique {
         Technique::VhdDynamic,
         Technique::VhdFixed,
         Technique::Vhd,
+        Technique::Dm,
+        Technique::Volume,
+        Technique::LvmThick,
+        Technique::LvmThin,
     ];
 
     /// Those that take part in a part of the study.
     pub(super) fn of(part: Part) -> impl Iterator<Item = Technique> {
         Technique::ALL.into_iter().filter(move |technique| match part {
-            Part::Blocks => true,
+            Part::Blocks => !technique.needs_device_mapper(),
             Part::Files => technique.is_served_by_qemu(),
+            Part::Machine => technique.needs_device_mapper() || *technique == Technique::Plain,
         })
     }
 
@@ -51,13 +64,19 @@ impl Technique {
     pub(super) fn yardstick(self) -> Technique {
         match self {
             Technique::VhdFixed | Technique::Vhd => Technique::VhdFixed,
+            Technique::Volume | Technique::LvmThick | Technique::LvmThin => Technique::Volume,
             _ => Technique::Plain,
         }
     }
 
     /// Whether qemu reads and writes it. It opens a differencing VHD, too, but gives zeros for what the parent has.
     pub(super) fn is_served_by_qemu(self) -> bool {
-        !matches!(self, Technique::VhdFixed | Technique::Vhd)
+        !matches!(self, Technique::VhdFixed | Technique::Vhd) && !self.needs_device_mapper()
+    }
+
+    /// Whether it is a device of the kernel's.
+    fn needs_device_mapper(self) -> bool {
+        matches!(self, Technique::Dm | Technique::Volume | Technique::LvmThick | Technique::LvmThin)
     }
 
     /// Why an operation can't be measured with it, if it can't.
@@ -80,6 +99,10 @@ impl fmt::Display for Technique {
             Technique::VhdDynamic => "VHD dynamic (no parent)",
             Technique::VhdFixed => "VHD fixed (vhdimount)",
             Technique::Vhd => "VHD differencing (vhdimount)",
+            Technique::Dm => "dm-snapshot",
+            Technique::Volume => "plain volume",
+            Technique::LvmThick => "LVM thick snapshot",
+            Technique::LvmThin => "LVM thin volume",
         })
     }
 }

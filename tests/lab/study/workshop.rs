@@ -82,7 +82,8 @@ impl Workshop {
                 let spec = CloneSpec { driver, profile, ..CloneSpec::new(self.name.clone(), path.clone()) };
                 self.handover.create(&self.master, &spec)?;
             }
-            None => self.make_dynamic_vhd(&path, to_write)?,
+            None if technique == Technique::VhdDynamic => self.make_dynamic_vhd(&path, to_write)?,
+            None => return Err(format!("no {technique} is made on a file system").into()),
         }
         let clone = Clone { path, workshop: self, recorded };
         self.settle(&clone.path)?;
@@ -97,7 +98,7 @@ impl Workshop {
             Technique::Qcow2Compat => Some((DriverName::Qcow2, Some(Profile::Compat))),
             Technique::Qcow2Fast => Some((DriverName::Qcow2, Some(Profile::Fast))),
             Technique::VhdFixed | Technique::Vhd => Some((DriverName::Vhd, None)),
-            Technique::VhdDynamic => None,
+            _ => None,
         }
     }
 
