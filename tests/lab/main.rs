@@ -6,7 +6,7 @@
 //! It needs root, and leaves nothing behind.
 //!
 //! `lab publish`, `idle`, `memory`, `latency` and `clones` measure what needs no wires, with real daemons of this machine beside
-//! their goals ([`goal`]).
+//! their goals ([`goal`]). `lab study` measures the clones that Drover's drivers make, as disks ([`study`]).
 #![expect(clippy::print_stdout, reason = "this program prints tables")]
 
 mod case;
@@ -25,6 +25,7 @@ mod raw;
 mod report;
 mod run;
 mod scratch;
+mod study;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -63,6 +64,8 @@ enum Command {
     Latency(latency::Arguments),
     /// How long many clones take to make, list and remove
     Clones(clones::Arguments),
+    /// What each technique of making clones costs a virtual machine
+    Study(study::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -90,6 +93,7 @@ impl Arguments {
             Command::Memory(arguments) => inside(|| memory::run(&arguments)),
             Command::Latency(arguments) => inside(|| latency::run(&arguments)),
             Command::Clones(arguments) => inside(|| clones::run(&arguments)),
+            Command::Study(arguments) => inside(|| study::run(&arguments)),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Which Debian packages are still to be installed, if any: one for each program or file that is not there.
-pub(super) fn missing_packages(needed: &[(&str, &str)]) -> Option<String> {
+pub(crate) fn missing_packages(needed: &[(&str, &str)]) -> Option<String> {
     let there = |what: &str| if what.starts_with('/') { Path::new(what).exists() } else { find(what).is_some() };
     let packages: Vec<&str> = needed.iter().filter(|(what, _)| !there(what)).map(|&(_, package)| package).collect();
     (!packages.is_empty()).then(|| format!("apt-get install {}", packages.join(" ")))

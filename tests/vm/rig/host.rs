@@ -34,11 +34,19 @@ impl GuestHost {
     /// Boots one, makes its cluster of one, publishes a master of this length as `golden` and makes the volume group `vg`.
     #[track_caller]
     pub(crate) fn start(name: &str, master_len: u64, seed: u64) -> GuestHost {
+        GuestHost::start_with(name, master_len, seed, |_| {})
+    }
+
+    /// The same, with more on its disk.
+    #[track_caller]
+    pub(crate) fn start_with(name: &str, master_len: u64, seed: u64, add: impl FnOnce(&Tree)) -> GuestHost {
         let parts = Parts::find();
         let folder = tempfile::Builder::new().prefix("drover-vm-").tempdir().expect("a temporary folder can be made");
         let at = |name: &str| folder.path().join(name);
         let initramfs = Initramfs::make(&at("initramfs"), &parts, &MODULES);
-        root(&at("tree"), &parts, master_len, seed).to_ext4(&at("root.raw"), ROOT_LEN);
+        let tree = root(&at("tree"), &parts, master_len, seed);
+        add(&tree);
+        tree.to_ext4(&at("root.raw"), ROOT_LEN);
         fs::File::create(at("group.raw")).and_then(|file| file.set_len(GROUP_LEN)).expect("a sparse file can be made");
         let devices = disks(&[&at("root.raw"), &at("group.raw")]);
         let setup = Setup { parts: &parts, initramfs: &initramfs, folder: folder.path(), name, words: "", devices };

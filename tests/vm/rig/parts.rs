@@ -31,13 +31,16 @@ impl Parts {
     /// The parts that were brought beside this build.
     #[track_caller]
     pub(crate) fn find() -> Parts {
-        let test = std::env::current_exe().expect("a running program has a path");
-        // This program lies in target/PROFILE/deps.
-        let target = test.ancestors().nth(3).expect("cargo puts tests three folders deep").to_owned();
-        let folder = target.join("vm");
-        let complete = folder.join("complete").exists();
-        assert!(complete, "the parts of virtual machines are missing: run `tests/vm/fetch {}`", folder.display());
-        Parts { root: folder.join("root") }
+        Parts::look().expect("the parts of virtual machines are missing: run `tests/vm/fetch target/vm`")
+    }
+
+    /// The same, if they were brought.
+    pub(crate) fn look() -> Option<Parts> {
+        let program = std::env::current_exe().expect("a running program has a path");
+        // Programs lie in target/PROFILE, tests in target/PROFILE/deps.
+        let mut folders = program.ancestors().skip(2).take(2).map(|target| target.join("vm"));
+        let brought = folders.find(|folder| folder.join("complete").exists())?;
+        Some(Parts { root: brought.join("root") })
     }
 
     /// A program, brought or installed.
