@@ -11,7 +11,8 @@ pub struct Usage {
     pub of: &'static str,
     /// How full that is, 0 to 100.
     pub percent: f64,
-    /// What the kernel says instead of numbers when the clone is lost or stuck: `Invalid`, `Overflow`, `Merge failed`.
+    /// What the kernel says instead of numbers when the clone is lost or stuck: `Invalid`,
+    /// `Overflow`, `Merge failed`; of a pool `Out of data`, `Metadata read-only`, `Failed`.
     pub fault: Option<&'static str>,
 }
 
@@ -20,8 +21,8 @@ impl Usage {
     pub fn alarm(&self) -> Option<String> {
         let (of, percent) = (self.of, self.percent);
         match self.fault {
-            Some("Overflow") => {
-                Some("Overflow: its room is full and writes fail; what was written before can still be read".to_owned())
+            Some(word @ ("Overflow" | "Out of data" | "Metadata read-only")) => {
+                Some(format!("{word}: its room is full and writes fail; what was written before can still be read"))
             }
             Some(word) => Some(format!("{word}: its differences are lost")),
             None if percent >= ALARM_PERCENT => Some(format!("its {of} is {percent:.0} % full")),

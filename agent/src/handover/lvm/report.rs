@@ -78,7 +78,14 @@ pub(super) fn usage_of(volume: &Volume, pool: Option<&Volume>) -> Option<Usage> 
     };
     let (data, metadata) = (percent(&pool.data_percent)?, percent(&pool.metadata_percent).unwrap_or(0.0));
     let (of, percent) = if metadata > data { ("pool metadata", metadata) } else { ("pool data", data) };
-    Some(Usage { of, percent, fault: None })
+    // The ninth letter is the pool's health.
+    let fault = match pool.lv_attr.as_bytes().get(8) {
+        Some(b'D') => Some("Out of data"),
+        Some(b'M') => Some("Metadata read-only"),
+        Some(b'F') => Some("Failed"),
+        _ => None,
+    };
+    Some(Usage { of, percent, fault })
 }
 
 /// Names of the volumes that have this one as their origin.
@@ -121,6 +128,9 @@ mod tests {
         let thin = usage_of(&volumes[3], Some(&volumes[2])).expect("a level");
         assert_eq!(thin, Usage { of: "pool data", percent: 85.4, fault: None });
         assert!(thin.finding().is_some_and(|finding| finding.text.contains("85 % full")));
+        let mut full = volumes[2].clone();
+        full.lv_attr = "twi-aotzD-".to_owned();
+        assert_eq!(usage_of(&volumes[3], Some(&full)).and_then(|usage| usage.fault), Some("Out of data"));
         assert_eq!(usage_of(&volumes[4], None).expect("a level").fault, Some("Invalid"));
         assert_eq!(usage_of(&volumes[1], None), None);
     }
