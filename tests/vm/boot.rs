@@ -1,9 +1,9 @@
 //! Three hosts on wires of their own fetch a master, make clones, and machines start from them.
 //!
 //! Each host makes two clones of each kind that is a file: reflink (their disks are XFS), qcow2 in both layouts, full copy,
-//! VHD. All clones of the first host boot, and one kind's of each other host, since a boot takes four CPU seconds: the machine
-//! checks what came with the master, finds no name of a clone, leaves its own, and ends in order. Then the first host's first
-//! clone of each kind boots again and finds its own name and no other's. All the while the masters stay what they were.
+//! VHD. Every clone boots: its machine checks what came with the master, finds no name of a clone, leaves its own, and ends
+//! in order. Then the first host's first clone of each kind boots again and finds its own name and no other's. All the while
+//! the master stays what it was.
 //!
 //! QEMU is given what `drover clone qemu` prints, but for VHDs, in which it would read zeros: there libvhdi shows the whole
 //! disk, and the machine writes to a qcow2 file on top of that, which is kept from the first boot to the second.
@@ -84,9 +84,7 @@ fn machines_start_from_clones_and_keep_what_is_theirs() {
     let masters: Vec<MasterLine> = hosts.iter().map(|host| host.wait_sealed("golden@1", LONG)).collect();
 
     let clones: Vec<Vec<Bootable>> = hosts.iter().map(|host| stage.make_clones(host)).collect();
-    let of_kind = |host: usize, kind: &'static str| clones[host].iter().filter(move |clone| clone.kind.name == kind);
-    let others = of_kind(1, "reflink").chain(of_kind(2, "fast"));
-    stage.boot_all(&clones[0].iter().chain(others).collect::<Vec<_>>(), false);
+    stage.boot_all(&clones.iter().flatten().collect::<Vec<_>>(), false);
     stage.boot_all(&clones[0].iter().step_by(2).collect::<Vec<_>>(), true);
 
     for (host, (master, clones)) in hosts.iter().zip(masters.iter().zip(&clones)) {
