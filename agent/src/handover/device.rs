@@ -154,21 +154,8 @@ impl Handover {
 }
 
 fn begins_with_master(base: &Path, record: &CloneRecord) -> io::Result<bool> {
-    let mut content = File::open(base)?.take(record.master.file.len);
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; READ_LEN];
-    let mut read = 0;
-    loop {
-        let count = content.read(&mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-        read += count as u64;
-    }
-    let whole = read == record.master.file.len;
+    hasher.update_reader(File::open(base)?.take(record.master.file.len))?;
+    let whole = hasher.count() == record.master.file.len;
     Ok(whole && hasher.finalize().as_bytes() == record.master.content_hash.as_bytes())
 }
-
-/// Enough that system calls do not count, in bytes.
-const READ_LEN: usize = 1 << 20;
