@@ -136,7 +136,7 @@ fn a_full_pool(host: &mut GuestHost) {
 
     host.write("/dev/vg/t-2", 0, 8 << 10).fails();
     let listed = host.drover("clone list");
-    assert!(listed.stderr.contains("t-2: its pool data is 100 % full"), "{listed:#?}");
+    assert!(listed.stderr.contains("t-2: Out of data: its pool is full"), "{listed:#?}");
     assert!(host.has_written("/dev/vg/t-1", 512, 256), "what was written before can be read");
     host.sh("lvm vgchange -an vg").ok();
     host.sh("lvm lvchange -y -ay vg/pool_tmeta").ok();

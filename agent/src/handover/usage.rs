@@ -22,7 +22,8 @@ impl Usage {
         let (of, percent) = (self.of, self.percent);
         match self.fault {
             Some(word @ ("Overflow" | "Out of data" | "Metadata read-only")) => {
-                Some(format!("{word}: its room is full and writes fail; what was written before can still be read"))
+                let room = if word == "Overflow" { "room" } else { "pool" };
+                Some(format!("{word}: its {room} is full and writes fail; what was written before can still be read"))
             }
             Some(word) => Some(format!("{word}: its differences are lost")),
             None if percent >= ALARM_PERCENT => Some(format!("its {of} is {percent:.0} % full")),
