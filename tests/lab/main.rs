@@ -6,9 +6,10 @@
 //! It needs root, and leaves nothing behind.
 //!
 //! `lab publish`, `idle`, `memory`, `latency` and `clones` measure what needs no wires, with real daemons of this machine beside
-//! their goals ([`goal`]). `lab study` measures the clones that Drover's drivers make, as disks ([`study`]).
+//! their goals ([`goal`]). `lab accuracy` measures what the simulator is judged by ([`accuracy`]). `lab study` measures the clones that Drover's drivers make, as disks ([`study`]).
 #![expect(clippy::print_stdout, reason = "this program prints tables")]
 
+mod accuracy;
 mod case;
 mod clones;
 mod contenders;
@@ -49,6 +50,8 @@ enum Command {
     List,
     /// Run cases and print the table
     Run(run::Arguments),
+    /// How long real daemons take where the simulator says how long they should
+    Accuracy(accuracy::Arguments),
     /// What moving a gibibyte between two hosts costs, beside bare QUIC
     Pair(pair::Arguments),
     /// One end of bare QUIC; `lab pair` starts these
@@ -83,6 +86,7 @@ impl Arguments {
         match self.command {
             Command::List => list().map(|()| ExitCode::SUCCESS),
             Command::Run(arguments) => inside(|| run::run(&arguments)),
+            Command::Accuracy(arguments) => inside(|| accuracy::run(&arguments)),
             Command::Pair(arguments) => inside(|| pair::run(&arguments)),
             Command::Raw(arguments) => {
                 raw::run(arguments).map_err(|error| error as Box<dyn Error>)?;
