@@ -58,6 +58,8 @@ pub(crate) struct Counts {
     pub(crate) from_peers: u64,
     /// Came and were of no use.
     pub(crate) wasted: u64,
+    /// Came from another rack, whether of use or not.
+    pub(crate) from_other_racks: u64,
 }
 
 impl Host {

@@ -1,11 +1,13 @@
-//! Runs scenarios and prints what came out.
+//! Fleets of Drover hosts, and their rivals, on virtual time.
+
+mod cli;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use drover_sim::{Scenario, run};
+
+use crate::cli::{compare, run, study};
 
 /// Runs fleets of Drover hosts on virtual time.
 #[derive(Parser)]
@@ -17,42 +19,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run scenarios, one after the other, and print a table for each.
-    Run {
-        /// Files that describe them, in TOML.
-        #[arg(required = true)]
-        scenarios: Vec<PathBuf>,
-        /// Use this seed instead of the scenario's.
-        #[arg(long)]
-        seed: Option<u64>,
-        /// Print one JSON object for each scenario instead.
-        #[arg(long)]
-        json: bool,
-    },
+    Run(run::Arguments),
+    Compare(compare::Arguments),
+    Study(study::Arguments),
 }
 
 /// A run failed, or its result is impossible.
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    let Command::Run { scenarios, seed, json } = Cli::parse().command;
-    for path in scenarios {
-        if let Err(error) = run_one(&path, seed, json) {
-            let _ = writeln!(std::io::stderr(), "drover-sim: {}: {error}", path.display());
-            return ExitCode::from(FAILED);
+    let done = match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Study(arguments) => study::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "drover-sim: {error}");
+            ExitCode::from(FAILED)
         }
     }
-    ExitCode::SUCCESS
-}
-
-fn run_one(path: &std::path::Path, seed: Option<u64>, json: bool) -> Result<(), Box<dyn std::error::Error>> {
-    let scenario = Scenario::load(path, seed)?;
-    let report = run(&scenario)?;
-    let mut out = std::io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        writeln!(out, "{}\n\n{report}", path.display())?;
-    }
-    Ok(())
 }

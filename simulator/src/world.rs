@@ -17,11 +17,11 @@ use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId, Sw
 use drover_protocol::time::Instant;
 
 use crate::checker;
-use crate::fabric::{Access, Fabric, FlowId, Progress, Racks};
+use crate::fabric::{Fabric, FlowId, Progress, Racks};
 use crate::host::{Host, Serve, host_of, peer_id};
 use crate::queue::Queue;
 use crate::report::{HostReport, Report};
-use crate::scenario::Scenario;
+use crate::scenario::{QUIC_GOODPUT, Scenario};
 use crate::trace::Trace;
 use crate::tracker::{Tracker, jittered};
 
@@ -29,6 +29,8 @@ use crate::tracker::{Tracker, jittered};
 const DEATH_NOTICED: Duration = Duration::from_secs(10);
 /// Round trips until a dialled peer can be talked to: one for the handshake, one for the hellos.
 const DIAL_ROUND_TRIPS: u32 = 2;
+/// When a host that does not reach the tracker tries again: the longest that an agent waits.
+const TRACKER_RETRY: Duration = Duration::from_secs(15);
 /// Chunks of zeros come in runs of so many: 1 MiB, as file systems leave holes.
 const ZERO_RUN: u32 = 16;
 
@@ -54,11 +56,21 @@ pub enum RunError {
 
 /// Runs a scenario to its end.
 pub fn run(scenario: &Scenario) -> Result<Report, RunError> {
+    match run_as_far(scenario)? {
+        (report, None) => Ok(report),
+        (_, Some(unfinished)) => Err(unfinished),
+    }
+}
+
+/// Runs a scenario to its end or as far as it goes. Gives the hosts that are complete, and why not all are.
+pub fn run_as_far(scenario: &Scenario) -> Result<(Report, Option<RunError>), RunError> {
     let mut world = World::new(scenario);
-    world.run_to_end()?;
+    let unfinished = world.run_to_end().err();
     let report = world.report();
-    checker::check_report(scenario, &report).map_err(RunError::Impossible)?;
-    Ok(report)
+    if unfinished.is_none() {
+        checker::check_report(scenario, &report).map_err(RunError::Impossible)?;
+    }
+    Ok((report, unfinished))
 }
 
 #[derive(Debug)]
@@ -69,6 +81,8 @@ enum Event {
     Die {
         host: usize,
     },
+    TrackerDies,
+    TrackerIsBack,
     Timer {
         host: usize,
         life: u32,
@@ -145,7 +159,8 @@ struct World<'a> {
     now: Instant,
     queue: Queue<Event>,
     hosts: Vec<Host>,
-    tracker: Tracker,
+    /// While it runs.
+    tracker: Option<Tracker>,
     fabric: Fabric,
     /// Who sends what by which flow.
     flows: BTreeMap<FlowId, (usize, ServeId)>,
@@ -161,23 +176,21 @@ impl<'a> World<'a> {
         let data = data_chunks(&geometry, scenario.data_share, &mut rng);
         let mut hosts: Vec<Host> = scenario.hosts.iter().map(|_| Host::new(ChunkSet::empty(&geometry))).collect();
         hosts[0].stored = data.clone();
-        let carried = |rate: u64| ((rate as f64 * scenario.goodput) as u64).max(1);
-        let links: Vec<Access> = scenario
-            .hosts
-            .iter()
-            .map(|host| Access { up: carried(host.access.up), down: carried(host.access.down) })
-            .collect();
         let mut queue = Queue::default();
         for (host, plan) in scenario.hosts.iter().enumerate() {
             queue.push(Instant::START + plan.arrives, Event::Arrive { host });
-            if let Some((at, back_at)) = plan.dies {
-                queue.push(Instant::START + at, Event::Die { host });
-                back_at.into_iter().for_each(|at| queue.push(Instant::START + at, Event::Arrive { host }));
+            for absence in &plan.absences {
+                queue.push(Instant::START + absence.from, Event::Die { host });
+                absence.until.into_iter().for_each(|at| queue.push(Instant::START + at, Event::Arrive { host }));
             }
         }
-        let racks = scenario.rack_uplink.map(|uplink| Racks {
+        for absence in &scenario.tracker_absences {
+            queue.push(Instant::START + absence.from, Event::TrackerDies);
+            absence.until.into_iter().for_each(|at| queue.push(Instant::START + at, Event::TrackerIsBack));
+        }
+        let racks = scenario.uplink(QUIC_GOODPUT).map(|uplink| Racks {
             of_host: scenario.hosts.iter().map(|host| host.rack.unwrap_or(0)).collect(),
-            uplink: carried(uplink),
+            uplink,
         });
         World {
             scenario,
@@ -186,8 +199,8 @@ impl<'a> World<'a> {
             now: Instant::START,
             queue,
             hosts,
-            tracker: Tracker::new(rng.next_u64()),
-            fabric: Fabric::new(&links, racks, scenario.quantum),
+            tracker: Some(Tracker::new(rng.next_u64())),
+            fabric: Fabric::new(&scenario.links(QUIC_GOODPUT), racks, scenario.quantum),
             flows: BTreeMap::new(),
             rng,
             serve_count: 0,
@@ -222,8 +235,7 @@ impl<'a> World<'a> {
 
     /// Hosts that fetch and don't die for good.
     fn expected(&self) -> impl Iterator<Item = usize> + '_ {
-        let lives = |host: &usize| !matches!(self.scenario.hosts[*host].dies, Some((_, None)));
-        (1..self.hosts.len()).filter(lives)
+        (1..self.hosts.len()).filter(|&host| !self.scenario.hosts[host].stays_away())
     }
 
     fn unfinished(&self) -> RunError {
@@ -236,6 +248,9 @@ impl<'a> World<'a> {
         match event {
             Event::Arrive { host } => self.arrive(host),
             Event::Die { host } => self.die(host),
+            Event::TrackerDies => self.tracker = None,
+            // It remembers nobody.
+            Event::TrackerIsBack => self.tracker = Some(Tracker::new(self.rng.next_u64())),
             Event::Timer { host, life } => self.ring(host, life),
             Event::Announce { host, life } => self.announce(host, life),
             Event::Told { host, life, peers, again } => {
@@ -287,7 +302,7 @@ impl<'a> World<'a> {
         let life = at.life;
         self.trace.note(self.now, "arrive", [host as u64, 0]);
         self.drain(host);
-        self.after(self.scenario.latency, Event::Announce { host, life });
+        self.after(self.latency_to_tracker(host), Event::Announce { host, life });
     }
 
     fn die(&mut self, host: usize) {
@@ -321,8 +336,12 @@ impl<'a> World<'a> {
         let Some(swarm) = self.hosts[host].swarm.as_ref().filter(|_| self.hosts[host].life == life) else { return };
         let rack = self.scenario.rack_known(host);
         let progress = (swarm.held().count(), self.data.count());
-        let (peers, again) = self.tracker.announce(self.now, host, rack.as_deref(), progress);
-        self.after(self.scenario.latency, Event::Told { host, life, peers, again });
+        let Some(tracker) = &mut self.tracker else {
+            let wait = jittered(TRACKER_RETRY, &mut self.rng);
+            return self.after(wait, Event::Announce { host, life });
+        };
+        let (peers, again) = tracker.announce(self.now, host, rack.as_deref(), progress);
+        self.after(self.latency_to_tracker(host), Event::Told { host, life, peers, again });
     }
 
     fn dialled(&mut self, from: usize, from_life: u32, to: usize) {
@@ -404,7 +423,8 @@ impl<'a> World<'a> {
             self.tell(from, |swarm, now| swarm.handle_served(now, serve, sent));
         }
         if !chunks.is_empty() || is_done {
-            self.after(self.scenario.latency, Event::Arrived { from, to, life, request, chunks, is_done });
+            let latency = self.scenario.latency_between(from, to);
+            self.after(latency, Event::Arrived { from, to, life, request, chunks, is_done });
         }
     }
 
@@ -414,6 +434,9 @@ impl<'a> World<'a> {
             let chunk = self.geometry.chunk(number).expect("a chunk that was sent is of the image");
             let len = u64::from(self.geometry.chunk_len(chunk));
             let host = &mut self.hosts[to];
+            if self.scenario.hosts[from].rack != self.scenario.hosts[to].rack {
+                host.counts.from_other_racks += len;
+            }
             if !host.requests.contains(&request) {
                 host.counts.wasted += len;
                 continue;
@@ -455,31 +478,32 @@ impl<'a> World<'a> {
     }
 
     fn obey(&mut self, host: usize, output: Output) {
-        let (latency, life) = (self.scenario.latency, self.hosts[host].life);
+        let (life, scenario) = (self.hosts[host].life, self.scenario);
+        let latency = |peer| scenario.latency_between(host, host_of(peer));
         match output {
             Output::Connect { peer } => {
                 let dialled = Event::Dialled { from: host, from_life: life, to: host_of(peer) };
-                self.after(latency * 2 * DIAL_ROUND_TRIPS, dialled);
+                self.after(latency(peer) * 2 * DIAL_ROUND_TRIPS, dialled);
             }
             Output::Send { peer, message } => {
                 let to = host_of(peer);
                 let to_life = self.hosts[to].life;
                 self.trace.note(self.now, "say", [flow_of(host, to), 0]);
-                self.after(latency, Event::Say { from: host, from_life: life, to, to_life, message });
+                self.after(latency(peer), Event::Say { from: host, from_life: life, to, to_life, message });
             }
             Output::SendPeers { peer, about } => {
                 let to = host_of(peer);
-                self.after(latency, Event::Peers { to, life: self.hosts[to].life, about });
+                self.after(latency(peer), Event::Peers { to, life: self.hosts[to].life, about });
             }
             Output::Request { peer, request, piece, chunks } => {
                 self.hosts[host].requests.insert(request);
                 let (to, piece) = (host_of(peer), piece.number());
                 self.trace.note(self.now, "request", [flow_of(host, to), u64::from(piece)]);
-                self.after(latency, Event::Ask { from: host, from_life: life, to, request, piece, chunks });
+                self.after(latency(peer), Event::Ask { from: host, from_life: life, to, request, piece, chunks });
             }
             Output::Cancel { peer, request } => {
                 self.hosts[host].requests.remove(&request);
-                self.after(latency, Event::Cancel { from: host, from_life: life, to: host_of(peer), request });
+                self.after(latency(peer), Event::Cancel { from: host, from_life: life, to: host_of(peer), request });
             }
             Output::Serve { serve, .. } => self.serve(host, serve),
             Output::Refuse { serve, refusal, .. } => self.refuse(host, serve, refusal),
@@ -489,7 +513,7 @@ impl<'a> World<'a> {
             Output::Complete => {
                 self.trace.note(self.now, "complete", [host as u64, 0]);
                 self.hosts[host].completed_at.get_or_insert(self.now);
-                self.after(latency, Event::Announce { host, life });
+                self.after(self.latency_to_tracker(host), Event::Announce { host, life });
             }
         }
     }
@@ -521,7 +545,12 @@ impl<'a> World<'a> {
             }
             Refusal::NotHeld => RequestEnd::NotHeld,
         };
-        self.after(self.scenario.latency, Event::Refused { to, life, request, end });
+        self.after(self.scenario.latency_between(host, to), Event::Refused { to, life, request, end });
+    }
+
+    /// The tracker stands beside the publisher.
+    fn latency_to_tracker(&self, host: usize) -> Duration {
+        self.scenario.latency_between(host, 0)
     }
 
     fn lives(&self, host: usize, life: u32) -> bool {
@@ -534,11 +563,11 @@ impl<'a> World<'a> {
 
     fn report(&self) -> Report {
         let data_len = self.data.iter().map(|chunk| u64::from(self.geometry.chunk_len(chunk))).sum();
-        let finished = self.expected().map(|host| {
+        let finished = (1..self.hosts.len()).filter_map(|host| {
             let (at, plan) = (&self.hosts[host], &self.scenario.hosts[host]);
-            let completed = at.completed_at.expect("the world is over").since(Instant::START);
+            let completed = at.completed_at?.since(Instant::START);
             let bound = checker::host_bound(self.scenario, host, data_len);
-            HostReport::new(host, plan.arrives, completed, bound, at.counts)
+            Some(HostReport::new(host, plan.arrives, completed, bound, at.counts))
         });
         Report::new(
             self.scenario,

@@ -7,10 +7,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// A link, by its number.
-pub(super) type LinkId = usize;
+pub(crate) type LinkId = usize;
 
 /// The rate of each flow, given what each link can carry and which links each flow runs over, in bytes per second.
-pub(super) fn max_min(capacities: &[u64], paths: &[&[LinkId]]) -> Vec<u64> {
+pub(crate) fn max_min(capacities: &[u64], paths: &[&[LinkId]]) -> Vec<u64> {
     let mut links: Vec<Filling> =
         capacities.iter().map(|&capacity| Filling { left: capacity, flows: Vec::new(), open: 0 }).collect();
     for (flow, path) in paths.iter().enumerate() {

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use drover_protocol::time::Instant;
 
-use fair::{LinkId, max_min};
+use fair::LinkId;
+pub(crate) use fair::max_min;
 
 /// Nanoseconds in a second: bytes are counted in billionths, so that no rounding gathers.
 const NANOS: u128 = 1_000_000_000;

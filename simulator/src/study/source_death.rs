@@ -1,0 +1,74 @@
+//! The publisher dies in the middle and is back much later.
+
+use super::sweep::{seeds, seeds_text};
+use super::{Extent, Plot, Point, StudyError};
+use crate::compare::curve;
+use crate::contender::Contender;
+use crate::plot::{Chart, Line, Scale};
+use crate::scenario::Scenario;
+
+/// One plot for each moment of death.
+pub(super) fn plots(extent: &Extent) -> Result<Vec<Plot>, StudyError> {
+    let moments = [
+        (0.3, "source-dies-30", "Hosts that are complete: the source dies at 30 %"),
+        (0.7, "source-dies-70", "Hosts that are complete: the source dies at 70 %"),
+    ];
+    moments.into_iter().map(|(share, name, title)| plot(extent, share, name, title)).collect()
+}
+
+fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) -> Result<Plot, StudyError> {
+    let copy = extent.copy_seconds(HOST_MBIT_S);
+    let scenario = format!(
+        "hosts = {}\nimage_mib = {}\nup_mbit_s = {HOST_MBIT_S}\ndown_mbit_s = {HOST_MBIT_S}\n\
+         publisher_up_mbit_s = {}\nlatency_us = 100\n\
+         deaths = [{{ host = 0, at_s = {:.4}, back_at_s = {:.4} }}]\n{}",
+        extent.hosts,
+        extent.image_mib,
+        2.0 * HOST_MBIT_S,
+        share * copy,
+        BACK_AT * copy,
+        seeds_text(extent)
+    );
+    let (mut lines, mut points) = (Vec::new(), Vec::new());
+    for contender in COMPARED {
+        for &seed in seeds(extent, contender) {
+            let outcome = contender.compete(&Scenario::parse(&scenario, Some(seed))?)?;
+            let line = contender.to_string();
+            let point = |(x, y)| Point { plot: name.to_owned(), line: line.clone(), x, y: Some(y), seed };
+            points.extend(curve(&outcome).into_iter().map(point));
+            // One curve for each contender; the other seeds are in the table.
+            if seed == extent.seeds[0] {
+                lines.push(labelled(Line::of(contender, curve(&outcome)), outcome.unfinished.is_some()));
+            }
+        }
+    }
+    let svg = Chart {
+        title: title.to_owned(),
+        x: ("seconds".to_owned(), Scale::Log),
+        y: ("% of hosts that are complete".to_owned(), Scale::Linear),
+        lines,
+    }
+    .svg()?;
+    let text = format!(
+        "The source has twice the rate of a host. It dies after {:.0} % of the time that one copy takes a host's wire \
+         ({copy:.3} s without headers), and is back after {BACK_AT:.0} such times. What was not sent by then exists \
+         nowhere: at 30 % everybody waits. At 70 % everything is somewhere in the swarm, which needs the source no \
+         more. NFS goes on where it stood, HTTP and the tree begin their transfers again; a chain and a multicast \
+         session end for good. p2p is drawn with the first seed.",
+        share * 100.0
+    );
+    Ok(Plot { name, title, text, scenario, svg, points })
+}
+
+fn labelled(mut line: Line, is_unfinished: bool) -> Line {
+    if is_unfinished {
+        line.name = format!("{}, not all", line.name);
+    }
+    line
+}
+
+const HOST_MBIT_S: f64 = 10_000.0;
+/// In copies over a host's wire.
+const BACK_AT: f64 = 4.0;
+const COMPARED: [Contender; 6] =
+    [Contender::Nfs, Contender::Http, Contender::Tree, Contender::Chain, Contender::Multicast, Contender::P2p];
