@@ -121,7 +121,7 @@ fn what_is_sent_is_what_comes() {
     let multicast = outcome(Contender::Multicast);
     assert_eq!((multicast.source_bytes, multicast.rack_bytes), (data, vec![0, data, data]));
     let tree = outcome(Contender::Tree);
-    assert!(tree.rack_bytes.iter().sum::<u64>() <= 4 * data, "racks hand it on inside: {:?}", tree.rack_bytes);
+    assert!(tree.rack_bytes.iter().sum::<u64>() < 16 * data, "holders prefer their rack: {:?}", tree.rack_bytes);
     let p2p = outcome(Contender::P2p);
     assert!(p2p.rack_bytes.iter().skip(1).all(|&bytes| bytes >= data && bytes < 23 * data));
 }

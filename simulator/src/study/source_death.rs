@@ -51,10 +51,10 @@ fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) ->
     .svg()?;
     let text = format!(
         "The source has twice the rate of a host. It dies after {:.0} % of the time that one copy takes a host's wire \
-         ({copy:.3} s without headers), and is back after {BACK_AT:.0} such times. What was not sent by then exists \
-         nowhere: at 30 % everybody waits. At 70 % everything is somewhere in the swarm, which needs the source no \
-         more. NFS goes on where it stood, HTTP and the tree begin their transfers again; a chain and a multicast \
-         session end for good. p2p is drawn with the first seed.",
+         ({copy:.3} s without headers), and is back after {BACK_AT:.0} such times. What had not left it by then exists \
+         nowhere, and everybody waits for it. The swarm, which takes from its source over the whole time, and NFS go on \
+         where they stood; HTTP and the tree begin their transfers again; a chain and a multicast session end for good. \
+         p2p is drawn with the first seed.",
         share * 100.0
     );
     Ok(Plot { name, title, text, scenario, svg, points })
