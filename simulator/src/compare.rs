@@ -6,7 +6,7 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::contender::{CompareError, Contender, Outcome};
-use crate::plot::{Chart, Line, PlotError, Scale};
+use crate::plot::{Chart, Line, PlotError};
 use crate::report::optimum_seconds;
 use crate::scenario::Scenario;
 
@@ -100,13 +100,7 @@ impl Comparison {
     /// It can't be drawn.
     pub fn curves(&self) -> Result<String, PlotError> {
         let lines = self.outcomes.iter().map(|outcome| Line::of(outcome.contender, curve(outcome)));
-        Chart {
-            title: format!("{}: hosts that are complete", self.scenario),
-            x: ("seconds".to_owned(), Scale::Log),
-            y: ("% of hosts".to_owned(), Scale::Linear),
-            lines: lines.collect(),
-        }
-        .svg()
+        Chart::over_time(format!("{}: hosts that are complete", self.scenario), lines.collect()).svg()
     }
 }
 

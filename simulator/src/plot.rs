@@ -92,6 +92,22 @@ pub fn ink(contender: Contender) -> RGBColor {
 }
 
 impl Chart {
+    /// Shares of hosts over time. Each line begins at nothing, and its last share holds to the end of the chart; a line
+    /// without points is one of which nobody is complete.
+    pub fn over_time(title: String, mut lines: Vec<Line>) -> Self {
+        let times = || lines.iter().flat_map(|line| line.points.iter().map(|&(seconds, _)| seconds));
+        let (first, last) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
+        if first <= last {
+            for Line { points, .. } in &mut lines {
+                let reached = points.last().map_or(0.0, |&(_, share)| share);
+                points.insert(0, (first / 1.5, 0.0));
+                points.push((last * 1.5, reached));
+            }
+        }
+        let (x, y) = (("seconds".to_owned(), Scale::Log), ("% of hosts that are complete".to_owned(), Scale::Linear));
+        Chart { title, x, y, lines }
+    }
+
     /// Draws it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::plot::{Chart, Scale};
 pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     let sweep = Sweep {
         name: "fleet-size",
-        base: format!("image_mib = {}\nup_mbit_s = 10000\ndown_mbit_s = 10000\nlatency_us = 100\n", extent.image_mib),
+        base: extent.base(),
         values: extent.fleets.iter().map(|&hosts| hosts as f64).collect(),
         changing: |_, hosts| format!("hosts = {hosts}"),
         measure: |_, outcome| outcome.last_seconds,
@@ -30,8 +30,8 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     .svg()?;
     let text = format!(
         "Equal hosts, all at once. One server needs N times as long for N hosts. A tree of whole images needs log2 N \
-         times as long, a chain fills with N pieces, multicast waits for N answers to each slice. The swarm stays near \
-         the bound, which is one copy over one wire. It was run up to {} hosts.",
+         times as long, a chain fills with N pieces, multicast waits for N answers to each slice. The swarm's \
+         time hardly grows. It was run up to {} hosts. The bound is one copy over one wire.",
         extent.p2p_hosts_most
     );
     Ok(Plot { name: sweep.name, title, text, scenario: sweep.text(extent), svg, points })

@@ -9,11 +9,10 @@ use crate::scenario::Scenario;
 pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     let (name, title) = ("rack-uplink", "Copies of the image that come into a rack");
     let scenario = format!(
-        "hosts = {}\nimage_mib = {}\nup_mbit_s = 10000\ndown_mbit_s = 10000\nlatency_us = 100\n\
-         racks = {RACKS}\nrack_oversubscription = 4.0\n",
+        "hosts = {}\n{}racks = {RACKS}\nrack_oversubscription = 4.0\n",
         // One more place is the publisher's.
         extent.hosts - 1,
-        extent.image_mib
+        extent.base()
     );
     let unaware = format!("{scenario}racks_are_known = false\n");
     let compared = COMPARED.into_iter().map(|contender| (contender.to_string(), contender, &scenario));

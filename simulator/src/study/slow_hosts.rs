@@ -1,7 +1,7 @@
 //! What slow hosts do to the others.
 
 use super::sweep::Sweep;
-use super::{Extent, Plot, StudyError};
+use super::{Extent, HOST_MBIT_S, Plot, StudyError};
 use crate::contender::{Contender, Outcome};
 use crate::plot::{Chart, Scale};
 use crate::scenario::Scenario;
@@ -9,14 +9,12 @@ use crate::scenario::Scenario;
 pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     let sweep = Sweep {
         name: "slow-hosts",
-        base: format!(
-            "hosts = {}\nimage_mib = {}\nup_mbit_s = 10000\ndown_mbit_s = 10000\nlatency_us = 100\n",
-            extent.hosts, extent.image_mib
-        ),
+        base: format!("hosts = {}\n{}", extent.hosts, extent.base()),
         values: vec![0.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0],
         changing: |extent, percent| {
             let slow = (extent.hosts as f64 * percent / 100.0).round();
-            format!("other_rates = [{{ hosts = {slow}, up_mbit_s = 1000, down_mbit_s = 1000 }}]")
+            let rate = HOST_MBIT_S / 10;
+            format!("other_rates = [{{ hosts = {slow}, up_mbit_s = {rate}, down_mbit_s = {rate} }}]")
         },
         measure: last_fast_host,
     };

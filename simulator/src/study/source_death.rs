@@ -1,10 +1,10 @@
 //! The publisher dies in the middle and is back much later.
 
 use super::sweep::{seeds, seeds_text};
-use super::{Extent, Plot, Point, StudyError};
+use super::{Extent, HOST_MBIT_S, Plot, Point, StudyError};
 use crate::compare::curve;
 use crate::contender::Contender;
-use crate::plot::{Chart, Line, Scale};
+use crate::plot::{Chart, Line};
 use crate::scenario::Scenario;
 
 /// One plot for each moment of death.
@@ -17,14 +17,12 @@ pub(super) fn plots(extent: &Extent) -> Result<Vec<Plot>, StudyError> {
 }
 
 fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) -> Result<Plot, StudyError> {
-    let copy = extent.copy_seconds(HOST_MBIT_S);
+    let copy = extent.copy_seconds();
     let scenario = format!(
-        "hosts = {}\nimage_mib = {}\nup_mbit_s = {HOST_MBIT_S}\ndown_mbit_s = {HOST_MBIT_S}\n\
-         publisher_up_mbit_s = {}\nlatency_us = 100\n\
-         deaths = [{{ host = 0, at_s = {:.4}, back_at_s = {:.4} }}]\n{}",
+        "hosts = {}\n{}publisher_up_mbit_s = {}\ndeaths = [{{ host = 0, at_s = {:.4}, back_at_s = {:.4} }}]\n{}",
         extent.hosts,
-        extent.image_mib,
-        2.0 * HOST_MBIT_S,
+        extent.base(),
+        2 * HOST_MBIT_S,
         share * copy,
         BACK_AT * copy,
         seeds_text(extent)
@@ -42,13 +40,7 @@ fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) ->
             }
         }
     }
-    let svg = Chart {
-        title: title.to_owned(),
-        x: ("seconds".to_owned(), Scale::Log),
-        y: ("% of hosts that are complete".to_owned(), Scale::Linear),
-        lines,
-    }
-    .svg()?;
+    let svg = Chart::over_time(title.to_owned(), lines).svg()?;
     let text = format!(
         "The source has twice the rate of a host. It dies after {:.0} % of the time that one copy takes a host's wire \
          ({copy:.3} s without headers), and is back after {BACK_AT:.0} such times. What had not left it by then exists \
@@ -67,7 +59,6 @@ fn labelled(mut line: Line, is_unfinished: bool) -> Line {
     line
 }
 
-const HOST_MBIT_S: f64 = 10_000.0;
 /// In copies over a host's wire.
 const BACK_AT: f64 = 4.0;
 const COMPARED: [Contender; 6] =
