@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_protocol::geometry::Geometry;
 use drover_protocol::have::ChunkSet;
@@ -166,6 +166,8 @@ struct World<'a> {
     flows: BTreeMap<FlowId, (usize, ServeId)>,
     rng: Rng,
     serve_count: u64,
+    /// Whose connections with whom are dead, as long as the first does not know.
+    dead_links: BTreeSet<(usize, usize)>,
     trace: Trace,
 }
 
@@ -204,6 +206,7 @@ impl<'a> World<'a> {
             flows: BTreeMap::new(),
             rng,
             serve_count: 0,
+            dead_links: BTreeSet::new(),
             trace: Trace::default(),
         }
     }
@@ -286,8 +289,8 @@ impl<'a> World<'a> {
                 }
             }
             Event::Lost { host, life, peer } => {
-                if self.lives(host, life) && self.hosts[host].connected.remove(&peer) {
-                    self.tell(host, |swarm, now| swarm.handle_disconnected(now, peer_id(peer)));
+                if self.lives(host, life) && self.dead_links.remove(&(host, peer)) {
+                    self.lose(host, peer);
                 }
             }
         }
@@ -312,6 +315,7 @@ impl<'a> World<'a> {
             self.flows.remove(&flow);
             self.fabric.close(self.now, flow);
         }
+        self.dead_links.retain(|&(who, _)| who != host);
         // Nobody acknowledges any more what is on its way here, so it is not sent on; the senders learn that later.
         for &peer in &peers {
             let serves = &mut self.hosts[peer].serves;
@@ -319,6 +323,7 @@ impl<'a> World<'a> {
                 self.flows.remove(&flow);
                 self.fabric.close(self.now, flow);
             }
+            self.dead_links.insert((peer, host));
             let life = self.hosts[peer].life;
             self.after(DEATH_NOTICED, Event::Lost { host: peer, life, peer: host });
         }
@@ -349,11 +354,22 @@ impl<'a> World<'a> {
             return;
         }
         if self.hosts[to].swarm.is_some() {
+            // Who was away and is back sooner than that was noticed.
+            if self.dead_links.remove(&(to, from)) {
+                self.lose(to, from);
+            }
             self.hosts[from].connected.insert(to);
             self.hosts[to].connected.insert(from);
             self.tell(from, |swarm, now| swarm.handle_connected(now, peer_id(to)));
         } else {
             self.tell(from, |swarm, now| swarm.handle_connect_failed(now, peer_id(to)));
+        }
+    }
+
+    /// A host learns that its connection with another is dead.
+    fn lose(&mut self, host: usize, peer: usize) {
+        if self.hosts[host].connected.remove(&peer) {
+            self.tell(host, |swarm, now| swarm.handle_disconnected(now, peer_id(peer)));
         }
     }
 

@@ -69,6 +69,13 @@ fn who_comes_back_goes_on_from_what_it_had() {
 }
 
 #[test]
+fn who_is_back_before_its_death_was_noticed_is_connected_anew() {
+    let report = run_small("deaths = [{ host = 3, at_s = 4.0, back_at_s = 5.0 }]", 1);
+    let host = report.hosts.iter().find(|host| host.host == 3).expect("it completes");
+    assert!(host.seconds < 9.0, "{} s", host.seconds);
+}
+
+#[test]
 fn the_dead_are_not_waited_for_and_stop_nobody() {
     let report = run_small("deaths = [{ host = 3, at_s = 4.0 }, { host = 5, at_s = 2.0 }]", 1);
     assert_eq!(report.hosts.len(), 5);

@@ -3,7 +3,7 @@
 //! The textbook's broadcast without pieces: `⌈log2 (N+1)⌉ · S/r`, whole images stored and forwarded. (With pieces it
 //! becomes the binomial pipeline, which reaches `S/r · (1 + ⌊log2 N⌋/M)`: the optimum that stands beside our result.)
 //!
-//! Senders prefer hosts of their own rack. A transfer of which one end dies is begun again by another holder. The latency
+//! Senders prefer hosts of their own rack; with all of it served they go where most are left. A transfer of which one end dies is begun again by another holder. The latency
 //! of starting a transfer is not counted: it is nothing beside a whole image.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ pub(super) fn double(scenario: &Scenario) -> Course {
         scenario,
         fluid: Fluid::new(scenario, &scenario.links(TCP_GOODPUT), scenario.uplink(TCP_GOODPUT)),
         idle: BTreeSet::new(),
-        lacking: BTreeSet::new(),
+        lacking: BTreeMap::new(),
         sender_of: BTreeMap::new(),
         course: Course::new(scenario),
     };
@@ -46,8 +46,8 @@ struct Tree<'a> {
     fluid: Fluid<'a>,
     /// Hosts that have the image and send it to nobody.
     idle: BTreeSet<usize>,
-    /// Hosts that are here, lack it and don't receive it, with their racks before them.
-    lacking: BTreeSet<(Option<usize>, usize)>,
+    /// By rack: hosts that are here, lack it and don't receive it. No set is empty.
+    lacking: BTreeMap<Option<usize>, BTreeSet<usize>>,
     /// By receiver.
     sender_of: BTreeMap<usize, usize>,
     course: Course,
@@ -67,11 +67,11 @@ impl Tree<'_> {
                 self.idle.insert(host);
             }
             Change::Comes(host) => {
-                self.lacking.insert(self.place(host));
+                self.lacks(host);
             }
             Change::Goes(host) => {
                 self.idle.remove(&host);
-                self.lacking.remove(&self.place(host));
+                self.lacks_no_more(host);
                 let mut ended: Vec<usize> = vec![host];
                 ended.extend(self.sender_of.iter().filter(|&(_, &from)| from == host).map(|(&to, _)| to));
                 ended.into_iter().for_each(|to| self.broke(to, host));
@@ -86,19 +86,18 @@ impl Tree<'_> {
         if to == dead {
             self.idle.insert(from);
         } else {
-            self.lacking.insert(self.place(to));
+            self.lacks(to);
         }
     }
 
     /// Gives every idle holder somebody to send to.
     fn send(&mut self) {
         for from in self.idle.clone() {
-            let rack = self.scenario.hosts[from].rack;
-            let near = self.lacking.range((rack, 0)..=(rack, usize::MAX)).next();
-            let Some(place) = near.or_else(|| self.lacking.first()).copied() else { return };
-            self.lacking.remove(&place);
+            let near = self.lacking.get(&self.scenario.hosts[from].rack);
+            let Some(rack) = near.or_else(|| self.lacking.values().rev().max_by_key(|rack| rack.len())) else { return };
+            let to = *rack.first().expect("no set is empty");
+            self.lacks_no_more(to);
             self.idle.remove(&from);
-            let (_, to) = place;
             self.sender_of.insert(to, from);
             self.fluid.open(from, to, &[], self.scenario.data_len());
         }
@@ -108,7 +107,16 @@ impl Tree<'_> {
         host == 0 || self.course.completed[host].is_some_and(|at: Instant| at <= self.fluid.now())
     }
 
-    fn place(&self, host: usize) -> (Option<usize>, usize) {
-        (self.scenario.hosts[host].rack, host)
+    fn lacks(&mut self, host: usize) {
+        self.lacking.entry(self.scenario.hosts[host].rack).or_default().insert(host);
+    }
+
+    fn lacks_no_more(&mut self, host: usize) {
+        let rack = self.scenario.hosts[host].rack;
+        let Some(its) = self.lacking.get_mut(&rack) else { return };
+        its.remove(&host);
+        if its.is_empty() {
+            self.lacking.remove(&rack);
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::plot::PlotError;
 use crate::scenario::ScenarioError;
 
 /// Most hosts for which the study runs the swarm.
-pub const P2P_HOSTS_MOST: usize = 50;
+pub const P2P_HOSTS_MOST: usize = 20;
 
 /// Rate of a host's wire, each way.
 const HOST_MBIT_S: u32 = 1000;
@@ -116,7 +116,7 @@ impl Extent {
         Extent {
             fleets: vec![1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000],
             p2p_hosts_most: P2P_HOSTS_MOST,
-            hosts: 24,
+            hosts: 16,
             image_mib: 1024,
             seeds: vec![1, 2, 3],
         }
