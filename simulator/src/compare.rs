@@ -137,11 +137,11 @@ impl fmt::Display for Comparison {
         for outcome in &self.outcomes {
             writeln!(
                 f,
-                "{:<13} {:>10} {:>10} {:>10.3} {:>8} {:>13.3} {:>11}",
+                "{:<13} {:>10} {:>10} {:>10} {:>8} {:>13.3} {:>11}",
                 outcome.contender,
                 maybe(outcome.last_seconds),
                 maybe(outcome.median_seconds),
-                outcome.bound_seconds,
+                maybe(outcome.last_seconds.map(|_| outcome.bound_seconds)),
                 maybe(outcome.ratio),
                 copies(outcome.source_bytes),
                 maybe(outcome.rack_bytes.iter().max().map(|&bytes| copies(bytes))),
