@@ -36,7 +36,7 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     let text = format!(
         "{RACKS} racks of {} hosts; an uplink carries a quarter of what its hosts do. The publisher's own rack is left \
          out. A swarm that knows its racks lets the image in about once and hands it on inside; one that does not \
-         takes nearly every copy from elsewhere, like NFS.",
+         takes more from elsewhere. One server sends a copy for each host.",
         extent.hosts / RACKS
     );
     let scenario = format!("{scenario}{}", seeds_text(extent));
