@@ -33,11 +33,10 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
         lines,
     }
     .svg()?;
-    let text =
-        "One slow host sets the rate of multicast for all, and that of a chain for all behind it (here the slow \
-                ones stand at the end). In a tree a holder is busy with a slow host for ten times as long. A swarm's \
-                fast hosts feed each other."
-            .to_owned();
+    let text = "One slow host sets the rate of multicast for all, and that of a chain for all behind it. In a chain and a \
+                tree the slow ones stand at the end here, where they harm least: that needs a fleet whose rates are known. \
+                A swarm needs no order."
+        .to_owned();
     Ok(Plot { name: sweep.name, title, text, scenario: sweep.text(extent), svg, points })
 }
 

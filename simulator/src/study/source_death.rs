@@ -3,7 +3,7 @@
 use super::sweep::{seeds, seeds_text};
 use super::{Extent, HOST_MBIT_S, Plot, Point, StudyError};
 use crate::compare::curve;
-use crate::contender::Contender;
+use crate::contender::{Contender, Outcome};
 use crate::plot::{Chart, Line};
 use crate::scenario::Scenario;
 
@@ -36,7 +36,7 @@ fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) ->
             points.extend(curve(&outcome).into_iter().map(point));
             // One curve for each contender; the other seeds are in the table.
             if seed == extent.seeds[0] {
-                lines.push(labelled(Line::of(contender, curve(&outcome)), outcome.unfinished.is_some()));
+                lines.push(labelled(Line::of(contender, curve(&outcome)), &outcome));
             }
         }
     }
@@ -52,9 +52,10 @@ fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) ->
     Ok(Plot { name, title, text, scenario, svg, points })
 }
 
-fn labelled(mut line: Line, is_unfinished: bool) -> Line {
-    if is_unfinished {
-        line.name = format!("{}, not all", line.name);
+fn labelled(mut line: Line, outcome: &Outcome) -> Line {
+    if outcome.unfinished.is_some() {
+        let who = if outcome.last_seconds.is_some() { "not all" } else { "nobody" };
+        line.name = format!("{}: {who}", line.name);
     }
     line
 }
