@@ -18,7 +18,7 @@ use crate::scenario::Scenario;
 const BLOCK_LEN: u64 = 1456;
 const BLOCKS_IN_SLICE: u64 = 112;
 /// Share of a frame that udpcast's, UDP's, IP's and Ethernet's headers leave.
-pub(super) const GOODPUT: f64 = 1456.0 / 1514.0;
+const GOODPUT: f64 = 1456.0 / 1514.0;
 /// A receiver's answer to a slice on the wire: the shortest frame.
 const ANSWER_LEN: u64 = 64;
 /// Slices that are sent before the first must be answered.

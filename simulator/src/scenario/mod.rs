@@ -10,7 +10,6 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::geometry::{Geometry, GeometryError};
-use drover_protocol::time::Instant;
 
 use crate::fabric::Access;
 use crate::loss::Loss;
@@ -196,14 +195,6 @@ impl HostPlan {
     /// Whether it dies for good.
     pub fn stays_away(&self) -> bool {
         self.absences.last().is_some_and(|last| last.until.is_none())
-    }
-}
-
-impl Absence {
-    /// Whether it is then.
-    pub fn is_at(&self, at: Instant) -> bool {
-        let at = at.since(Instant::START);
-        self.from <= at && self.until.is_none_or(|until| at < until)
     }
 }
 
