@@ -16,7 +16,7 @@ pub struct ParseIdError(String);
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name([u8; 32]);
 
         impl $name {
@@ -33,6 +33,20 @@ macro_rules! id {
             /// The first ten digits: enough for a person to tell two apart, not enough to name one.
             pub fn short(&self) -> String {
                 HEXLOWER.encode(&self.0[..5])
+            }
+        }
+
+        impl Ord for $name {
+            /// The order of the bytes. Nearly always the first eight decide, and are one word.
+            fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+                let word = |id: &Self| id.0.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+                word(self).cmp(&word(other)).then_with(|| self.0.cmp(&other.0))
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+                Some(self.cmp(other))
             }
         }
 

@@ -12,6 +12,7 @@
 mod checker;
 pub mod fabric;
 mod host;
+mod news;
 pub mod queue;
 pub mod report;
 pub mod scenario;

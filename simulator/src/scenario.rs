@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::geometry::{Geometry, GeometryError};
+use drover_protocol::swarm::SwarmConfig;
 use serde::Deserialize;
 
 use crate::fabric::Access;
@@ -36,6 +37,8 @@ pub struct Scenario {
     pub quantum: Duration,
     /// When whoever is not done has failed.
     pub deadline: Duration,
+    /// How every host's swarm is set.
+    pub swarm: SwarmConfig,
 }
 
 /// One host.
@@ -117,6 +120,43 @@ struct RawScenario {
     goodput: Option<f64>,
     quantum_us: Option<u64>,
     deadline_s: Option<f64>,
+    #[serde(default)]
+    swarm: RawSwarm,
+}
+
+/// What of the swarms' settings is not as usual.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSwarm {
+    /// Bytes asked for at once, in KiB: whole pieces, if it is their length.
+    request_kib: Option<u64>,
+    /// Neighbours that are sought.
+    neighbours: Option<usize>,
+    /// Neighbours asked at the same time.
+    sources: Option<usize>,
+    /// Neighbours served at the same time.
+    slots: Option<usize>,
+    /// Time between two looks whether more can be asked.
+    look_ms: Option<u64>,
+}
+
+impl RawSwarm {
+    fn config(&self) -> SwarmConfig {
+        let usual = SwarmConfig::default();
+        let neighbours_sought = self.neighbours.unwrap_or(usual.neighbours_sought);
+        let request = self.request_kib.map(|kib| kib.saturating_mul(1 << 10));
+        SwarmConfig {
+            neighbours_sought,
+            neighbours_most: usual.neighbours_most.max(2 * neighbours_sought),
+            sources_most: self.sources.unwrap_or(usual.sources_most),
+            upload_slots: self.slots.unwrap_or(usual.upload_slots),
+            request_len_most: request.unwrap_or(usual.request_len_most),
+            request_len_least: request.unwrap_or(usual.request_len_least),
+            in_flight_least: request.unwrap_or(usual.in_flight_least),
+            look_interval: self.look_ms.map_or(usual.look_interval, Duration::from_millis),
+            ..usual
+        }
+    }
 }
 
 /// The last `hosts` hosts of those without rates of their own have these.
@@ -205,6 +245,7 @@ impl RawScenario {
             latency,
             quantum: self.quantum_us.map_or(usual, Duration::from_micros),
             deadline: seconds("deadline_s", self.deadline_s.unwrap_or(24.0 * 3600.0))?,
+            swarm: self.swarm.config(),
         })
     }
 

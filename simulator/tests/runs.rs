@@ -88,9 +88,12 @@ fn a_publisher_may_go_once_all_is_somewhere() {
 
 #[test]
 fn the_scenarios_that_come_with_it_are_read() {
-    for file in std::fs::read_dir(scenarios()).expect("a folder of scenarios") {
-        let path = file.expect("a file").path();
-        Scenario::load(&path, None).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    for folder in [scenarios(), scenarios().join("large")] {
+        let files = std::fs::read_dir(folder).expect("a folder of scenarios");
+        let paths = files.map(|file| file.expect("a file").path());
+        for path in paths.filter(|path| path.is_file()) {
+            Scenario::load(&path, None).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
     }
 }
 

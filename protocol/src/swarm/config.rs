@@ -24,6 +24,8 @@ pub struct SwarmConfig {
     pub in_flight_most: u64,
     /// How long a peer's bytes in flight take at its rate.
     pub in_flight_time: Duration,
+    /// Least bytes in one request, if there is so much to ask: it has to be worth its round trip.
+    pub request_len_least: u64,
     /// Most bytes in one request; a larger piece is asked for in parts.
     pub request_len_most: u64,
     /// How long have-deltas are collected before they are sent, if little comes in. A piece that nobody knows of can't
@@ -35,6 +37,8 @@ pub struct SwarmConfig {
     pub steal_factor: u32,
     /// How long a peer that said "busy" without a time is left alone.
     pub busy_backoff: Duration,
+    /// How often it is looked whether more can be asked of anybody. Nothing waits for it but what nobody thought of.
+    pub look_interval: Duration,
     /// How often neighbours are reconsidered.
     pub refresh_interval: Duration,
     /// Pieces that are picked at random before rarest-first begins.
@@ -57,11 +61,13 @@ impl Default for SwarmConfig {
             in_flight_least: 128 << 10,
             in_flight_most: 16 << 20,
             in_flight_time: Duration::from_millis(50),
+            request_len_least: 128 << 10,
             request_len_most: 1 << 20,
             have_interval: Duration::from_millis(50),
             no_progress: Duration::from_secs(2),
             steal_factor: 3,
             busy_backoff: Duration::from_millis(100),
+            look_interval: Duration::from_millis(100),
             refresh_interval: Duration::from_secs(10),
             random_first_pieces: 4,
             rack: None,

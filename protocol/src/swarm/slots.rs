@@ -32,6 +32,8 @@ const QUEUED_BYTES_MOST: u64 = 32 << 20;
 const QUEUED_TIME_MOST: Duration = Duration::from_secs(1);
 /// Shortest and longest time after which a refused peer is told to ask again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// Longest such time where requests are longer than a quantum.
+const LONG_RETRY_MOST: Duration = Duration::from_secs(1);
 /// Peers that wait, at most.
 const WAITING_MOST: usize = 256;
 
@@ -70,6 +72,8 @@ pub(super) struct Slots {
     most: usize,
     slots: BTreeMap<PeerId, Slot>,
     owners: BTreeMap<ServeId, PeerId>,
+    /// Requests that wait in a slot.
+    queued: usize,
     /// Refused peers: what they claim, and until when they are expected back.
     waiting: BTreeMap<PeerId, (Claim, Instant)>,
     bucket: TokenBucket,
@@ -85,6 +89,7 @@ impl Slots {
             most: most.max(1),
             slots: BTreeMap::new(),
             owners: BTreeMap::new(),
+            queued: 0,
             waiting: BTreeMap::new(),
             bucket: TokenBucket::new(limit),
             meter: Meter::default(),
@@ -113,7 +118,7 @@ impl Slots {
             self.waiting.remove(&peer);
             return Ok(());
         }
-        let retry_after = self.retry_after();
+        let retry_after = self.retry_after(bytes);
         if self.waiting.len() < WAITING_MOST || self.waiting.contains_key(&peer) {
             self.waiting.insert(peer, (claim, now + retry_after * 2));
         }
@@ -133,6 +138,7 @@ impl Slots {
         slot.queued.push_back(job);
         slot.taken += job.bytes;
         slot.used_at = now;
+        self.queued += 1;
         self.owners.insert(job.serve, peer);
     }
 
@@ -144,6 +150,7 @@ impl Slots {
         let peer = self.next_peer()?;
         let slot = self.slots.get_mut(&peer)?;
         let job = slot.queued.pop_front()?;
+        self.queued -= 1;
         slot.serving.push(job);
         self.bucket.spend(now, job.bytes);
         self.last_served = Some(peer);
@@ -155,7 +162,9 @@ impl Slots {
         let peer = self.owners.remove(&serve)?;
         let slot = self.slots.get_mut(&peer).expect("a request that is queued or served has a slot");
         slot.used_at = now;
+        let waited = slot.queued.len();
         slot.queued.retain(|job| job.serve != serve);
+        self.queued -= waited - slot.queued.len();
         if let Some(at) = slot.serving.iter().position(|job| job.serve == serve) {
             let job = slot.serving.swap_remove(at);
             self.bucket.refund(job.bytes.saturating_sub(bytes));
@@ -168,6 +177,7 @@ impl Slots {
     pub(super) fn forget(&mut self, peer: PeerId) -> Vec<ServeId> {
         self.waiting.remove(&peer);
         let Some(slot) = self.slots.remove(&peer) else { return Vec::new() };
+        self.queued -= slot.queued.len();
         for job in slot.queued.iter().chain(&slot.serving) {
             self.owners.remove(&job.serve);
         }
@@ -197,15 +207,26 @@ impl Slots {
         ahead > 0 && self.bucket.ready_at().since(now).saturating_add(time) > QUEUED_TIME_MOST
     }
 
-    /// About as long as it takes until some slot has used its quantum.
-    fn retry_after(&self) -> Duration {
+    /// About as long as it takes until some slot has used its quantum. Where requests are longer than that, about as long
+    /// as half of those take who wait: so that who waits does not ask many times for each time that it is served.
+    fn retry_after(&self, bytes: u64) -> Duration {
         let rate = self.meter.rate().max(1);
-        let nanos = u128::from(QUANTUM / 2) * 1_000_000_000 / u128::from(rate);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).clamp(RETRY.0, RETRY.1)
+        let time_of = |bytes: u64| {
+            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+            Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        };
+        let usual = time_of(QUANTUM / 2).clamp(RETRY.0, RETRY.1);
+        if bytes <= QUANTUM {
+            return usual;
+        }
+        time_of(bytes * (self.waiting.len() as u64 + 1) / 2).clamp(usual, LONG_RETRY_MOST)
     }
 
     /// Among slots with something to serve, the one after the last served.
     fn next_peer(&self) -> Option<PeerId> {
+        if self.queued == 0 {
+            return None;
+        }
         let ready = |(peer, slot): (&PeerId, &Slot)| {
             (!slot.queued.is_empty() && slot.serving.len() < SERVED_AT_ONCE).then_some(*peer)
         };
