@@ -37,10 +37,15 @@ macro_rules! id {
         }
 
         impl Ord for $name {
-            /// The order of the bytes. Nearly always the first eight decide, and are one word.
+            /// The order of the bytes, eight at a time: nearly always the first eight decide.
             fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-                let word = |id: &Self| id.0.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-                word(self).cmp(&word(other)).then_with(|| self.0.cmp(&other.0))
+                for (mine, its) in self.0.as_chunks::<8>().0.iter().zip(other.0.as_chunks::<8>().0) {
+                    let order = u64::from_be_bytes(*mine).cmp(&u64::from_be_bytes(*its));
+                    if order.is_ne() {
+                        return order;
+                    }
+                }
+                core::cmp::Ordering::Equal
             }
         }
 

@@ -136,6 +136,10 @@ struct RawSwarm {
     sources: Option<usize>,
     /// Neighbours served at the same time.
     slots: Option<usize>,
+    /// Requests served at the same time.
+    served_at_once: Option<usize>,
+    /// How many times later than usual a request must be to be asked for elsewhere, too.
+    steal_factor: Option<u32>,
     /// Time between two looks whether more can be asked.
     look_ms: Option<u64>,
 }
@@ -147,9 +151,11 @@ impl RawSwarm {
         let request = self.request_kib.map(|kib| kib.saturating_mul(1 << 10));
         SwarmConfig {
             neighbours_sought,
-            neighbours_most: usual.neighbours_most.max(2 * neighbours_sought),
+            neighbours_most: usual.neighbours_most.max(neighbours_sought + neighbours_sought / 3),
             sources_most: self.sources.unwrap_or(usual.sources_most),
             upload_slots: self.slots.unwrap_or(usual.upload_slots),
+            served_at_once: self.served_at_once.unwrap_or(usual.served_at_once),
+            steal_factor: self.steal_factor.unwrap_or(usual.steal_factor),
             request_len_most: request.unwrap_or(usual.request_len_most),
             request_len_least: request.unwrap_or(usual.request_len_least),
             in_flight_least: request.unwrap_or(usual.in_flight_least),

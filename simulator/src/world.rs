@@ -31,6 +31,12 @@ use crate::tracker::{IMAGE, Tracker, jittered};
 const DEATH_NOTICED: Duration = Duration::from_secs(10);
 /// Round trips until a dialled peer can be talked to: one for the handshake, one for the hellos.
 const DIAL_ROUND_TRIPS: u32 = 2;
+/// A flow tells how far it is at least so often: more often than any swarm becomes impatient. Where requests are long, and
+/// many, only just.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+const COARSE_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest requests that are not long in this sense, in bytes.
+const FINE_REQUEST: u64 = 1 << 20;
 /// Bytes of a have-delta with its frame, and of each run in it.
 const NEWS_LEN: u64 = 40;
 const NEWS_RUN_LEN: u64 = 4;
@@ -198,6 +204,8 @@ impl<'a> World<'a> {
             of_host: scenario.hosts.iter().map(|host| host.rack.unwrap_or(0)).collect(),
             uplink: carried(uplink),
         });
+        let is_coarse = scenario.swarm.request_len_least > FINE_REQUEST;
+        let report_interval = if is_coarse { COARSE_REPORT_INTERVAL } else { REPORT_INTERVAL };
         let mut world = World {
             scenario,
             geometry,
@@ -209,7 +217,7 @@ impl<'a> World<'a> {
             news: News::new(hosts.len()),
             wants_news: vec![false; hosts.len()],
             hosts,
-            fabric: Fabric::new(&links, racks, scenario.quantum),
+            fabric: Fabric::new(&links, racks, scenario.quantum).reporting_every(report_interval),
             flows: Vec::new(),
             rng,
             serve_count: 0,
@@ -480,13 +488,15 @@ impl<'a> World<'a> {
     /// Lets a host hear what its neighbours said.
     fn hear_news(&mut self, host: usize) {
         let Host { swarm: Some(swarm), links, .. } = &mut self.hosts[host] else { return };
-        for link in links {
-            let heard = self.news.heard(link.host as usize);
-            if link.heard < heard {
-                let pieces = self.news.since(link.host as usize, link.heard);
-                link.heard = heard;
-                swarm.handle_news(self.now, peer_id(link.host as usize), pieces);
-            }
+        let logs = &self.news;
+        let mut news = links.iter_mut().filter_map(|link| {
+            let (from, heard) = (link.host as usize, logs.heard(link.host as usize));
+            let news = logs.since(from, link.heard);
+            link.heard = heard;
+            (!news.is_empty()).then(|| (peer_id(from), news))
+        });
+        if let Some(first) = news.next() {
+            swarm.handle_news(self.now, core::iter::once(first).chain(news));
         }
     }
 

@@ -19,10 +19,12 @@ use crate::message::MAX_RANGES;
 use crate::time::Instant;
 
 /// Most bytes on their way from everybody together; and least, however slow this host is.
-const IN_FLIGHT_MOST: u64 = 64 << 20;
+const IN_FLIGHT_MOST: u64 = 128 << 20;
 const IN_FLIGHT_LEAST: u64 = 1 << 20;
 /// Most bytes on their way before anything came.
 const IN_FLIGHT_FIRST: u64 = 16 << 20;
+/// So many of the shortest requests may always be on their way.
+const REQUESTS_LEAST: u64 = 4;
 /// So many times more often it is looked whether more can be asked when everything is asked for.
 const LOOKS_IN_ENDGAME: u32 = 5;
 /// A request that is expected sooner than this is not worth asking for elsewhere.
@@ -76,6 +78,9 @@ impl Swarm {
     /// Asks everybody for as much as fits.
     pub(super) fn fill_all(&mut self, now: Instant) {
         for peer in self.in_order_of_preference(now) {
+            if !self.has_room_for_all(now) {
+                break;
+            }
             self.fill(now, peer);
         }
         self.plan_look(now);
@@ -259,7 +264,9 @@ impl Swarm {
         };
     }
 
-    /// Peers that may be asked: leechers at random, then seeders at random. What a leecher can give, a seeder need not.
+    /// Peers that may be asked: seeders at random, then leechers at random. Seeders are only asked for what leechers can't
+    /// give, and nobody else would have that to give soon. Who is hungry asks seeders for everything, and leechers first:
+    /// what a leecher can give, a seeder need not.
     fn in_order_of_preference(&mut self, now: Instant) -> Vec<PeerId> {
         if !self.has_room_for_all(now) {
             return Vec::new();
@@ -267,7 +274,8 @@ impl Swarm {
         let askable = self.peers.iter().filter(|(_, neighbour)| neighbour.is_askable(now));
         let mut order: Vec<(bool, PeerId)> = askable.map(|(peer, neighbour)| (neighbour.is_seeder(), *peer)).collect();
         self.rng.shuffle(&mut order);
-        order.sort_by_key(|(is_seeder, _)| *is_seeder);
+        let is_hungry = self.is_hungry();
+        order.sort_by_key(|(is_seeder, _)| *is_seeder == is_hungry);
         order.into_iter().map(|(_, peer)| peer).collect()
     }
 
@@ -330,10 +338,11 @@ impl Swarm {
     /// Most bytes on their way from everybody: about what comes in a second. More would only queue up at the peers, and
     /// each of them would seem to stall.
     fn in_flight_most(&self) -> u64 {
-        match self.intake_peak {
+        let most = match self.intake_peak {
             0 => IN_FLIGHT_FIRST,
             peak => peak.clamp(IN_FLIGHT_LEAST, IN_FLIGHT_MOST),
-        }
+        };
+        most.max(self.config.request_len_least * REQUESTS_LEAST)
     }
 
     /// Whether one more peer may be asked at the same time.

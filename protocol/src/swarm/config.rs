@@ -8,7 +8,8 @@ pub struct SwarmConfig {
     /// Neighbours that are sought: enough that a random graph of 10,000 hosts stays connected (> ln N) with room for
     /// deaths.
     pub neighbours_sought: usize,
-    /// Neighbours that are let in, so that newcomers find a place: twice what is sought.
+    /// Neighbours that are let in, so that newcomers find a place: a third more than are sought. Not many more: who comes
+    /// first is dialled by all others, and with twice as many neighbours it would have twice as many to ask.
     pub neighbours_most: usize,
     /// Neighbours that are asked for data at the same time. See `upload_slots`.
     pub sources_most: usize,
@@ -17,6 +18,9 @@ pub struct SwarmConfig {
     /// at 1.15 of the bound with 8 slots and 8 sources, at 1.15 with 12 and 16, at 1.12 with 16 and 16, at 1.6 with 16 and 8
     /// (simulated, QUIC's headers of 1.053 included).
     pub upload_slots: usize,
+    /// Requests that are served at the same time, to all peers together: those that wait meanwhile are late for nobody where
+    /// each takes much longer than a round trip, and what is whole sooner is passed on sooner.
+    pub served_at_once: usize,
     /// Least bytes asked for and not yet arrived, per peer. What is queued at a slow peer is late at the end: of those hosts
     /// the last finishes at 1.12 of the bound with 128 KiB, at 1.15 with 256 KiB.
     pub in_flight_least: u64,
@@ -54,10 +58,11 @@ pub struct SwarmConfig {
 impl Default for SwarmConfig {
     fn default() -> Self {
         SwarmConfig {
-            neighbours_sought: 20,
+            neighbours_sought: 30,
             neighbours_most: 40,
             sources_most: 16,
             upload_slots: 16,
+            served_at_once: 64,
             in_flight_least: 128 << 10,
             in_flight_most: 16 << 20,
             in_flight_time: Duration::from_millis(50),

@@ -109,16 +109,16 @@ impl Swarm {
         neighbour.is_stuck = false;
         let is_near = neighbour.place == Place::Near && !neighbour.came_complete;
         for &piece in pieces {
-            let Some(neighbour) = self.peers.get_mut(&peer).filter(|neighbour| !neighbour.have.contains(piece)) else {
+            if !neighbour.have.insert(piece) {
                 continue;
-            };
-            neighbour.have.insert(piece);
+            }
             neighbour.parts.remove(piece);
             self.availability.add_holder(piece);
             if is_near {
                 self.racks.add_held(piece);
             }
-            self.note_piece(piece);
+            let held = self.progress.held_pieces().contains(piece);
+            self.handouts.update(piece, held, self.availability.holders(piece));
         }
         self.fill(now, peer);
     }

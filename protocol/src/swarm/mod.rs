@@ -181,7 +181,7 @@ impl Swarm {
             peers: Peers::default(),
             candidates: Candidates::default(),
             requests: Requests::default(),
-            slots: Slots::new(config.upload_slots, config.upload_limit),
+            slots: Slots::new(config.upload_slots, config.served_at_once, config.upload_limit),
             handouts: Handouts::new(geometry),
             ledger: Ledger::default(),
             announcer: Announcer::new(config.have_interval),
@@ -256,10 +256,12 @@ impl Swarm {
         self.finish(now);
     }
 
-    /// A connected peer came to hold these pieces: the same as a [`SwarmMessage::HaveDelta`].
-    pub fn handle_news(&mut self, now: Instant, peer: PeerId, pieces: &[PieceIndex]) {
+    /// Connected peers came to hold pieces: the same as a [`SwarmMessage::HaveDelta`] of each of them.
+    pub fn handle_news<'a>(&mut self, now: Instant, news: impl IntoIterator<Item = (PeerId, &'a [PieceIndex])>) {
         self.now = now;
-        self.hear_news(now, peer, pieces);
+        for (peer, pieces) in news {
+            self.hear_news(now, peer, pieces);
+        }
         self.finish(now);
     }
 

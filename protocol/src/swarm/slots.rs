@@ -70,6 +70,9 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     most: usize,
+    /// Requests that are served, and how many may be at most.
+    serving: usize,
+    serving_most: usize,
     slots: BTreeMap<PeerId, Slot>,
     owners: BTreeMap<ServeId, PeerId>,
     /// Requests that wait in a slot.
@@ -83,10 +86,12 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// This many slots, together limited to so many bytes per second.
-    pub(super) fn new(most: usize, limit: Option<u64>) -> Self {
+    /// This many slots, of whose requests so many are served at a time, together limited to so many bytes per second.
+    pub(super) fn new(most: usize, serving_most: usize, limit: Option<u64>) -> Self {
         Slots {
             most: most.max(1),
+            serving: 0,
+            serving_most: serving_most.max(1),
             slots: BTreeMap::new(),
             owners: BTreeMap::new(),
             queued: 0,
@@ -151,6 +156,7 @@ impl Slots {
         let slot = self.slots.get_mut(&peer)?;
         let job = slot.queued.pop_front()?;
         self.queued -= 1;
+        self.serving += 1;
         slot.serving.push(job);
         self.bucket.spend(now, job.bytes);
         self.last_served = Some(peer);
@@ -167,6 +173,7 @@ impl Slots {
         self.queued -= waited - slot.queued.len();
         if let Some(at) = slot.serving.iter().position(|job| job.serve == serve) {
             let job = slot.serving.swap_remove(at);
+            self.serving -= 1;
             self.bucket.refund(job.bytes.saturating_sub(bytes));
         }
         self.meter.add(now, bytes);
@@ -178,6 +185,7 @@ impl Slots {
         self.waiting.remove(&peer);
         let Some(slot) = self.slots.remove(&peer) else { return Vec::new() };
         self.queued -= slot.queued.len();
+        self.serving -= slot.serving.len();
         for job in slot.queued.iter().chain(&slot.serving) {
             self.owners.remove(&job.serve);
         }
@@ -224,7 +232,7 @@ impl Slots {
 
     /// Among slots with something to serve, the one after the last served.
     fn next_peer(&self) -> Option<PeerId> {
-        if self.queued == 0 {
+        if self.queued == 0 || self.serving >= self.serving_most {
             return None;
         }
         let ready = |(peer, slot): (&PeerId, &Slot)| {
@@ -288,14 +296,14 @@ mod tests {
 
     #[test]
     fn a_slot_is_kept_while_nobody_else_wants_it() {
-        let mut slots = Slots::new(1, None);
+        let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
         assert!((0..100).all(|turn| take(&mut slots, now, 1, turn * LEN, turn)));
     }
 
     #[test]
     fn a_used_up_slot_goes_to_who_was_refused() {
-        let mut slots = Slots::new(1, None);
+        let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
         assert!(take(&mut slots, now, 1, 0, 0));
         assert!(!take(&mut slots, now, 2, 0, 1), "no slot is free");
@@ -307,7 +315,7 @@ mod tests {
 
     #[test]
     fn who_was_given_less_comes_first() {
-        let mut slots = Slots::new(2, None);
+        let mut slots = Slots::new(2, 64, None);
         let now = Instant::from_millis(1000);
         for who in [1, 2, 3, 4] {
             take(&mut slots, now, who, if who == 3 { 0 } else { 100 << 20 }, who.into());
@@ -321,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_nobody_uses_is_free() {
-        let mut slots = Slots::new(1, None);
+        let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
         assert!(take(&mut slots, now, 1, 0, 0));
         assert!(take(&mut slots, now + IDLE_MOST, 2, 0, 1));
@@ -329,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_ends_without_being_sent_costs_no_credit() {
-        let mut slots = Slots::new(1, Some(1 << 20));
+        let mut slots = Slots::new(1, 64, Some(1 << 20));
         let now = Instant::from_millis(1000);
         for serve in 0..50 {
             assert!(slots.admit(now, peer(1), LEN, claim(0)).is_ok());

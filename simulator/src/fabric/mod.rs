@@ -28,7 +28,7 @@ use drover_protocol::time::Instant;
 use filling::Filling;
 use net::{LinkId, Net, Slot};
 
-/// A flow tells how far it is at least so often. Shorter than any time-out for lack of progress.
+/// A flow tells how far it is at least so often, unless told otherwise. Shorter than any time-out for lack of progress.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 /// Only what ends or reports within so long is put in order of time: rates may change until then.
 const FORESIGHT: Duration = Duration::from_millis(50);
@@ -88,6 +88,7 @@ pub struct Fabric {
     /// Bytes that left each rack by flows that are closed.
     crossed: Vec<u64>,
     solver: Solver,
+    report_interval: Duration,
     /// When rates are found anew, if something has changed.
     solve_at: Option<Instant>,
     /// When it is looked again which flows end or report soon; none while there are no flows.
@@ -129,6 +130,7 @@ impl Fabric {
             racks,
             crossed,
             solver: Solver::Exact,
+            report_interval: REPORT_INTERVAL,
             solve_at: None,
             look_at: None,
             reports: BinaryHeap::new(),
@@ -136,6 +138,12 @@ impl Fabric {
             solutions: 0,
             violation: None,
         }
+    }
+
+    /// Flows tell how far they are at least so often.
+    pub fn reporting_every(mut self, interval: Duration) -> Self {
+        self.report_interval = interval;
+        self
     }
 
     /// Begins to send `len` bytes from one host to another.
@@ -148,7 +156,7 @@ impl Fabric {
     pub fn open_weighted(&mut self, now: Instant, from: usize, to: usize, len: u64, weight: u32) -> FlowId {
         let (path, hops) = self.path(from, to);
         let slot = self.net.open(now, &path[..hops], weight, len);
-        self.net.flows[slot as usize].report_at = now + REPORT_INTERVAL;
+        self.net.flows[slot as usize].report_at = now + self.report_interval;
         if let Solver::Batched { filling, .. } = &mut self.solver {
             filling.touch(&path[..hops]);
             self.net.set_rate(now, slot, self.net.slack(slot));
@@ -265,7 +273,7 @@ impl Fabric {
         if is_done {
             self.end(now, id.slot);
         } else {
-            flow.report_at = now + REPORT_INTERVAL;
+            flow.report_at = now + self.report_interval;
             self.predict(id.slot);
         }
     }
