@@ -1,11 +1,12 @@
 //! Fleets on virtual time: the real `Swarm` and `Directory` machines, in a made-up world.
 //!
-//! Modelled: access links, and links between racks, that flows share max-min fairly, one latency between any two hosts, dialling, announces to a
-//! tracker and its answers, hosts that come late, die, and come back with what they had stored.
+//! Modelled: access links, and links between racks, that flows share max-min fairly, one latency between any two hosts, dialling,
+//! announces to a tracker and its answers, hosts that come late, die, and come back with what they had stored. What hosts tell
+//! each other takes a latency, and its bytes go with the next flow from the same host.
 //!
-//! Not modelled, and who could notice: congestion control and loss (a lossy or long path is slower than here); bytes and processing of control messages (thousands of hosts
-//! with tiny pieces); disks and processors (links faster than them); the fetch of the manifest, some round trips and a
-//! two-thousandth of the bytes.
+//! Not modelled, and who could notice: congestion control and loss (a lossy or long path is slower than here); processing of
+//! control messages (thousands of hosts with tiny pieces); disks and processors (links faster than them); the fetch of the
+//! manifest, some round trips and a two-thousandth of the bytes.
 //!
 //! What a machine decides is never decided here. A run repeats exactly: the same scenario and seed give the same trace.
 

@@ -23,6 +23,8 @@ const IN_FLIGHT_MOST: u64 = 128 << 20;
 const IN_FLIGHT_LEAST: u64 = 1 << 20;
 /// Most bytes on their way before anything came.
 const IN_FLIGHT_FIRST: u64 = 16 << 20;
+/// So few requests on their way may all be to leechers.
+const FEW_REQUESTS: u64 = 8;
 /// So many of the shortest requests may always be on their way.
 const REQUESTS_LEAST: u64 = 4;
 /// So many times more often it is looked whether more can be asked when everything is asked for.
@@ -264,9 +266,10 @@ impl Swarm {
         };
     }
 
-    /// Peers that may be asked: seeders at random, then leechers at random. Seeders are only asked for what leechers can't
-    /// give, and nobody else would have that to give soon. Who is hungry asks seeders for everything, and leechers first:
-    /// what a leecher can give, a seeder need not.
+    /// Peers that may be asked: leechers at random, then seeders at random. What a leecher can give, a seeder need not.
+    ///
+    /// Where only few requests are on their way at a time, leechers would fill them all, and a publisher would stand idle
+    /// with what only it can give: there it is the other way round, except for who is hungry and asks seeders for everything.
     fn in_order_of_preference(&mut self, now: Instant) -> Vec<PeerId> {
         if !self.has_room_for_all(now) {
             return Vec::new();
@@ -274,8 +277,9 @@ impl Swarm {
         let askable = self.peers.iter().filter(|(_, neighbour)| neighbour.is_askable(now));
         let mut order: Vec<(bool, PeerId)> = askable.map(|(peer, neighbour)| (neighbour.is_seeder(), *peer)).collect();
         self.rng.shuffle(&mut order);
-        let is_hungry = self.is_hungry();
-        order.sort_by_key(|(is_seeder, _)| *is_seeder == is_hungry);
+        let are_few = self.in_flight_most() / self.config.request_len_least.max(1) <= FEW_REQUESTS;
+        let is_seeder_last = !are_few || self.is_hungry();
+        order.sort_by_key(|(is_seeder, _)| *is_seeder == is_seeder_last);
         order.into_iter().map(|(_, peer)| peer).collect()
     }
 

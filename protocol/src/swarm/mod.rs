@@ -7,7 +7,8 @@
 //! This file routes inputs to the parts. The parts think: `progress` knows what is held and asked for, `availability`
 //! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
 //! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
-//! took and lied. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
+//! took and lied. `peers` is the table of
+//! neighbours, `mask` a set of chunks of one piece. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
 //! for when the others are stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows
 //! what is had from near, so that it is not asked for over the links between racks.
 //!
