@@ -156,7 +156,9 @@ fn the_batched_solver_is_near_the_exact_one() {
         let load = Load::random(seed);
         let exact = load.run(Fabric::exact(&load.hosts, load.racks.clone()));
         let mean = exact.iter().sum::<f64>() / exact.len() as f64;
-        let quantum = Duration::from_secs_f64(mean / 100.0).min(Duration::from_millis(20));
+        // The shortest flows, a sixteenth of the longest, decide: with a hundredth of the mean as quantum they are off by 8 % at the
+        // 99th percentile.
+        let quantum = Duration::from_secs_f64(mean / 800.0).min(Duration::from_millis(20));
         let batched = load.run(Fabric::new(&load.hosts, load.racks.clone(), quantum));
         let mut of_this: Vec<f64> =
             exact.iter().zip(&batched).map(|(exact, batched)| (batched / exact - 1.0).abs()).collect();
