@@ -9,6 +9,7 @@ use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
+use crate::planted::{Bug, is_planted};
 
 /// An index that a [`IndexSet`] may hold.
 pub trait Index: Copy + Ord + private::Sealed {
@@ -303,7 +304,8 @@ impl WireHave {
 impl WireDelta {
     /// The delta of these pieces, given in rising order.
     pub fn of(pieces: impl Iterator<Item = PieceIndex>) -> Self {
-        WireDelta(runs_of(pieces.map(PieceIndex::number)).map(|run| (run.start, run.end - run.start)).collect())
+        let late = u32::from(is_planted(Bug::DeltaOffByOne));
+        WireDelta(runs_of(pieces.map(PieceIndex::number)).map(|run| (run.start + late, run.end - run.start)).collect())
     }
 
     /// The pieces, if all of them are of this geometry.

@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod message;
 pub mod pacing;
 pub mod parts;
+pub mod planted;
 pub mod release;
 pub mod rng;
 pub mod swarm;
