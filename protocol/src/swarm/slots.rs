@@ -76,6 +76,8 @@ pub(super) struct Slots {
     meter: Meter,
     /// Who was served last, so that the others come first.
     last_served: Option<PeerId>,
+    /// Whose slot ended last because others waited: they come first.
+    ended_for_others: Option<PeerId>,
 }
 
 impl Slots {
@@ -89,6 +91,7 @@ impl Slots {
             bucket: TokenBucket::new(limit),
             meter: Meter::default(),
             last_served: None,
+            ended_for_others: None,
         }
     }
 
@@ -100,14 +103,23 @@ impl Slots {
     /// Whether `peer` may have a request of `bytes` queued; if not, after what time it should ask again.
     pub(super) fn admit(&mut self, now: Instant, peer: PeerId, bytes: u64, claim: Claim) -> Result<(), Duration> {
         self.waiting.retain(|_, (_, until)| *until > now);
-        self.slots.retain(|_, slot| slot.is_used(now));
+        self.slots.retain(|peer, slot| {
+            let is_used = slot.is_used(now);
+            if !is_used && slot.closing {
+                self.ended_for_others = Some(*peer);
+            }
+            is_used
+        });
         let is_wanted = self.waiting.keys().any(|waiting| *waiting != peer);
+        let is_last_place = self.slots.len() + 1 >= self.most;
+        // Else who asks most often would have the last slot for ever.
+        let has_had_it = is_wanted && is_last_place && self.ended_for_others == Some(peer);
         let admitted = match self.slots.get_mut(&peer) {
             Some(slot) => {
                 slot.closing |= is_wanted && slot.is_used_up(now);
                 !slot.closing && slot.has_room(bytes) && !self.is_overdrawn(now)
             }
-            None => self.has_place(claim, peer) && !self.is_overdrawn(now),
+            None => self.has_place(claim, peer) && !has_had_it && !self.is_overdrawn(now),
         };
         if admitted {
             self.waiting.remove(&peer);
@@ -296,6 +308,23 @@ mod tests {
         slots.forget(peer(1));
         assert!(!take(&mut slots, now, 4, 100 << 20, 10), "3 was given less, and is expected");
         assert!(take(&mut slots, now, 3, 0, 11));
+    }
+
+    #[test]
+    fn who_asks_most_often_does_not_have_the_only_slot_for_ever() {
+        let mut slots = Slots::new(1, None);
+        let mut now = Instant::from_millis(1000);
+        let (mut given, mut last) = (0, 0);
+        for turn in 0..400 {
+            now = now + Duration::from_millis(10);
+            // One asks a hundred times a second, the other comes back as late as it is told to, and a little later.
+            take(&mut slots, now, 1, given, turn);
+            if turn % 9 == 8 {
+                given += u64::from(take(&mut slots, now, 2, 0, 1000 + turn));
+                last = turn;
+            }
+        }
+        assert!(given > 0 && last > 0, "the other was never served");
     }
 
     #[test]
