@@ -9,6 +9,7 @@
 //!
 //! What a machine decides is never decided here. A run repeats exactly: the same scenario and seed give the same trace.
 
+pub mod check;
 mod checker;
 pub mod fabric;
 mod host;

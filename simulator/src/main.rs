@@ -29,13 +29,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run small fleets through all that can go wrong, one for each seed.
+    Check(drover_sim::check::command::CheckArgs),
 }
 
 /// A run failed, or its result is impossible.
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    let Command::Run { scenarios, seed, json } = Cli::parse().command;
+    let (scenarios, seed, json) = match Cli::parse().command {
+        Command::Run { scenarios, seed, json } => (scenarios, seed, json),
+        Command::Check(args) => return run_check(&args),
+    };
     for path in scenarios {
         if let Err(error) = run_one(&path, seed, json) {
             let _ = writeln!(std::io::stderr(), "drover-sim: {}: {error}", path.display());
@@ -43,6 +48,17 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn run_check(args: &drover_sim::check::command::CheckArgs) -> ExitCode {
+    match drover_sim::check::command::run(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "drover-sim: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
 fn run_one(path: &std::path::Path, seed: Option<u64>, json: bool) -> Result<(), Box<dyn std::error::Error>> {
