@@ -118,6 +118,9 @@ fn a_record_that_can_not_be_written_or_synced_is_not_claimed_and_can_be_tried_ag
         let path = state.file("journal");
         let (mut sets, _) = example(&path);
         let mut journal = open(&path);
+        // One that was read back is written anew first.
+        journal.append(&set([149])).unwrap();
+        sets.push(set([149]));
         let error: DiskError =
             with_hook(failing(step, io::ErrorKind::StorageFull), || journal.append(&set([150])).unwrap_err());
         assert_eq!(error.trouble(), crate::store::Trouble::Full);
