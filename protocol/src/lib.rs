@@ -21,6 +21,7 @@ pub mod have;
 pub mod id;
 pub mod manifest;
 pub mod message;
+pub mod multicast;
 pub mod pacing;
 pub mod parts;
 pub mod release;

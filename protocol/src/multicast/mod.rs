@@ -1,0 +1,4 @@
+//! Multicast of an image to many hosts at once.
+
+pub mod fec;
+pub mod packet;
