@@ -223,7 +223,7 @@ pub enum WireHave {
 
 /// Runs of pieces that came to be held, on the wire: (first piece, how many), rising and apart, so that reading one
 /// costs no more than the image has pieces.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct WireDelta(pub Vec<(u32, u32)>);
 
 /// Why a set or delta from the wire does not fit the image.

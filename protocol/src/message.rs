@@ -15,6 +15,7 @@ use crate::announce::MAX_LABEL_LEN;
 use crate::codec::Message;
 use crate::have::{WireDelta, WireHave};
 use crate::id::{ImageId, PeerId};
+use crate::multicast::message::MulticastMessage;
 use crate::parts::WireParts;
 
 /// The versions of the protocol that this code speaks: lowest and highest.
@@ -71,6 +72,13 @@ pub enum PeerMessage {
         image: ImageId,
         /// Who, at most [`MAX_PEERS`].
         peers: Vec<PeerAddress>,
+    },
+    /// About a multicast session of one image.
+    Multicast {
+        /// Which image.
+        image: ImageId,
+        /// What about it.
+        message: MulticastMessage,
     },
 }
 
@@ -228,6 +236,7 @@ impl Message for PeerMessage {
             PeerMessage::Swarm { message: SwarmMessage::Rack { rack }, .. } => {
                 within(rack.len(), MAX_LABEL_LEN, "a rack's name that is too long")
             }
+            PeerMessage::Multicast { message, .. } => message.check(),
             // Sets and deltas are checked against their image's geometry when they are read.
             PeerMessage::Swarm { .. } => Ok(()),
         }

@@ -34,7 +34,7 @@ pub const REPLAY_WINDOW: u64 = 4096;
 const FORMAT: u8 = 1;
 
 /// The name of a session: random, drawn by its sender's driver.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
 /// The secret of a session: 32 random bytes that its members get over QUIC.
