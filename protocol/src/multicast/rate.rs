@@ -6,7 +6,7 @@
 //! Not all loss comes from sending too fast. A cut is therefore judged: if the loss does not fall, it is the network's own,
 //! becomes the base that only loss beyond it counts from, and the cut is undone. What is lost at the starting rate is taken for base
 //! at once. Base has a limit: beyond that, and if cuts do not help again and again, the network is not fit for multicast, and
-//! the controller says so.
+//! the controller says so. And little loss must last to count: a burst is not the rate's doing.
 //!
 //! All in whole numbers: bytes per second on the wire, loss in millionths (ppm).
 
@@ -35,6 +35,8 @@ pub struct Rate {
     base: Option<u32>,
     /// What the path seemed to carry when a cut helped: near it, rises are small.
     knee: u64,
+    /// Ticks in a row with a little too much loss.
+    lossy_ticks: u32,
     /// Cuts in a row that did not end too much loss.
     failed_cuts: u32,
 }
@@ -62,7 +64,7 @@ impl Rate {
     /// A controller at its starting rate.
     pub fn new(ceiling: u64) -> Self {
         let rate = share(ceiling, START_PERCENT).max(RATE_LEAST);
-        Rate { rate, ceiling, phase: Phase::Start, base: None, knee: u64::MAX, failed_cuts: 0 }
+        Rate { rate, ceiling, phase: Phase::Start, base: None, knee: u64::MAX, lossy_ticks: 0, failed_cuts: 0 }
     }
 
     /// The ceiling is another now.
@@ -81,9 +83,12 @@ impl Rate {
             }
             self.judge(before, loss_before, loss, was_start);
         } else if loss > base + cut_threshold(base) {
-            self.cut(loss - base, loss);
+            self.lossy_ticks += 1;
+            if loss - base > MUCH || self.lossy_ticks >= LOSSY_TICKS {
+                self.cut(loss - base, loss);
+            }
         } else {
-            self.failed_cuts = 0;
+            (self.lossy_ticks, self.failed_cuts) = (0, 0);
             if loss < base {
                 self.base = Some(base - (base - loss).div_ceil(4));
             }
@@ -116,6 +121,7 @@ impl Rate {
 
     /// To what the path seems to carry, and a little less.
     fn cut(&mut self, excess: u32, loss: u32) {
+        self.lossy_ticks = 0;
         let before = self.rate;
         let carried = (u128::from(before) * u128::from(1_000_000 - excess.min(500_000)) / 1_000_000) as u64;
         self.rate = share(carried, AFTER_CUT_PERCENT).max(RATE_LEAST);
@@ -154,8 +160,10 @@ impl Rate {
             _ => share(self.ceiling, STEP_PERCENT) / 4,
         };
         self.rate = (self.rate + step.max(1)).min(self.ceiling);
-        // What once was full may not be any more: the knee moves out of the way of a rate that is carried.
-        self.knee = self.knee.max(self.rate);
+        // What once was full may not be any more: a knee that a rate got beyond is forgotten.
+        if self.rate > share(self.knee, BEYOND_KNEE_PERCENT) {
+            self.knee = u64::MAX;
+        }
         if self.rate == self.ceiling {
             self.phase = Phase::Steady;
         }
@@ -218,12 +226,19 @@ const START_PERCENT: u64 = 50;
 const STEP_PERCENT: u64 = 2;
 /// From here on to the knee rises are small.
 const NEAR_KNEE_PERCENT: u64 = 95;
+/// From here on there is no knee.
+const BEYOND_KNEE_PERCENT: u64 = 105;
 /// How far below what was carried a cut goes, so that queues empty.
 const AFTER_CUT_PERCENT: u64 = 95;
+/// Loss beyond base that is cut for at once (5 %).
+const MUCH: u32 = 50_000;
+/// Less must last for a second. Of a burst of 20 packets each second, a quarter of a per cent in all, some report tells as a per cent
+/// of its time; cutting for that took a third of the rate away.
+const LOSSY_TICKS: u32 = 4;
 /// Reports come every 250 to 500 ms, ticks every 250 ms.
 const JUDGED_AFTER_TICKS: u32 = 2;
-/// Loss at the starting rate that is taken for the network's own at once (3 %).
-const BASE_AT_START_MOST: u32 = 30_000;
+/// Loss at the starting rate that is taken for the network's own at once (4 %).
+const BASE_AT_START_MOST: u32 = 40_000;
 /// Loss that is put up with at all (5 %): parity beyond that costs more than the swarm.
 const BASE_MOST: u32 = 50_000;
 /// Each takes three quarters of a second.
@@ -293,6 +308,17 @@ mod tests {
         run(&mut rate, 20, CEILING / 2, 0);
         run(&mut rate, 100, u64::MAX, 0);
         assert_eq!(rate.bytes_per_s(), CEILING);
+    }
+
+    #[test]
+    fn a_burst_now_and_then_does_not_lower_the_rate() {
+        let mut rate = Rate::new(CEILING);
+        run(&mut rate, 4, u64::MAX, 0);
+        for _ in 0..20 {
+            run(&mut rate, 2, u64::MAX, 12_000);
+            run(&mut rate, 2, u64::MAX, 0);
+            assert_eq!(rate.bytes_per_s(), CEILING);
+        }
     }
 
     #[test]
