@@ -9,6 +9,7 @@ use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
+use crate::planted::{Bug, is_planted};
 
 /// An index that a [`IndexSet`] may hold.
 pub trait Index: Copy + Ord + private::Sealed {
@@ -223,7 +224,7 @@ pub enum WireHave {
 
 /// Runs of pieces that came to be held, on the wire: (first piece, how many), rising and apart, so that reading one
 /// costs no more than the image has pieces.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct WireDelta(pub Vec<(u32, u32)>);
 
 /// Why a set or delta from the wire does not fit the image.
@@ -303,7 +304,8 @@ impl WireHave {
 impl WireDelta {
     /// The delta of these pieces, given in rising order.
     pub fn of(pieces: impl Iterator<Item = PieceIndex>) -> Self {
-        WireDelta(runs_of(pieces.map(PieceIndex::number)).map(|run| (run.start, run.end - run.start)).collect())
+        let late = u32::from(is_planted(Bug::DeltaOffByOne));
+        WireDelta(runs_of(pieces.map(PieceIndex::number)).map(|run| (run.start + late, run.end - run.start)).collect())
     }
 
     /// The pieces, if all of them are of this geometry.

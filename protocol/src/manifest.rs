@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::geometry::{CHUNK_LEN, ChunkIndex, Geometry, GeometryError};
 use crate::have::{ChunkSet, PieceSet};
 use crate::id::{ChunkHash, ContentHash, ImageId};
+use crate::planted::{Bug, is_planted};
 
 /// The format that this code writes and reads.
 pub const MANIFEST_FORMAT: u16 = 1;
@@ -118,7 +119,7 @@ impl Manifest {
     /// The id is compared first, so that nothing a stranger made up is looked into.
     pub fn from_bytes_of(expected: ImageId, bytes: &[u8]) -> Result<Self, ManifestError> {
         let found = ImageId::from_bytes(blake3::hash(bytes).into());
-        if found != expected {
+        if found != expected && !is_planted(Bug::SkipManifestId) {
             return Err(ManifestError::OtherImage { expected, found });
         }
         Self::parse(found, bytes)

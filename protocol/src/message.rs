@@ -15,7 +15,9 @@ use crate::announce::MAX_LABEL_LEN;
 use crate::codec::Message;
 use crate::have::{WireDelta, WireHave};
 use crate::id::{ImageId, PeerId};
+use crate::multicast::message::MulticastMessage;
 use crate::parts::WireParts;
+use crate::planted::{Bug, is_planted};
 
 /// The versions of the protocol that this code speaks: lowest and highest.
 pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 1);
@@ -71,6 +73,13 @@ pub enum PeerMessage {
         image: ImageId,
         /// Who, at most [`MAX_PEERS`].
         peers: Vec<PeerAddress>,
+    },
+    /// About a multicast session of one image.
+    Multicast {
+        /// Which image.
+        image: ImageId,
+        /// What about it.
+        message: MulticastMessage,
     },
 }
 
@@ -198,7 +207,7 @@ impl Hello {
     /// The version to speak with the sender of this hello: the highest that both know.
     pub fn agree(&self) -> Result<u16, VersionError> {
         let version = self.highest.min(PROTOCOL_VERSIONS.1);
-        if version >= self.lowest.max(PROTOCOL_VERSIONS.0) {
+        if version >= self.lowest.max(PROTOCOL_VERSIONS.0) || is_planted(Bug::IgnoreVersions) {
             return Ok(version);
         }
         let agent = self.agent.chars().filter(|c| !c.is_control()).take(64).collect();
@@ -228,6 +237,7 @@ impl Message for PeerMessage {
             PeerMessage::Swarm { message: SwarmMessage::Rack { rack }, .. } => {
                 within(rack.len(), MAX_LABEL_LEN, "a rack's name that is too long")
             }
+            PeerMessage::Multicast { message, .. } => message.check(),
             // Sets and deltas are checked against their image's geometry when they are read.
             PeerMessage::Swarm { .. } => Ok(()),
         }

@@ -6,7 +6,7 @@
 //!
 //! On the wire it is the pieces as runs, and their bitmaps one after the other. It costs at most 32 bytes a piece, so
 //! the bounds below take in every piece of an image of up to 16 GiB, and half of those of 32 GiB. A host has no more
-//! pieces begun at a time than what is on its way to it, 64 MiB.
+//! pieces begun at a time than what is on its way to it, 128 MiB.
 
 use core::ops::Range;
 use std::collections::BTreeMap;

@@ -17,6 +17,10 @@ use drover_protocol::manifest::{Manifest, ManifestBuilder, hash_chunk, is_zeros}
 use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, PageRange, PeerAddress, PeerMessage, SwarmMessage,
 };
+use drover_protocol::multicast::message::{
+    Announcement, Beat, DismissReason, EndReason, LeaveReason as MulticastLeaveReason, MulticastMessage, Report,
+};
+use drover_protocol::multicast::packet::{Header, Opener, Sealer, SessionId, SessionKey};
 use drover_protocol::parts::{Parts, WireParts};
 use drover_protocol::release::{Release, SignedRelease};
 use ed25519_dalek::SigningKey;
@@ -70,6 +74,57 @@ fn about_the_image(message: SwarmMessage) -> PeerMessage {
     PeerMessage::Swarm { image: image(), message }
 }
 
+const SESSION: SessionId = SessionId(0x0123_4567_89ab_cdef);
+const MULTICAST_SENDER: PeerId = PeerId::from_bytes([0x11; 32]);
+
+fn session_key() -> SessionKey {
+    SessionKey::from_bytes(core::array::from_fn(|at| at as u8))
+}
+
+fn packet_header() -> Header {
+    Header { session: SESSION, sequence: 1000, chunk: 3, symbol: 50, k: 48, h: 3, rest: 16 }
+}
+
+/// A packet with a symbol of 600 bytes of `a`.
+fn packet() -> Vec<u8> {
+    let mut packet = Vec::new();
+    Sealer::new(&session_key(), MULTICAST_SENDER).seal(&packet_header(), &[b'a'; 600], &mut packet);
+    packet
+}
+
+fn multicast_messages() -> [(&'static str, MulticastMessage); 7] {
+    let session = SESSION;
+    let announcement = Announcement {
+        session,
+        key: session_key(),
+        group: "239.255.1.2:50000".parse().unwrap(),
+        source: "10.0.0.5".parse().unwrap(),
+        symbol_len: 1366,
+    };
+    let report = Report {
+        session,
+        highest: 1000,
+        expected: 900,
+        received: 890,
+        dropped: 1,
+        backlog: 65_536,
+        drain_bytes_per_s: 100_000_000,
+        rejected: 0,
+        gained: WireDelta::of(pieces([7, 8]).iter()),
+        lacking: vec![(3, 2)],
+    };
+    let held = WireHave::of(&pieces(0..8));
+    [
+        ("multicast-announce", MulticastMessage::Announce(announcement)),
+        ("multicast-join", MulticastMessage::Join { session, held, link_bytes_per_s: 125_000_000 }),
+        ("multicast-report", MulticastMessage::Report(report)),
+        ("multicast-leave", MulticastMessage::Leave { session, reason: MulticastLeaveReason::Silent }),
+        ("multicast-beat", MulticastMessage::Beat(Beat { session, sequence: 1000, report_interval_ms: 250 })),
+        ("multicast-dismiss", MulticastMessage::Dismiss { session, reason: DismissReason::Lossy }),
+        ("multicast-end", MulticastMessage::End { session, reason: EndReason::Done }),
+    ]
+}
+
 /// What a name in DESIGN.md stands for, as bytes.
 fn examples() -> BTreeMap<&'static str, Vec<u8>> {
     let body = |bytes: Result<Vec<u8>, codec::EncodeError>| bytes.unwrap();
@@ -101,7 +156,9 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         host: "host-1".to_owned(),
         publisher: None,
     };
-    BTreeMap::from([
+    let multicast = multicast_messages()
+        .map(|(name, message)| (name, body(codec::encode(&PeerMessage::Multicast { image: image(), message }))));
+    let mut examples = BTreeMap::from([
         ("manifest", manifest().to_bytes()),
         ("image-id", image().as_bytes().to_vec()),
         ("signed-release", body(codec::encode(&signed_release()))),
@@ -122,7 +179,11 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("announce", body(codec::encode(&TrackerRequest::Announce(announce)))),
         ("announced", body(codec::encode(&TrackerReply::Announced(announced)))),
         ("join-request", body(codec::encode(&join_request))),
-    ])
+        ("packet-header", packet_header().to_bytes().to_vec()),
+        ("packet", packet()),
+    ]);
+    examples.extend(multicast);
+    examples
 }
 
 #[test]
@@ -146,6 +207,13 @@ fn the_examples_are_accepted() {
     for name in ["join", "have", "delta", "leave", "partial", "rack", "importing", "peers"] {
         read::<PeerMessage>(&written, name);
     }
+    for (name, _) in multicast_messages() {
+        read::<PeerMessage>(&written, name);
+    }
+    let source = "10.0.0.5".parse().unwrap();
+    let mut opener = Opener::new(&session_key(), SESSION, MULTICAST_SENDER, source, 600);
+    let mut packet = written["packet"].clone();
+    assert_eq!(opener.open(source, &mut packet), Ok((packet_header(), &[b'a'; 600][..])));
     read::<Hello>(&written, "hello");
     read::<DataRequest>(&written, "manifest-request");
     read::<DataRequest>(&written, "pages-request");

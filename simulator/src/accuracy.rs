@@ -221,7 +221,7 @@ fn simulate(case: &MeasuredCase, goodput: f64) -> Result<Times, AccuracyError> {
     for seed in SEEDS {
         let scenario = Scenario::parse(&case.scenario, Some(seed));
         let mut scenario = scenario.map_err(|cause| AccuracyError::Scenario { name: case.name.clone(), cause })?;
-        scenario.goodput = goodput;
+        scenario.goodput = Some(goodput);
         scenario.deadline = DEADLINE;
         let report = run(&scenario).map_err(|cause| AccuracyError::Run { name: case.name.clone(), cause })?;
         reports.push(Times { median_s: report.median_seconds, last_s: report.last_seconds });

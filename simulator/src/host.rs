@@ -1,6 +1,6 @@
 //! One host: the real swarm machine while it runs, what is on its disk, and what it counts.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use core::ops::Range;
 
 use drover_protocol::have::ChunkSet;
 use drover_protocol::id::PeerId;
@@ -14,35 +14,48 @@ use crate::fabric::FlowId;
 pub(crate) struct Host {
     /// While it runs.
     pub(crate) swarm: Option<Swarm>,
-    /// What is on its disk: outlives the swarm.
-    pub(crate) stored: ChunkSet,
+    /// What is on its disk, while it does not run; else the swarm knows.
+    pub(crate) stored: Option<ChunkSet>,
     /// Which life it lives: what belongs to an earlier one is void.
     pub(crate) life: u32,
     /// For when its timer is set.
     pub(crate) armed: Option<Instant>,
-    /// Hosts that it is connected with.
-    pub(crate) connected: BTreeSet<usize>,
-    /// Its requests, until they end.
-    pub(crate) requests: BTreeSet<RequestId>,
-    /// What it was asked for.
-    pub(crate) serves: BTreeMap<ServeId, Serve>,
+    /// Hosts that it is connected with, by number.
+    pub(crate) links: Vec<Link>,
+    /// Its requests, until they end: some ten.
+    pub(crate) requests: Vec<RequestId>,
+    /// What it was asked for: some ten.
+    pub(crate) serves: Vec<Serve>,
     /// When it was complete for the first time.
     pub(crate) completed_at: Option<Instant>,
+    /// Bytes of messages that it sent and that no flow has carried yet.
+    pub(crate) unsent_control: u64,
     /// Counted in bytes.
     pub(crate) counts: Counts,
+}
+
+/// A connection, as one end sees it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) host: u32,
+    /// How much of the other's log was heard here.
+    pub(crate) heard: u32,
 }
 
 /// What was asked of a host, from the question until the last byte has left.
 #[derive(Debug)]
 pub(crate) struct Serve {
+    pub(crate) id: ServeId,
     pub(crate) to: usize,
     /// The life in which `to` asked.
     pub(crate) to_life: u32,
     pub(crate) request: RequestId,
     /// Numbers of the chunks that have not left yet.
-    pub(crate) chunks: VecDeque<u32>,
+    pub(crate) chunks: Vec<Range<u32>>,
     /// Bytes of chunks that have left entirely.
     pub(crate) left_bytes: u64,
+    /// Bytes of messages that leave before them.
+    pub(crate) control: u64,
     /// While bytes leave.
     pub(crate) flow: Option<FlowId>,
 }
@@ -58,31 +71,77 @@ pub(crate) struct Counts {
     pub(crate) from_peers: u64,
     /// Came and were of no use.
     pub(crate) wasted: u64,
+    /// Messages that left this host.
+    pub(crate) control: u64,
+    /// Came from another rack, whether of use or not.
+    pub(crate) from_other_racks: u64,
 }
 
 impl Host {
     pub(crate) fn new(stored: ChunkSet) -> Self {
         Host {
             swarm: None,
-            stored,
+            stored: Some(stored),
             life: 0,
             armed: None,
-            connected: BTreeSet::new(),
-            requests: BTreeSet::new(),
-            serves: BTreeMap::new(),
+            links: Vec::new(),
+            requests: Vec::new(),
+            serves: Vec::new(),
             completed_at: None,
+            unsent_control: 0,
             counts: Counts::default(),
         }
     }
 
     /// Ends this life: all that is not on disk is gone. Gives the flows that it was sending.
     pub(crate) fn die(&mut self) -> Vec<FlowId> {
-        self.swarm = None;
+        self.stored = self.swarm.take().map(|swarm| swarm.held().clone());
         self.life += 1;
         self.armed = None;
-        self.connected.clear();
+        self.links.clear();
         self.requests.clear();
-        std::mem::take(&mut self.serves).into_values().filter_map(|serve| serve.flow).collect()
+        self.unsent_control = 0;
+        std::mem::take(&mut self.serves).into_iter().filter_map(|serve| serve.flow).collect()
+    }
+
+    /// It is connected with another, whose log it needs to hear from `heard` on.
+    pub(crate) fn connect(&mut self, host: usize, heard: u32) {
+        let link = Link { host: host as u32, heard };
+        match self.place_of(host) {
+            Ok(at) => self.links[at] = link,
+            Err(at) => self.links.insert(at, link),
+        }
+    }
+
+    /// It is not connected with another any more; says whether it was.
+    pub(crate) fn disconnect(&mut self, host: usize) -> bool {
+        self.place_of(host).map(|at| self.links.remove(at)).is_ok()
+    }
+
+    /// Whether it is connected with another.
+    pub(crate) fn is_connected(&self, host: usize) -> bool {
+        self.place_of(host).is_ok()
+    }
+
+    /// Forgets a request; says whether it was one.
+    pub(crate) fn end_request(&mut self, request: RequestId) -> bool {
+        let at = self.requests.iter().position(|&other| other == request);
+        at.map(|at| self.requests.swap_remove(at)).is_some()
+    }
+
+    /// What it was asked for under this name.
+    pub(crate) fn serve(&mut self, id: ServeId) -> Option<&mut Serve> {
+        self.serves.iter_mut().find(|serve| serve.id == id)
+    }
+
+    /// Forgets what it was asked for under this name.
+    pub(crate) fn end_serve(&mut self, id: ServeId) -> Option<Serve> {
+        let at = self.serves.iter().position(|serve| serve.id == id)?;
+        Some(self.serves.swap_remove(at))
+    }
+
+    fn place_of(&self, host: usize) -> Result<usize, usize> {
+        self.links.binary_search_by_key(&(host as u32), |link| link.host)
     }
 }
 

@@ -1,7 +1,10 @@
 //! What is to happen: events by time, and at the same time in the order in which they were put in.
+//!
+//! Most events happen one latency after they are put in, so they are put in by their time, too: those stand in a row. The
+//! others, timers above all, lie in a heap.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use drover_protocol::time::Instant;
 
@@ -9,6 +12,7 @@ use drover_protocol::time::Instant;
 #[derive(Debug)]
 pub struct Queue<E> {
     heap: BinaryHeap<Reverse<Entry<E>>>,
+    row: VecDeque<Entry<E>>,
     sequence: u64,
 }
 
@@ -22,24 +26,45 @@ struct Entry<E> {
 impl<E> Queue<E> {
     /// Puts in an event that happens at `at`.
     pub fn push(&mut self, at: Instant, event: E) {
-        self.sequence += 1;
-        self.heap.push(Reverse(Entry { at, sequence: self.sequence, event }));
+        let entry = self.entry(at, event);
+        self.heap.push(Reverse(entry));
+    }
+
+    /// Puts in an event that happens at `at`, which is rarely before that of the last event that was put in this way.
+    pub fn push_in_order(&mut self, at: Instant, event: E) {
+        let entry = self.entry(at, event);
+        if self.row.back().is_none_or(|last| last.at <= at) {
+            self.row.push_back(entry);
+        } else {
+            self.heap.push(Reverse(entry));
+        }
     }
 
     /// The next event and its time.
     pub fn pop(&mut self) -> Option<(Instant, E)> {
-        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.event))
+        let next = match (self.row.front(), self.heap.peek()) {
+            (Some(first), Some(Reverse(least))) if least < first => self.heap.pop().map(|Reverse(entry)| entry),
+            (None, _) => self.heap.pop().map(|Reverse(entry)| entry),
+            _ => self.row.pop_front(),
+        };
+        next.map(|entry| (entry.at, entry.event))
     }
 
     /// When the next event happens.
     pub fn next_at(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse(entry)| entry.at)
+        let least = self.heap.peek().map(|Reverse(entry)| entry.at);
+        least.into_iter().chain(self.row.front().map(|entry| entry.at)).min()
+    }
+
+    fn entry(&mut self, at: Instant, event: E) -> Entry<E> {
+        self.sequence += 1;
+        Entry { at, sequence: self.sequence, event }
     }
 }
 
 impl<E> Default for Queue<E> {
     fn default() -> Self {
-        Queue { heap: BinaryHeap::new(), sequence: 0 }
+        Queue { heap: BinaryHeap::new(), row: VecDeque::new(), sequence: 0 }
     }
 }
 
@@ -82,5 +107,19 @@ mod tests {
         assert_eq!(queue.next_at(), Some(Instant::from_millis(1)));
         let order: String = std::iter::from_fn(|| queue.pop()).map(|(_, event)| event).collect();
         assert_eq!(order, "abcd");
+    }
+
+    #[test]
+    fn those_in_order_stand_among_the_others() {
+        let mut queue = Queue::default();
+        for (at, event) in [(3, 'b'), (5, 'd'), (4, 'c')] {
+            queue.push_in_order(Instant::from_millis(at), event);
+        }
+        for (at, event) in [(5, 'e'), (1, 'a'), (6, 'f')] {
+            queue.push(Instant::from_millis(at), event);
+        }
+        assert_eq!(queue.next_at(), Some(Instant::from_millis(1)));
+        let order: String = std::iter::from_fn(|| queue.pop()).map(|(_, event)| event).collect();
+        assert_eq!(order, "abcdef");
     }
 }

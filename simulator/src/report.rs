@@ -34,6 +34,8 @@ pub struct Report {
     pub publisher_sent_ratio: f64,
     /// Bytes that left each rack for others, over the data; empty if what is between racks is not limited.
     pub rack_sent_ratios: Vec<f64>,
+    /// Bytes that came into each rack (or site) from others, over the data; empty without racks.
+    pub rack_received_ratios: Vec<f64>,
     /// All bytes that left a host.
     pub sent_bytes: u64,
     /// All bytes that came and were stored.
@@ -118,6 +120,10 @@ impl Report {
             optimum_seconds: optimum_seconds(scenario, data_bytes),
             publisher_sent_ratio: counts[0].sent as f64 / data_bytes as f64,
             rack_sent_ratios: crossed.iter().map(|&bytes| bytes as f64 / data_bytes as f64).collect(),
+            rack_received_ratios: rack_received(scenario, &counts)
+                .into_iter()
+                .map(|bytes| bytes as f64 / data_bytes as f64)
+                .collect(),
             sent_bytes: counts.iter().map(|counts| counts.sent).sum(),
             received_bytes: counts.iter().map(|counts| counts.from_publisher + counts.from_peers).sum(),
             wasted_bytes: counts.iter().map(|counts| counts.wasted).sum(),
@@ -129,11 +135,19 @@ impl Report {
     }
 }
 
+fn rack_received(scenario: &Scenario, counts: &[Counts]) -> Vec<u64> {
+    let mut received = vec![0; scenario.rack_count()];
+    for (plan, counts) in scenario.hosts.iter().zip(counts) {
+        plan.rack.into_iter().for_each(|rack| received[rack] += counts.from_other_racks);
+    }
+    received
+}
+
 /// `S/r · (1 + ⌊log2 N⌋ / M)`: the publisher sends each of M pieces once, and the last one doubles its holders each time.
-fn optimum_seconds(scenario: &Scenario, data_bytes: u64) -> Option<f64> {
+pub(crate) fn optimum_seconds(scenario: &Scenario, data_bytes: u64) -> Option<f64> {
     let rate = scenario.hosts[0].access.up;
     let equal = |host: &HostPlan| {
-        host.access.up == rate && host.access.down == rate && host.arrives.is_zero() && host.dies.is_none()
+        host.access.up == rate && host.access.down == rate && host.arrives.is_zero() && host.absences.is_empty()
     };
     if !scenario.hosts.iter().all(equal) {
         return None;
@@ -186,9 +200,11 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(f, "publisher sent {:.3} of the data", self.publisher_sent_ratio)?;
-        if !self.rack_sent_ratios.is_empty() {
-            let ratios: Vec<String> = self.rack_sent_ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
-            writeln!(f, "racks sent {} of the data to others", ratios.join(", "))?;
+        for (what, ratios) in [("sent", &self.rack_sent_ratios), ("received", &self.rack_received_ratios)] {
+            if !ratios.is_empty() {
+                let ratios: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
+                writeln!(f, "racks {what} {} of the data", ratios.join(", "))?;
+            }
         }
         writeln!(
             f,

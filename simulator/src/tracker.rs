@@ -12,7 +12,7 @@ use drover_protocol::time::Instant;
 use crate::host::{host_of, peer_id};
 
 /// The one image.
-const IMAGE: ImageId = ImageId::from_bytes([1; 32]);
+pub(crate) const IMAGE: ImageId = ImageId::from_bytes([1; 32]);
 /// How many peers a host asks for: some twice the neighbours that it seeks.
 const PEERS_WANTED: u16 = 50;
 /// A seeder wants to know a few leechers.

@@ -6,29 +6,46 @@
 
 use core::ops::Range;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use drover_protocol::geometry::Geometry;
-use drover_protocol::have::ChunkSet;
+use drover_protocol::codec;
+use drover_protocol::geometry::{CHUNK_LEN, Geometry, PieceIndex};
+use drover_protocol::have::{ChunkSet, WireDelta};
 use drover_protocol::id::PeerId;
-use drover_protocol::message::SwarmMessage;
+use drover_protocol::message::{PeerMessage, SwarmMessage};
 use drover_protocol::rng::Rng;
 use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
 use drover_protocol::time::Instant;
 
 use crate::checker;
-use crate::fabric::{Access, Fabric, FlowId, Progress, Racks};
+use crate::fabric::{Fabric, FlowId, Progress, Racks};
 use crate::host::{Host, Serve, host_of, peer_id};
+use crate::news::News;
 use crate::queue::Queue;
 use crate::report::{HostReport, Report};
-use crate::scenario::Scenario;
+use crate::scenario::{QUIC_GOODPUT, Scenario};
 use crate::trace::Trace;
-use crate::tracker::{Tracker, jittered};
+use crate::tracker::{IMAGE, Tracker, jittered};
 
 /// After how long of silence a connection is lost: the idle time-out of a link.
 const DEATH_NOTICED: Duration = Duration::from_secs(10);
 /// Round trips until a dialled peer can be talked to: one for the handshake, one for the hellos.
 const DIAL_ROUND_TRIPS: u32 = 2;
+/// A flow tells how far it is at least so often: more often than any swarm becomes impatient. Where requests are long, and
+/// many, only just.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+const COARSE_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest requests that are not long in this sense, in bytes.
+const FINE_REQUEST: u64 = 1 << 20;
+/// Bytes of a have-delta with its frame, and of each run in it.
+const NEWS_LEN: u64 = 40;
+const NEWS_RUN_LEN: u64 = 4;
+/// Bytes of a request and of the reply to it, and of a peer with its addresses.
+const REQUEST_LEN: u64 = 64;
+const PEER_LEN: u64 = 64;
+/// When a host that does not reach the tracker tries again: the longest that an agent waits.
+const TRACKER_RETRY: Duration = Duration::from_secs(15);
 /// Chunks of zeros come in runs of so many: 1 MiB, as file systems leave holes.
 const ZERO_RUN: u32 = 16;
 
@@ -54,11 +71,21 @@ pub enum RunError {
 
 /// Runs a scenario to its end.
 pub fn run(scenario: &Scenario) -> Result<Report, RunError> {
+    match run_as_far(scenario)? {
+        (report, None) => Ok(report),
+        (_, Some(unfinished)) => Err(unfinished),
+    }
+}
+
+/// Runs a scenario to its end or as far as it goes. Gives the hosts that are complete, and why not all are.
+pub fn run_as_far(scenario: &Scenario) -> Result<(Report, Option<RunError>), RunError> {
     let mut world = World::new(scenario);
-    world.run_to_end()?;
+    let unfinished = world.run_to_end().err();
     let report = world.report();
-    checker::check_report(scenario, &report).map_err(RunError::Impossible)?;
-    Ok(report)
+    if unfinished.is_none() {
+        checker::check_report(scenario, &report).map_err(RunError::Impossible)?;
+    }
+    Ok((report, unfinished))
 }
 
 #[derive(Debug)]
@@ -69,6 +96,8 @@ enum Event {
     Die {
         host: usize,
     },
+    TrackerDies,
+    TrackerIsBack,
     Timer {
         host: usize,
         life: u32,
@@ -94,7 +123,13 @@ enum Event {
         from_life: u32,
         to: usize,
         to_life: u32,
-        message: SwarmMessage,
+        message: Box<SwarmMessage>,
+    },
+    /// What a host said that it holds comes to its neighbours, up to this length of its log.
+    News {
+        host: usize,
+        life: u32,
+        len: u32,
     },
     Peers {
         to: usize,
@@ -121,7 +156,7 @@ enum Event {
         to: usize,
         life: u32,
         request: RequestId,
-        chunks: Vec<u32>,
+        chunks: Vec<Range<u32>>,
         is_done: bool,
     },
     Refused {
@@ -141,16 +176,24 @@ enum Event {
 struct World<'a> {
     scenario: &'a Scenario,
     geometry: Geometry,
-    data: ChunkSet,
+    data: Arc<ChunkSet>,
     now: Instant,
     queue: Queue<Event>,
     hosts: Vec<Host>,
-    tracker: Tracker,
+    /// Hosts that can be waited for and are not complete yet.
+    unfinished: usize,
+    /// While it runs.
+    tracker: Option<Tracker>,
+    news: News,
+    /// Which hosts' swarms want news at once.
+    wants_news: Vec<bool>,
     fabric: Fabric,
-    /// Who sends what by which flow.
-    flows: BTreeMap<FlowId, (usize, ServeId)>,
+    /// Who sends what by which flow, by the flow's place.
+    flows: Vec<Option<(FlowId, usize, ServeId)>>,
     rng: Rng,
     serve_count: u64,
+    /// Whose connections with whom are dead, as long as the first does not know.
+    dead_links: BTreeSet<(usize, usize)>,
     trace: Trace,
 }
 
@@ -160,44 +203,51 @@ impl<'a> World<'a> {
         let geometry = scenario.geometry;
         let data = data_chunks(&geometry, scenario.data_share, &mut rng);
         let mut hosts: Vec<Host> = scenario.hosts.iter().map(|_| Host::new(ChunkSet::empty(&geometry))).collect();
-        hosts[0].stored = data.clone();
-        let carried = |rate: u64| ((rate as f64 * scenario.goodput) as u64).max(1);
-        let links: Vec<Access> = scenario
-            .hosts
-            .iter()
-            .map(|host| Access { up: carried(host.access.up), down: carried(host.access.down) })
-            .collect();
+        hosts[0].stored = Some(data.clone());
         let mut queue = Queue::default();
         for (host, plan) in scenario.hosts.iter().enumerate() {
             queue.push(Instant::START + plan.arrives, Event::Arrive { host });
-            if let Some((at, back_at)) = plan.dies {
-                queue.push(Instant::START + at, Event::Die { host });
-                back_at.into_iter().for_each(|at| queue.push(Instant::START + at, Event::Arrive { host }));
+            for absence in &plan.absences {
+                queue.push(Instant::START + absence.from, Event::Die { host });
+                absence.until.into_iter().for_each(|at| queue.push(Instant::START + at, Event::Arrive { host }));
             }
         }
-        let racks = scenario.rack_uplink.map(|uplink| Racks {
+        for absence in &scenario.tracker_absences {
+            queue.push(Instant::START + absence.from, Event::TrackerDies);
+            absence.until.into_iter().for_each(|at| queue.push(Instant::START + at, Event::TrackerIsBack));
+        }
+        let racks = scenario.uplink(QUIC_GOODPUT).map(|uplink| Racks {
             of_host: scenario.hosts.iter().map(|host| host.rack.unwrap_or(0)).collect(),
-            uplink: carried(uplink),
+            uplink,
         });
-        World {
+        let is_coarse = scenario.swarm.request_len_least > FINE_REQUEST;
+        let report_interval = if is_coarse { COARSE_REPORT_INTERVAL } else { REPORT_INTERVAL };
+        let mut world = World {
             scenario,
             geometry,
-            data,
+            data: Arc::new(data),
             now: Instant::START,
             queue,
+            unfinished: 0,
+            tracker: Some(Tracker::new(rng.next_u64())),
+            news: News::new(hosts.len()),
+            wants_news: vec![false; hosts.len()],
             hosts,
-            tracker: Tracker::new(rng.next_u64()),
-            fabric: Fabric::new(&links, racks, scenario.quantum),
-            flows: BTreeMap::new(),
+            fabric: Fabric::new(&scenario.links(QUIC_GOODPUT), racks, scenario.quantum)
+                .reporting_every(report_interval),
+            flows: Vec::new(),
             rng,
             serve_count: 0,
+            dead_links: BTreeSet::new(),
             trace: Trace::default(),
-        }
+        };
+        world.unfinished = world.expected().count();
+        world
     }
 
     fn run_to_end(&mut self) -> Result<(), RunError> {
         let deadline = Instant::START + self.scenario.deadline;
-        while !self.is_over() {
+        while self.unfinished > 0 {
             let network = self.fabric.poll_timeout();
             let next = network.into_iter().chain(self.queue.next_at()).min().filter(|&next| next <= deadline);
             let Some(next) = next else { return Err(self.unfinished()) };
@@ -212,18 +262,16 @@ impl<'a> World<'a> {
                 self.happen(event);
             }
         }
-        Ok(())
-    }
-
-    /// Whether all that ever can be are complete.
-    fn is_over(&self) -> bool {
-        self.expected().all(|host| self.hosts[host].completed_at.is_some())
+        self.fabric.violation().map_or(Ok(()), |what| Err(RunError::Impossible(what.to_owned())))
     }
 
     /// Hosts that fetch and don't die for good.
     fn expected(&self) -> impl Iterator<Item = usize> + '_ {
-        let lives = |host: &usize| !matches!(self.scenario.hosts[*host].dies, Some((_, None)));
-        (1..self.hosts.len()).filter(lives)
+        (1..self.hosts.len()).filter(|&host| self.is_expected(host))
+    }
+
+    fn is_expected(&self, host: usize) -> bool {
+        host != 0 && !self.scenario.hosts[host].stays_away()
     }
 
     fn unfinished(&self) -> RunError {
@@ -236,6 +284,9 @@ impl<'a> World<'a> {
         match event {
             Event::Arrive { host } => self.arrive(host),
             Event::Die { host } => self.die(host),
+            Event::TrackerDies => self.tracker = None,
+            // It remembers nobody.
+            Event::TrackerIsBack => self.tracker = Some(Tracker::new(self.rng.next_u64())),
             Event::Timer { host, life } => self.ring(host, life),
             Event::Announce { host, life } => self.announce(host, life),
             Event::Told { host, life, peers, again } => {
@@ -247,8 +298,13 @@ impl<'a> World<'a> {
             }
             Event::Dialled { from, from_life, to } => self.dialled(from, from_life, to),
             Event::Say { from, from_life, to, to_life, message } => {
-                if self.lives(to, to_life) && self.lives(from, from_life) && self.hosts[to].connected.contains(&from) {
-                    self.tell(to, |swarm, now| swarm.handle_message(now, peer_id(from), message));
+                if self.lives(to, to_life) && self.lives(from, from_life) && self.hosts[to].is_connected(from) {
+                    self.tell(to, |swarm, now| swarm.handle_message(now, peer_id(from), *message));
+                }
+            }
+            Event::News { host, life, len } => {
+                if self.lives(host, life) {
+                    self.spread(host, len);
                 }
             }
             Event::Peers { to, life, about } => {
@@ -266,13 +322,13 @@ impl<'a> World<'a> {
                 }
             }
             Event::Refused { to, life, request, end } => {
-                if self.lives(to, life) && self.hosts[to].requests.remove(&request) {
+                if self.lives(to, life) && self.hosts[to].end_request(request) {
                     self.tell(to, |swarm, now| swarm.handle_request_ended(now, request, end));
                 }
             }
             Event::Lost { host, life, peer } => {
-                if self.lives(host, life) && self.hosts[host].connected.remove(&peer) {
-                    self.tell(host, |swarm, now| swarm.handle_disconnected(now, peer_id(peer)));
+                if self.lives(host, life) && self.dead_links.remove(&(host, peer)) {
+                    self.lose(host, peer);
                 }
             }
         }
@@ -281,29 +337,32 @@ impl<'a> World<'a> {
     fn arrive(&mut self, host: usize) {
         let seed = self.rng.next_u64();
         let at = &mut self.hosts[host];
-        let (data, held) = (self.data.clone(), at.stored.clone());
-        let config = SwarmConfig { rack: self.scenario.rack_known(host), ..SwarmConfig::default() };
+        let data = Arc::clone(&self.data);
+        let held = at.stored.take().expect("who arrives does not run yet");
+        let config = SwarmConfig { rack: self.scenario.rack_known(host), ..self.scenario.swarm.clone() };
         at.swarm = Some(Swarm::new(self.now, peer_id(host), self.geometry, data, held, config, seed));
         let life = at.life;
         self.trace.note(self.now, "arrive", [host as u64, 0]);
         self.drain(host);
-        self.after(self.scenario.latency, Event::Announce { host, life });
+        self.after(self.latency_to_tracker(host), Event::Announce { host, life });
     }
 
     fn die(&mut self, host: usize) {
         self.trace.note(self.now, "die", [host as u64, 0]);
-        let peers = self.hosts[host].connected.clone();
+        let peers: Vec<usize> = self.hosts[host].links.iter().map(|link| link.host as usize).collect();
         for flow in self.hosts[host].die() {
-            self.flows.remove(&flow);
-            self.fabric.close(self.now, flow);
+            self.close(flow);
         }
+        self.wants_news[host] = false;
+        self.dead_links.retain(|&(who, _)| who != host);
         // Nobody acknowledges any more what is on its way here, so it is not sent on; the senders learn that later.
         for &peer in &peers {
-            let serves = &mut self.hosts[peer].serves;
-            for flow in serves.values_mut().filter(|serve| serve.to == host).filter_map(|serve| serve.flow.take()) {
-                self.flows.remove(&flow);
-                self.fabric.close(self.now, flow);
-            }
+            let to_it = self.hosts[peer].serves.iter_mut().filter(|serve| serve.to == host);
+            let flows: Vec<FlowId> = to_it.filter_map(|serve| serve.flow.take()).collect();
+            flows.into_iter().for_each(|flow| {
+                self.close(flow);
+            });
+            self.dead_links.insert((peer, host));
             let life = self.hosts[peer].life;
             self.after(DEATH_NOTICED, Event::Lost { host: peer, life, peer: host });
         }
@@ -312,7 +371,11 @@ impl<'a> World<'a> {
     fn ring(&mut self, host: usize, life: u32) {
         if self.lives(host, life) && self.hosts[host].armed == Some(self.now) {
             self.hosts[host].armed = None;
-            self.tell(host, Swarm::handle_timeout);
+            // The timer may have been put off since it was set.
+            match self.hosts[host].swarm.as_ref().and_then(Swarm::poll_timeout) {
+                Some(due) if due > self.now => self.arm(host),
+                _ => self.tell(host, Swarm::handle_timeout),
+            }
         }
     }
 
@@ -321,8 +384,12 @@ impl<'a> World<'a> {
         let Some(swarm) = self.hosts[host].swarm.as_ref().filter(|_| self.hosts[host].life == life) else { return };
         let rack = self.scenario.rack_known(host);
         let progress = (swarm.held().count(), self.data.count());
-        let (peers, again) = self.tracker.announce(self.now, host, rack.as_deref(), progress);
-        self.after(self.scenario.latency, Event::Told { host, life, peers, again });
+        let Some(tracker) = &mut self.tracker else {
+            let wait = jittered(TRACKER_RETRY, &mut self.rng);
+            return self.after(wait, Event::Announce { host, life });
+        };
+        let (peers, again) = tracker.announce(self.now, host, rack.as_deref(), progress);
+        self.after(self.latency_to_tracker(host), Event::Told { host, life, peers, again });
     }
 
     fn dialled(&mut self, from: usize, from_life: u32, to: usize) {
@@ -330,11 +397,22 @@ impl<'a> World<'a> {
             return;
         }
         if self.hosts[to].swarm.is_some() {
-            self.hosts[from].connected.insert(to);
-            self.hosts[to].connected.insert(from);
+            // Who was away and is back sooner than that was noticed.
+            if self.dead_links.remove(&(to, from)) {
+                self.lose(to, from);
+            }
+            self.hosts[from].connect(to, self.news.heard(to));
+            self.hosts[to].connect(from, self.news.heard(from));
             self.tell(from, |swarm, now| swarm.handle_connected(now, peer_id(to)));
         } else {
             self.tell(from, |swarm, now| swarm.handle_connect_failed(now, peer_id(to)));
+        }
+    }
+
+    /// A host learns that its connection with another is dead.
+    fn lose(&mut self, host: usize, peer: usize) {
+        if self.hosts[host].disconnect(peer) {
+            self.tell(host, |swarm, now| swarm.handle_disconnected(now, peer_id(peer)));
         }
     }
 
@@ -346,94 +424,127 @@ impl<'a> World<'a> {
         piece: u32,
         chunks: Vec<Range<u32>>,
     ) {
-        if !self.hosts[to].connected.contains(&from) || !self.lives(from, from_life) {
+        if !self.hosts[to].is_connected(from) || !self.lives(from, from_life) {
             return;
         }
         self.serve_count += 1;
-        let serve = ServeId(self.serve_count);
-        let asked = chunks.iter().cloned().flatten().collect();
-        let what = Serve { to: from, to_life: from_life, request, chunks: asked, left_bytes: 0, flow: None };
-        self.hosts[to].serves.insert(serve, what);
-        self.tell(to, |swarm, now| swarm.handle_request(now, peer_id(from), serve, piece, chunks));
+        let id = ServeId(self.serve_count);
+        let asked = chunks.clone();
+        let (to_life, left_bytes, control) = (from_life, 0, 0);
+        let serve = Serve { id, to: from, to_life, request, chunks: asked, left_bytes, control, flow: None };
+        self.hosts[to].serves.push(serve);
+        self.tell(to, |swarm, now| swarm.handle_request(now, peer_id(from), id, piece, chunks));
     }
 
     fn cancelled(&mut self, (from, from_life): (usize, u32), to: usize, request: RequestId) {
         let mut serves = self.hosts[to].serves.iter();
-        let is_it = |serve: &Serve| (serve.to, serve.to_life, serve.request) == (from, from_life, request);
-        let Some(serve) = serves.find(|(_, serve)| is_it(serve)).map(|(&serve, _)| serve) else { return };
+        let is_it = |serve: &&Serve| (serve.to, serve.to_life, serve.request) == (from, from_life, request);
+        let Some(serve) = serves.find(is_it).map(|serve| serve.id) else { return };
         let sent = self.stop_serving(to, serve);
         self.tell(to, |swarm, now| swarm.handle_serve_cancelled(now, serve, sent));
     }
 
     /// Ends a serve before its end; says how many bytes of it have left.
     fn stop_serving(&mut self, host: usize, serve: ServeId) -> u64 {
-        let Some(ended) = self.hosts[host].serves.remove(&serve) else { return 0 };
+        let Some(ended) = self.hosts[host].end_serve(serve) else { return 0 };
         let Some(flow) = ended.flow else { return 0 };
-        self.flows.remove(&flow);
-        let sent = self.fabric.close(self.now, flow).unwrap_or(0);
+        let sent = self.close(flow).saturating_sub(ended.control);
         // What left as a part of a chunk, or after the last report, arrives in vain.
         self.hosts[host].counts.sent += sent - ended.left_bytes;
         self.hosts[ended.to].counts.wasted += sent - ended.left_bytes;
         sent
     }
 
+    /// Closes a flow; says how many bytes of it have left.
+    fn close(&mut self, flow: FlowId) -> u64 {
+        self.flows[flow.place()] = None;
+        self.fabric.close(self.now, flow).unwrap_or(0)
+    }
+
     /// Bytes have left a host.
     fn progressed(&mut self, progress: Progress) {
         let Progress { flow, sent, is_done } = progress;
-        let Some(&(from, serve)) = self.flows.get(&flow) else { return };
+        let Some((_, from, serve)) = self.flows[flow.place()].filter(|(id, ..)| *id == flow) else { return };
         let host = &mut self.hosts[from];
-        let serving = host.serves.get_mut(&serve).expect("a flow belongs to a serve");
-        let mut chunks = Vec::new();
-        while let Some(&number) = serving.chunks.front() {
-            let chunk = self.geometry.chunk(number).expect("a swarm serves chunks of its image");
-            let len = u64::from(self.geometry.chunk_len(chunk));
-            if serving.left_bytes + len > sent {
-                break;
-            }
-            assert!(host.stored.contains(chunk), "nothing is sent that is not held");
-            serving.chunks.pop_front();
-            serving.left_bytes += len;
-            host.counts.sent += len;
-            chunks.push(number);
-        }
+        let serving = host.serve(serve).expect("a flow belongs to a serve");
+        let sent = sent.saturating_sub(serving.control);
+        let chunks = match is_done {
+            true => core::mem::take(&mut serving.chunks),
+            false => take_front(&mut serving.chunks, ((sent - serving.left_bytes) / u64::from(CHUNK_LEN)) as u32),
+        };
+        let len = bytes_of(&self.geometry, &chunks);
+        serving.left_bytes += len;
         let (to, life, request) = (serving.to, serving.to_life, serving.request);
-        self.trace.note(self.now, "sent", [flow_of(from, to), chunks.len() as u64]);
+        host.counts.sent += len;
+        let held = host.swarm.as_ref().expect("who sends runs").held();
+        let is_held = |number| self.geometry.chunk(number).is_some_and(|chunk| held.contains(chunk));
+        assert!(
+            chunks.iter().all(|run| is_held(run.start) && is_held(run.end - 1)),
+            "nothing is sent that is not held"
+        );
+        self.trace.note(self.now, "sent", [flow_of(from, to), len]);
         if is_done {
-            self.flows.remove(&flow);
-            self.hosts[from].serves.remove(&serve);
+            self.flows[flow.place()] = None;
+            self.hosts[from].end_serve(serve);
             self.tell(from, |swarm, now| swarm.handle_served(now, serve, sent));
         }
         if !chunks.is_empty() || is_done {
-            self.after(self.scenario.latency, Event::Arrived { from, to, life, request, chunks, is_done });
+            let latency = self.scenario.latency_between(from, to);
+            self.after(latency, Event::Arrived { from, to, life, request, chunks, is_done });
         }
     }
 
     /// Chunks have come to a host; their bytes are right, so they are stored.
-    fn arrived(&mut self, from: usize, to: usize, request: RequestId, chunks: &[u32], is_done: bool) {
-        for &number in chunks {
-            let chunk = self.geometry.chunk(number).expect("a chunk that was sent is of the image");
-            let len = u64::from(self.geometry.chunk_len(chunk));
-            let host = &mut self.hosts[to];
-            if !host.requests.contains(&request) {
-                host.counts.wasted += len;
-                continue;
-            }
-            let is_new = host.stored.insert(chunk);
-            let counts = &mut host.counts;
-            *match (is_new, from) {
-                (false, _) => &mut counts.wasted,
-                (true, 0) => &mut counts.from_publisher,
-                (true, _) => &mut counts.from_peers,
-            } += len;
-            self.tell(to, |swarm, now| swarm.handle_chunk_stored(now, chunk, Some(request)));
+    fn arrived(&mut self, from: usize, to: usize, request: RequestId, chunks: &[Range<u32>], is_done: bool) {
+        let len = bytes_of(&self.geometry, chunks);
+        if self.scenario.hosts[from].rack != self.scenario.hosts[to].rack {
+            self.hosts[to].counts.from_other_racks += len;
         }
-        if is_done && self.hosts[to].requests.remove(&request) {
+        if !self.hosts[to].requests.contains(&request) {
+            self.hosts[to].counts.wasted += len;
+            return;
+        }
+        let held_bytes = |world: &Self| world.hosts[to].swarm.as_ref().map_or(0, Swarm::held_bytes);
+        let before = held_bytes(self);
+        self.tell(to, |swarm, now| swarm.handle_chunks_stored(now, chunks, Some(request)));
+        let new = held_bytes(self) - before;
+        let counts = &mut self.hosts[to].counts;
+        *(if from == 0 { &mut counts.from_publisher } else { &mut counts.from_peers }) += new;
+        counts.wasted += len - new;
+        if is_done && self.hosts[to].end_request(request) {
             self.tell(to, |swarm, now| swarm.handle_request_ended(now, request, RequestEnd::Done));
+        }
+    }
+
+    /// What a host said that it holds can be heard; who could make use of it hears it now.
+    fn spread(&mut self, host: usize, len: u32) {
+        self.news.arrive(host, len);
+        for at in 0..self.hosts[host].links.len() {
+            let Some(to) = self.hosts[host].links.get(at).map(|link| link.host as usize) else { return };
+            if self.wants_news[to] {
+                self.tell(to, |_, _| {});
+            }
+        }
+    }
+
+    /// Lets a host hear what its neighbours said.
+    fn hear_news(&mut self, host: usize) {
+        let Host { swarm: Some(swarm), links, .. } = &mut self.hosts[host] else { return };
+        let logs = &self.news;
+        let mut news = links.iter_mut().filter_map(|link| {
+            let (from, heard) = (link.host as usize, logs.heard(link.host as usize));
+            let news = logs.since(from, link.heard);
+            link.heard = heard;
+            (!news.is_empty()).then(|| (peer_id(from), news))
+        });
+        if let Some(first) = news.next() {
+            swarm.handle_news(self.now, core::iter::once(first).chain(news));
         }
     }
 
     /// Calls a host's swarm, if it runs, and does what it says.
     fn tell(&mut self, host: usize, call: impl FnOnce(&mut Swarm, Instant)) {
+        self.hear_news(host);
         if let Some(swarm) = &mut self.hosts[host].swarm {
             call(swarm, self.now);
             self.drain(host);
@@ -442,44 +553,74 @@ impl<'a> World<'a> {
 
     /// Does what a swarm says, and sets its timer.
     fn drain(&mut self, host: usize) {
+        if let Some(delta) = self.hosts[host].swarm.as_mut().and_then(Swarm::poll_news) {
+            self.announce_pieces(host, &delta);
+        }
         while let Some(output) = self.hosts[host].swarm.as_mut().and_then(Swarm::poll_output) {
             self.obey(host, output);
         }
+        self.wants_news[host] = self.hosts[host].swarm.as_ref().is_some_and(Swarm::wants_news);
+        self.arm(host);
+    }
+
+    /// Sets a host's timer, unless it is set for sooner already.
+    fn arm(&mut self, host: usize) {
         let at = &mut self.hosts[host];
         let Some(next) = at.swarm.as_ref().and_then(Swarm::poll_timeout).map(|next| next.max(self.now)) else { return };
-        if at.armed != Some(next) {
+        if at.armed.is_none_or(|armed| next < armed) {
             at.armed = Some(next);
             let life = at.life;
             self.queue.push(next, Event::Timer { host, life });
         }
     }
 
+    /// A host tells all its neighbours what it came to hold.
+    fn announce_pieces(&mut self, host: usize, delta: &WireDelta) {
+        let pieces: Vec<PieceIndex> = delta.pieces(&self.geometry).expect("a swarm announces pieces of its image");
+        let len = self.news.say(host, &pieces);
+        let neighbours = self.hosts[host].links.len() as u64;
+        self.charge(host, neighbours * (NEWS_LEN + NEWS_RUN_LEN * delta.0.len() as u64));
+        self.trace.note(self.now, "news", [host as u64, u64::from(len)]);
+        self.after(self.scenario.latency, Event::News { host, life: self.hosts[host].life, len });
+    }
+
+    /// So many bytes of messages leave a host; the next flow from it carries them.
+    fn charge(&mut self, host: usize, bytes: u64) {
+        self.hosts[host].unsent_control += bytes;
+        self.hosts[host].counts.control += bytes;
+    }
+
     fn obey(&mut self, host: usize, output: Output) {
-        let (latency, life) = (self.scenario.latency, self.hosts[host].life);
+        let (life, scenario) = (self.hosts[host].life, self.scenario);
+        let latency = |peer| scenario.latency_between(host, host_of(peer));
         match output {
             Output::Connect { peer } => {
                 let dialled = Event::Dialled { from: host, from_life: life, to: host_of(peer) };
-                self.after(latency * 2 * DIAL_ROUND_TRIPS, dialled);
+                self.after(latency(peer) * 2 * DIAL_ROUND_TRIPS, dialled);
             }
             Output::Send { peer, message } => {
                 let to = host_of(peer);
                 let to_life = self.hosts[to].life;
                 self.trace.note(self.now, "say", [flow_of(host, to), 0]);
-                self.after(latency, Event::Say { from: host, from_life: life, to, to_life, message });
+                self.charge(host, frame_len(message.clone()));
+                let message = Box::new(message);
+                self.after(latency(peer), Event::Say { from: host, from_life: life, to, to_life, message });
             }
             Output::SendPeers { peer, about } => {
                 let to = host_of(peer);
-                self.after(latency, Event::Peers { to, life: self.hosts[to].life, about });
+                self.charge(host, about.len() as u64 * PEER_LEN);
+                self.after(latency(peer), Event::Peers { to, life: self.hosts[to].life, about });
             }
             Output::Request { peer, request, piece, chunks } => {
-                self.hosts[host].requests.insert(request);
+                self.hosts[host].requests.push(request);
+                self.charge(host, REQUEST_LEN);
                 let (to, piece) = (host_of(peer), piece.number());
                 self.trace.note(self.now, "request", [flow_of(host, to), u64::from(piece)]);
-                self.after(latency, Event::Ask { from: host, from_life: life, to, request, piece, chunks });
+                self.after(latency(peer), Event::Ask { from: host, from_life: life, to, request, piece, chunks });
             }
             Output::Cancel { peer, request } => {
-                self.hosts[host].requests.remove(&request);
-                self.after(latency, Event::Cancel { from: host, from_life: life, to: host_of(peer), request });
+                self.hosts[host].end_request(request);
+                self.after(latency(peer), Event::Cancel { from: host, from_life: life, to: host_of(peer), request });
             }
             Output::Serve { serve, .. } => self.serve(host, serve),
             Output::Refuse { serve, refusal, .. } => self.refuse(host, serve, refusal),
@@ -488,29 +629,37 @@ impl<'a> World<'a> {
             Output::Dropped { .. } => {}
             Output::Complete => {
                 self.trace.note(self.now, "complete", [host as u64, 0]);
-                self.hosts[host].completed_at.get_or_insert(self.now);
-                self.after(latency, Event::Announce { host, life });
+                if self.hosts[host].completed_at.is_none() {
+                    self.hosts[host].completed_at = Some(self.now);
+                    self.unfinished -= usize::from(self.is_expected(host));
+                }
+                self.after(self.latency_to_tracker(host), Event::Announce { host, life });
             }
         }
     }
 
     fn serve(&mut self, host: usize, serve: ServeId) {
-        let Some(serving) = self.hosts[host].serves.get(&serve) else { return };
+        let Some((to, life)) = self.hosts[host].serve(serve).map(|serving| (serving.to, serving.to_life)) else {
+            return;
+        };
         // To a host that is dead, which is not known here yet, nothing gets through.
-        if !self.lives(serving.to, serving.to_life) {
+        if !self.lives(to, life) {
             return;
         }
-        let Some(serving) = self.hosts[host].serves.get_mut(&serve) else { return };
-        let chunks = serving.chunks.iter().filter_map(|&number| self.geometry.chunk(number));
-        let len = chunks.map(|chunk| u64::from(self.geometry.chunk_len(chunk))).sum();
-        let flow = self.fabric.open(self.now, host, serving.to, len);
-        serving.flow = Some(flow);
-        self.flows.insert(flow, (host, serve));
+        let control = core::mem::take(&mut self.hosts[host].unsent_control);
+        let Some(serving) = self.hosts[host].serve(serve) else { return };
+        let len = bytes_of(&self.geometry, &serving.chunks);
+        let flow = self.fabric.open(self.now, host, to, len + control);
+        (serving.flow, serving.control) = (Some(flow), control);
+        if self.flows.len() <= flow.place() {
+            self.flows.resize(flow.place() + 1, None);
+        }
+        self.flows[flow.place()] = Some((flow, host, serve));
     }
 
     fn refuse(&mut self, host: usize, serve: ServeId, refusal: Refusal) {
         let Some((to, life, request)) =
-            self.hosts[host].serves.get(&serve).map(|serving| (serving.to, serving.to_life, serving.request))
+            self.hosts[host].serve(serve).map(|serving| (serving.to, serving.to_life, serving.request))
         else {
             return;
         };
@@ -521,7 +670,12 @@ impl<'a> World<'a> {
             }
             Refusal::NotHeld => RequestEnd::NotHeld,
         };
-        self.after(self.scenario.latency, Event::Refused { to, life, request, end });
+        self.after(self.scenario.latency_between(host, to), Event::Refused { to, life, request, end });
+    }
+
+    /// The tracker stands beside the publisher.
+    fn latency_to_tracker(&self, host: usize) -> Duration {
+        self.scenario.latency_between(host, 0)
     }
 
     fn lives(&self, host: usize, life: u32) -> bool {
@@ -529,16 +683,20 @@ impl<'a> World<'a> {
     }
 
     fn after(&mut self, wait: Duration, event: Event) {
-        self.queue.push(self.now + wait, event);
+        if wait == self.scenario.latency {
+            self.queue.push_in_order(self.now + wait, event);
+        } else {
+            self.queue.push(self.now + wait, event);
+        }
     }
 
     fn report(&self) -> Report {
         let data_len = self.data.iter().map(|chunk| u64::from(self.geometry.chunk_len(chunk))).sum();
-        let finished = self.expected().map(|host| {
+        let finished = (1..self.hosts.len()).filter_map(|host| {
             let (at, plan) = (&self.hosts[host], &self.scenario.hosts[host]);
-            let completed = at.completed_at.expect("the world is over").since(Instant::START);
+            let completed = at.completed_at?.since(Instant::START);
             let bound = checker::host_bound(self.scenario, host, data_len);
-            HostReport::new(host, plan.arrives, completed, bound, at.counts)
+            Some(HostReport::new(host, plan.arrives, completed, bound, at.counts))
         });
         Report::new(
             self.scenario,
@@ -564,6 +722,32 @@ fn data_chunks(geometry: &Geometry, share: f64, rng: &mut Rng) -> ChunkSet {
         data.insert_run(run * ZERO_RUN..((run + 1) * ZERO_RUN).min(geometry.chunk_count()));
     }
     data
+}
+
+/// Bytes of a message between two swarms, with its frame.
+fn frame_len(message: SwarmMessage) -> u64 {
+    codec::encode(&PeerMessage::Swarm { image: IMAGE, message }).map_or(0, |frame| frame.len() as u64)
+}
+
+/// Bytes of these chunks.
+fn bytes_of(geometry: &Geometry, chunks: &[Range<u32>]) -> u64 {
+    let end = |number: u32| (u64::from(number) * u64::from(CHUNK_LEN)).min(geometry.len());
+    chunks.iter().map(|run| end(run.end) - end(run.start)).sum()
+}
+
+/// Takes the first `count` numbers out of rising runs.
+fn take_front(runs: &mut Vec<Range<u32>>, mut count: u32) -> Vec<Range<u32>> {
+    let mut taken = Vec::new();
+    while let Some(run) = runs.first_mut().filter(|_| count > 0) {
+        let len = (run.end - run.start).min(count);
+        taken.push(run.start..run.start + len);
+        run.start += len;
+        count -= len;
+        if run.start == run.end {
+            runs.remove(0);
+        }
+    }
+    taken
 }
 
 fn flow_of(from: usize, to: usize) -> u64 {

@@ -1,9 +1,10 @@
 //! Small worlds, from a scenario to a result.
 
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use drover_sim::{Report, RunError, Scenario, run};
+use drover_sim::{Report, RunError, Scenario, run, run_as_far};
 
 const SMALL: &str = "hosts = 7\nimage_mib = 64\nup_mbit_s = 100\ndown_mbit_s = 100\n";
 
@@ -68,6 +69,13 @@ fn who_comes_back_goes_on_from_what_it_had() {
 }
 
 #[test]
+fn who_is_back_before_its_death_was_noticed_is_connected_anew() {
+    let report = run_small("deaths = [{ host = 3, at_s = 4.0, back_at_s = 5.0 }]", 1);
+    let host = report.hosts.iter().find(|host| host.host == 3).expect("it completes");
+    assert!(host.seconds < 9.0, "{} s", host.seconds);
+}
+
+#[test]
 fn the_dead_are_not_waited_for_and_stop_nobody() {
     let report = run_small("deaths = [{ host = 3, at_s = 4.0 }, { host = 5, at_s = 2.0 }]", 1);
     assert_eq!(report.hosts.len(), 5);
@@ -87,10 +95,48 @@ fn a_publisher_may_go_once_all_is_somewhere() {
 }
 
 #[test]
+fn a_swarm_that_has_met_needs_no_tracker_and_newcomers_wait_for_it() {
+    let more = "late = { hosts = 1, at_s = 3.0 }\ntracker_deaths = [{ at_s = 1.0, back_at_s = 10.0 }]";
+    let report = run_small(more, 1);
+    let completed = |host: usize| report.hosts[host - 1].arrived_seconds + report.hosts[host - 1].seconds;
+    assert!(completed(1) > 10.0 && completed(1) < 40.0, "{} s", completed(1));
+    assert!((2..=7).all(|host| completed(host) < 10.0));
+}
+
+#[test]
+fn what_is_lost_makes_it_slower_by_what_was_measured() {
+    let (clean, lossy) = (run_small("", 1), run_small("loss = { percent = 3.0 }", 1));
+    let factor = clean.last_seconds / lossy.last_seconds;
+    assert!((0.6..0.72).contains(&factor), "0.66 of the rate is left, found {factor}");
+}
+
+#[test]
+fn another_site_is_far_and_gets_the_image_about_once() {
+    let sites = "sites = 2\nsite_uplink_mbit_s = 50\nsite_latency_ms = 20.0";
+    let report = run_small(sites, 1);
+    assert!(report.rack_received_ratios[1] >= 1.0 && report.rack_received_ratios[1] < 1.5, "{report}");
+    let near = report.hosts.iter().filter(|host| host.host % 2 == 0).map(|host| host.seconds).fold(0.0, f64::max);
+    assert!(near < report.last_seconds, "the publisher's site is first");
+}
+
+#[test]
+fn whoever_is_complete_counts_although_others_never_are() {
+    let lost = scenario("late = { hosts = 1, at_s = 30.0 }\ndeaths = [{ host = 1, at_s = 31.0, back_at_s = 99.0 }]", 1);
+    let (report, unfinished) = run_as_far(&Scenario { deadline: Duration::from_secs(50), ..lost }).expect("a result");
+    assert_eq!(report.hosts.len(), 6);
+    assert!(matches!(unfinished, Some(RunError::Unfinished { unfinished: 1, first: 1, .. })));
+}
+
+#[test]
 fn the_scenarios_that_come_with_it_are_read() {
-    for file in std::fs::read_dir(scenarios()).expect("a folder of scenarios") {
+    let files = |folder: PathBuf| std::fs::read_dir(folder).expect("a folder of scenarios");
+    for file in files(scenarios()).chain(files(scenarios().join("large"))) {
         let path = file.expect("a file").path();
-        Scenario::load(&path, None).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if path.is_file() {
+            Scenario::load(&path, None).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let text = std::fs::read_to_string(&path).expect("it was read before");
+            assert!(text.starts_with("# "), "{} does not say what it shows", path.display());
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use drover_protocol::geometry::ChunkIndex;
 use drover_protocol::swarm::{RequestEnd, RequestId};
 use drover_protocol::time::Instant;
 
@@ -146,7 +147,10 @@ impl Driver<'_> {
 
     fn on_checkpoint_error(&mut self, now: Instant, error: &CheckpointError) {
         if !error.lost().is_empty() {
-            self.swarm.handle_chunks_lost(now, error.lost());
+            // Some may have come again meanwhile: a peer that asked for one had told of its loss before.
+            let is_lost = |chunk: &ChunkIndex| !self.disk.holds(*chunk);
+            let lost: Vec<ChunkIndex> = error.lost().iter().copied().filter(is_lost).collect();
+            self.swarm.handle_chunks_lost(now, &lost);
             self.durability.sealing = self.swarm.is_complete();
         }
         self.pause(now, &error.to_string());
@@ -158,10 +162,15 @@ impl Driver<'_> {
         let lost: Vec<_> = self.swarm.held().difference(&held).collect();
         self.durability.sealing = false;
         self.swarm.handle_chunks_lost(now, &lost);
-        self.reporter.set_phase(Phase::Fetching);
+        // The seal's checkpoint succeeded, so the disk takes data; else nothing would ever be asked for again.
+        self.resume(now);
     }
 
     fn note_unsynced(&mut self, now: Instant) {
+        // While the disk refuses, it is tried every few seconds and not sooner, however long something waits.
+        if self.durability.paused {
+            return;
+        }
         if let Some(due_in) = self.disk.checkpoint_due_in() {
             self.durability.due_at(now + due_in);
         }

@@ -1,16 +1,15 @@
 //! The beginning of an incoming master: room for all of it is reserved before the first byte is fetched.
 //!
 //! The file gets its full length and, where the filesystem can, disk space for every run of data, so that a disk that
-//! is too small is found out now and not at 97 %. Runs of zeros stay holes. The folder gets its name only when the
-//! file's length, the manifest and an empty journal are durable: an incoming master is there whole or not at all.
+//! is too small is found out now and not at 97 %. Runs of zeros stay holes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use drover_durability::Disk as _;
 use drover_protocol::geometry::CHUNK_LEN;
 use drover_protocol::id::ImageId;
 use drover_protocol::manifest::Manifest;
@@ -18,10 +17,9 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
 use super::disk_error::{DiskError, Doing, Trouble};
-use super::fault::{Step, reach};
+use super::host_disk::HostDisk;
 use super::image::Image;
-use super::journal::Journal;
-use super::layout::{DISK, JOURNAL, MANIFEST, write_file};
+use super::layout::{DISK, discard};
 use super::{Master, Store};
 
 /// Why a master can't begin to come in.
@@ -52,7 +50,7 @@ impl Store {
     /// which it has every chunk that is still good; sealing it replaces the spoilt one. So a damaged backing file is
     /// never changed under a running clone, and mending costs the wire only the damaged chunks.
     pub fn begin(&self, manifest: Manifest) -> Result<Arc<Image>, BeginError> {
-        let (id, bytes) = (manifest.image_id(), manifest.to_bytes());
+        let (id, manifest_len) = (manifest.image_id(), manifest.to_bytes().len() as u64);
         let _change = self.changes();
         let here = self.image(id);
         if let Some(image) = here.as_ref().filter(|image| !image.is_sealed() || !self.is_spoilt(id)) {
@@ -61,10 +59,10 @@ impl Store {
         let layout = &self.inner.layout;
         if layout.incoming_of(id).exists() {
             // It could not be read when the store was opened.
-            layout.discard(&layout.incoming_of(id))?;
+            discard(layout, &layout.incoming_of(id))?;
         }
         let here = here.or_else(|| self.unlisted_master(&manifest).map(Arc::new));
-        let image = Arc::new(self.prepare(id, manifest, &bytes)?);
+        let image = Arc::new(self.prepare(manifest, manifest_len)?);
         if let Some(spoilt) = here {
             copy_good_chunks(&spoilt, &image);
         }
@@ -93,32 +91,17 @@ impl Store {
         if needed > available { Err(BeginError::TooSmall { needed, available, path }) } else { Ok(()) }
     }
 
-    fn prepare(&self, id: ImageId, manifest: Manifest, bytes: &[u8]) -> Result<Image, BeginError> {
-        self.check_room(manifest.data_len() + bytes.len() as u64)?;
-        let folder = self.inner.layout.new_folder()?;
-        write_file(&folder.path().join(MANIFEST), bytes)?;
-
-        let path = folder.path().join(DISK);
-        let file = create_disk(&path)?;
-        match reserve(&file, &manifest) {
-            Err(error) if Trouble::of(&error) == Trouble::Full => {
-                drop(folder);
+    fn prepare(&self, manifest: Manifest, manifest_len: u64) -> Result<Image, BeginError> {
+        let len = manifest.data_len() + manifest_len;
+        self.check_room(len)?;
+        match drover_durability::begin(&self.inner.layout, manifest, reserve) {
+            Err(error) if error.trouble() == Trouble::Full => {
                 // It seemed to fit; others write to this disk too, or there is a quota.
-                self.check_room(manifest.data_len() + bytes.len() as u64)?;
-                return Err(Err::<(), _>(error).doing("reserve space in", &path).unwrap_err().into());
+                self.check_room(len)?;
+                Err(error.into())
             }
-            result => result.doing("reserve space in", &path)?,
+            begun => Ok(Image::incoming(begun?)),
         }
-        file.sync_all().doing("sync", &path)?;
-        let journal_path = folder.path().join(JOURNAL);
-        drop(Journal::create(&journal_path, id, &manifest.geometry())?);
-        reach(Step::Prepared).doing("sync", &path)?;
-
-        let target = self.inner.layout.incoming_of(id);
-        folder.place_at(&target)?;
-        reach(Step::Begun).doing("sync", &target)?;
-        let journal = Journal::open(&target.join(JOURNAL), id, &manifest.geometry())?;
-        Ok(Image::incoming(id, manifest, file, target.join(DISK), journal))
     }
 }
 
@@ -139,7 +122,7 @@ fn copy_good_chunks(from: &Image, to: &Image) {
 
 /// A new file for raw content.
 pub(super) fn create_disk(path: &Path) -> Result<File, DiskError> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(path).doing("create", path)
+    HostDisk.create_new(path).doing("create", path)
 }
 
 /// Gives the file its length, and space for its data.

@@ -4,40 +4,7 @@
 //! each step: it may copy the state folder, which is what a crash at that moment would leave, or answer with an error,
 //! which is what a failing disk would.
 
-/// A moment in the store's work.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Step {
-    /// The files of an incoming master are durable, its folder has no lasting name yet.
-    Prepared,
-    /// The incoming master has its name.
-    Begun,
-    /// About to write a chunk.
-    WriteChunk,
-    /// About to read a chunk.
-    ReadChunk,
-    /// About to sync the data.
-    SyncData,
-    /// The data is synced, the journal knows nothing of it.
-    DataSynced,
-    /// About to write a record.
-    AppendJournal,
-    /// A record is written, not synced.
-    SyncJournal,
-    /// The record is durable.
-    JournalSynced,
-    /// Everything is durable, the master still lies in `incoming`.
-    SealSynced,
-    /// The master lies in `masters`, neither folder is synced.
-    SealMoved,
-    /// Both folders are synced, the master is writable and has a journal.
-    SealPlaced,
-    /// The journal is gone.
-    SealUnjournaled,
-    /// Sealed.
-    Sealed,
-    /// About to write a release.
-    WriteRelease,
-}
+pub(super) use drover_durability::Step;
 
 #[cfg(not(test))]
 #[inline]

@@ -1,121 +1,30 @@
-//! The bytes of one image on this disk: an incoming master that grows, a sealed master, or a file served in place.
+//! The bytes of one image on this host: an incoming master that grows, a sealed master, or a file served in place.
 //!
-//! What always holds, whatever fails and whenever the process is killed: **a chunk that the journal claims is on the
-//! disk, whole and verified.** Hence the order, which is the whole protocol:
-//!
-//! 1. [`Image::write`] takes nothing but a `VerifiedChunk`, writes it, and then counts it as held. It can be served
-//!    from the page cache at once; nobody has promised yet that it survives.
-//! 2. [`Image::checkpoint`] notes which chunks came since the last, syncs the data, and only then has the journal claim
-//!    them, in one record, which is synced too. Two syncs, however many chunks.
-//! 3. If syncing the data fails, the kernel may have marked the pages clean: a second sync that succeeds proves
-//!    nothing. So every chunk that the journal does not claim is given up and fetched again.
-//!
-//! Writes go on while a checkpoint syncs. Files are never mapped: a failing disk would be a signal instead of an error.
-//!
-//! Locks are taken in the order journal, io, state. Only the journal's, which nobody needs to write or read a chunk, is
-//! held while the disk syncs.
+//! The order in which chunks become durable is `drover_durability`'s; here it meets the host's clock and disk, and the files
+//! that are served in place, which are watched.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
+pub use drover_durability::{CHECKPOINT_AFTER, CHECKPOINT_AFTER_BYTES, CheckpointError, Stored, WriteError};
 use drover_protocol::geometry::ChunkIndex;
 use drover_protocol::have::ChunkSet;
 use drover_protocol::id::ImageId;
 use drover_protocol::manifest::{Manifest, VerifiedChunk};
-use drover_protocol::time::{Duration, Instant};
+use drover_protocol::time::Duration;
 
-use super::disk_error::{DiskError, Doing, Trouble};
-use super::fault::{Step, reach};
-use super::journal::{Journal, add_all};
+use super::disk_error::DiskError;
+use super::host_disk::HostDisk;
 use super::watch::Watch;
 use crate::clock;
-
-/// A chunk may wait this long to be made durable: what a crash costs is fetched again in about that time.
-pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(2);
-/// So many bytes may wait to be made durable: bounds the dirty pages of one transfer, and with them the longest sync.
-pub const CHECKPOINT_AFTER_BYTES: u64 = 256 << 20;
 
 /// One image. Any number of threads may write and read at once.
 #[derive(Debug)]
 pub struct Image {
-    id: ImageId,
-    manifest: Manifest,
-    data_count: u32,
-    /// `None` once the image is sealed. Held through a whole checkpoint, so that there is one at a time.
-    journal: Mutex<Option<Journal>>,
-    io: RwLock<Io>,
-    state: Mutex<State>,
+    inner: drover_durability::Image<HostDisk>,
     watch: Option<Watch>,
-}
-
-#[derive(Debug)]
-struct Io {
-    file: File,
-    path: PathBuf,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    Incoming,
-    Sealed,
-    Removed,
-}
-
-#[derive(Debug)]
-struct State {
-    held: ChunkSet,
-    /// Held, but not claimed by the journal yet.
-    unsynced: ChunkSet,
-    unsynced_bytes: u64,
-    oldest_unsynced: Option<Instant>,
-    revoked: bool,
-}
-
-/// The receipt for a chunk that is held now. Made by [`Image::write`] only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    chunk: ChunkIndex,
-    new: bool,
-}
-
-impl Stored {
-    /// Which chunk.
-    pub const fn chunk(&self) -> ChunkIndex {
-        self.chunk
-    }
-
-    /// Whether it was not held before.
-    pub const fn is_new(&self) -> bool {
-        self.new
-    }
-}
-
-/// Why a chunk was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The disk refuses.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The image was removed from the store meanwhile.
-    #[error("image {0} was removed from this host; fetch it again if it is wanted")]
-    Removed(ImageId),
-    /// The image is sealed, and this is one of its chunks that were found damaged.
-    #[error("image {0} is sealed and damaged; fetch it again, which replaces it")]
-    Sealed(ImageId),
-}
-
-impl WriteError {
-    /// What it means for the transfer: anything but [`Trouble::Io`] may pass by itself.
-    pub fn kind(&self) -> Trouble {
-        match self {
-            WriteError::Disk(error) => error.trouble(),
-            WriteError::Removed(_) | WriteError::Sealed(_) => Trouble::Io,
-        }
-    }
 }
 
 /// Why a chunk was not read.
@@ -142,44 +51,19 @@ pub enum ReadError {
     },
 }
 
-/// Why what was written is not durable.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// The disk failed to keep data. These chunks are not held any more and have to be fetched again.
-    #[error("{source}; {} chunks that were being written have to be fetched again", lost.len())]
-    Data {
-        /// The chunks that were lost.
-        lost: Vec<ChunkIndex>,
-        /// What the disk said.
-        source: DiskError,
-    },
-    /// Nothing is lost, but it can't be noted down that it is durable: stop fetching, and try again.
-    #[error("{0}; what was fetched is kept, and it is tried again")]
-    Journal(DiskError),
-}
-
-impl CheckpointError {
-    /// What it means for the transfer.
-    pub fn kind(&self) -> Trouble {
-        match self {
-            CheckpointError::Data { source, .. } | CheckpointError::Journal(source) => source.trouble(),
-        }
-    }
-
-    /// The chunks that are not held any more.
-    pub fn lost(&self) -> &[ChunkIndex] {
-        match self {
-            CheckpointError::Data { lost, .. } => lost,
-            CheckpointError::Journal(_) => &[],
+impl From<drover_durability::ReadError> for ReadError {
+    fn from(error: drover_durability::ReadError) -> Self {
+        match error {
+            drover_durability::ReadError::NotHeld { image, chunk } => ReadError::NotHeld { image, chunk },
+            drover_durability::ReadError::Disk(error) => ReadError::Disk(error),
         }
     }
 }
 
 impl Image {
-    /// A master on its way in, of which the journal's claims are held.
-    pub(super) fn incoming(id: ImageId, manifest: Manifest, file: File, path: PathBuf, journal: Journal) -> Self {
-        let held = journal.claimed().clone();
-        Self::new(id, manifest, Io { file, path, phase: Phase::Incoming }, held, Some(journal), None)
+    /// A master on its way in.
+    pub(super) const fn incoming(inner: drover_durability::Image<HostDisk>) -> Self {
+        Image { inner, watch: None }
     }
 
     /// A sealed master, or with a `watch` a file that is served in place; all of it is held but the `damaged` chunks.
@@ -191,70 +75,45 @@ impl Image {
         damaged: &[ChunkIndex],
         watch: Option<Watch>,
     ) -> Self {
-        let mut held = manifest.data_chunks();
-        for &chunk in damaged {
-            held.remove(chunk);
-        }
-        Self::new(id, manifest, Io { file, path, phase: Phase::Sealed }, held, None, watch)
-    }
-
-    fn new(
-        id: ImageId,
-        manifest: Manifest,
-        io: Io,
-        held: ChunkSet,
-        journal: Option<Journal>,
-        watch: Option<Watch>,
-    ) -> Self {
-        let unsynced = ChunkSet::empty(&manifest.geometry());
-        let state = State { held, unsynced, unsynced_bytes: 0, oldest_unsynced: None, revoked: false };
-        Image {
-            id,
-            data_count: manifest.data_chunks().count(),
-            manifest,
-            journal: Mutex::new(journal),
-            io: RwLock::new(io),
-            state: Mutex::new(state),
-            watch,
-        }
+        Image { inner: drover_durability::Image::sealed(&HostDisk, id, manifest, file, path, damaged), watch }
     }
 
     /// Its id.
     pub const fn id(&self) -> ImageId {
-        self.id
+        self.inner.id()
     }
 
     /// What it is.
     pub const fn manifest(&self) -> &Manifest {
-        &self.manifest
+        self.inner.manifest()
     }
 
     /// Where its raw content is at the moment; sealing moves it.
     pub fn path(&self) -> PathBuf {
-        self.io.read().unwrap_or_else(PoisonError::into_inner).path.clone()
+        self.inner.path()
     }
 
     /// The data chunks that can be served now. Chunks of zeros are never among them. Nothing, once it is withdrawn.
     pub fn held(&self) -> ChunkSet {
         if self.is_withdrawn() {
-            return ChunkSet::empty(&self.manifest.geometry());
+            return ChunkSet::empty(&self.manifest().geometry());
         }
-        self.state().held.clone()
+        self.inner.held()
     }
 
     /// Whether a data chunk can be served now.
     pub fn holds(&self, chunk: ChunkIndex) -> bool {
-        !self.is_withdrawn() && self.state().held.contains(chunk)
+        !self.is_withdrawn() && self.inner.holds(chunk)
     }
 
     /// Whether every data chunk is held.
     pub fn is_complete(&self) -> bool {
-        !self.is_withdrawn() && self.state().held.count() == self.data_count
+        !self.is_withdrawn() && self.inner.is_complete()
     }
 
     /// Whether it is sealed, or served in place: nothing is written to it any more.
     pub fn is_sealed(&self) -> bool {
-        self.io.read().unwrap_or_else(PoisonError::into_inner).phase == Phase::Sealed
+        self.inner.is_sealed()
     }
 
     /// Whether it was served in place and its file was found changed.
@@ -269,30 +128,7 @@ impl Image {
     /// # Panics
     /// If the chunk is of another image.
     pub fn write<B: AsRef<[u8]>>(&self, chunk: VerifiedChunk<B>) -> Result<Stored, WriteError> {
-        assert_eq!(chunk.image(), self.id, "a chunk is written to its own image");
-        let (index, bytes) = (chunk.index(), chunk.bytes().as_ref());
-        let already = Stored { chunk: index, new: false };
-        // Held to the end: a failed sync waits for the writes under way, so that it can give them up too.
-        let io = self.io.read().unwrap_or_else(PoisonError::into_inner);
-        if self.manifest.is_zero(index) || self.state().held.contains(index) {
-            return Ok(already);
-        }
-        match io.phase {
-            Phase::Incoming => {}
-            Phase::Sealed => return Err(WriteError::Sealed(self.id)),
-            Phase::Removed => return Err(WriteError::Removed(self.id)),
-        }
-        let offset = self.manifest.geometry().chunk_offset(index);
-        reach(Step::WriteChunk).and_then(|()| io.file.write_all_at(bytes, offset)).doing("write", &io.path)?;
-
-        let mut state = self.state();
-        let new = state.held.insert(index);
-        if new {
-            state.unsynced.insert(index);
-            state.unsynced_bytes += bytes.len() as u64;
-            state.oldest_unsynced.get_or_insert_with(clock::now);
-        }
-        Ok(Stored { chunk: index, new })
+        self.inner.write(clock::now(), &chunk)
     }
 
     /// Reads a chunk into `buffer`, which must have its length. Chunks of zeros can be read like any other.
@@ -302,80 +138,31 @@ impl Image {
     /// # Panics
     /// If the buffer does not have the chunk's length.
     pub fn read(&self, chunk: ChunkIndex, buffer: &mut [u8]) -> Result<(), ReadError> {
-        let geometry = self.manifest.geometry();
+        let geometry = self.manifest().geometry();
         assert_eq!(buffer.len(), geometry.chunk_len(chunk) as usize, "a buffer has its chunk's length");
-        if self.manifest.is_zero(chunk) {
-            buffer.fill(0);
-            return Ok(());
-        }
-        let io = self.io.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watch) = &self.watch {
-            watch.check().map_err(|reason| self.changed(reason))?;
-        }
-        if io.phase == Phase::Removed || !self.state().held.contains(chunk) {
-            return Err(ReadError::NotHeld { image: self.id, chunk: chunk.number() });
-        }
-        let result = reach(Step::ReadChunk).and_then(|()| io.file.read_exact_at(buffer, geometry.chunk_offset(chunk)));
-        drop(io);
-        if let Some(watch) = &self.watch {
-            let good = result.is_ok() && self.manifest.verify(chunk, &*buffer).is_ok();
-            if !good {
+        let Some(watch) = self.watch.as_ref().filter(|_| !self.manifest().is_zero(chunk)) else {
+            return Ok(self.inner.read(chunk, buffer)?);
+        };
+        watch.check().map_err(|reason| self.changed(reason))?;
+        match self.inner.read(chunk, buffer) {
+            Ok(()) if self.manifest().verify(chunk, &*buffer).is_ok() => Ok(()),
+            Err(error @ drover_durability::ReadError::NotHeld { .. }) => Err(error.into()),
+            _ => {
                 let reason =
                     format!("chunk {} of {} is not what was published", chunk.number(), watch.path().display());
-                return Err(self.changed(watch.withdraw(reason)));
+                Err(self.changed(watch.withdraw(reason)))
             }
-            return Ok(());
         }
-        if result.is_err() {
-            self.give_up(&[chunk]);
-        }
-        Ok(result.doing("read", &self.path())?)
     }
 
     /// Makes durable what was written since the last checkpoint; says how many chunks that was.
     pub fn checkpoint(&self) -> Result<u32, CheckpointError> {
-        let mut journal = self.journal();
-        match journal.as_mut() {
-            Some(journal) => self.checkpoint_into(journal),
-            None => Ok(0),
-        }
-    }
-
-    fn checkpoint_into(&self, journal: &mut Journal) -> Result<u32, CheckpointError> {
-        let taken = self.state().take_unsynced(&self.manifest);
-        if taken.is_empty() && !journal.is_suspect() {
-            return Ok(0);
-        }
-        if let Err(source) = self.sync_data() {
-            // Waits for the writes that are under way: what the kernel lost may be theirs.
-            let _alone = self.io.write().unwrap_or_else(PoisonError::into_inner);
-            let mut lost = taken;
-            add_all(&mut lost, &self.state().take_unsynced(&self.manifest));
-            let lost: Vec<ChunkIndex> = lost.iter().collect();
-            self.drop_held(&lost);
-            return Err(CheckpointError::Data { lost, source });
-        }
-        match reach(Step::DataSynced).doing("sync", journal.path()).and_then(|()| journal.append(&taken)) {
-            Ok(()) => Ok(taken.count()),
-            Err(error) => {
-                self.state().return_unsynced(&taken, &self.manifest);
-                Err(CheckpointError::Journal(error))
-            }
-        }
-    }
-
-    fn sync_data(&self) -> Result<(), DiskError> {
-        let io = self.io.read().unwrap_or_else(PoisonError::into_inner);
-        reach(Step::SyncData).and_then(|()| io.file.sync_data()).doing("sync", &io.path)
+        self.inner.checkpoint(clock::now())
     }
 
     /// How long until a checkpoint is due: zero if it is due now, `None` while there is nothing to make durable.
     pub fn checkpoint_due_in(&self) -> Option<Duration> {
-        let state = self.state();
-        if state.unsynced_bytes >= CHECKPOINT_AFTER_BYTES || state.revoked {
-            return Some(Duration::ZERO);
-        }
-        state.oldest_unsynced.map(|oldest| CHECKPOINT_AFTER.saturating_sub(clock::now().since(oldest)))
+        self.inner.checkpoint_due_in(clock::now())
     }
 
     /// Whether a checkpoint is due, by time or by bytes.
@@ -386,52 +173,27 @@ impl Image {
     /// Gives up chunks that the disk does not give back as they were: they are not held any more, and not claimed by
     /// the journal after the next checkpoint.
     pub(super) fn give_up(&self, chunks: &[ChunkIndex]) {
-        let mut journal = self.journal();
-        if let Some(journal) = journal.as_mut() {
-            journal.revoke(chunks.iter().copied());
-            self.state().revoked = journal.is_suspect();
-        }
-        self.drop_held(chunks);
+        self.inner.give_up(chunks);
     }
 
     /// Of a sealed master, counts all chunks as held but those that were found damaged.
     pub(super) fn hold_all_but(&self, damaged: &[ChunkIndex]) {
-        self.state().held = self.manifest.data_chunks();
-        self.drop_held(damaged);
-    }
-
-    /// Calls `seal` with no write, checkpoint or read under way, if everything is durable; it gives the sealed file and
-    /// its path, and from then on those are used.
-    pub(super) fn become_sealed<E>(&self, seal: impl FnOnce() -> Result<(File, PathBuf), E>) -> Result<(), E> {
-        let mut journal = self.journal();
-        let mut io = self.io.write().unwrap_or_else(PoisonError::into_inner);
-        let (file, path) = seal()?;
-        *io = Io { file, path, phase: Phase::Sealed };
-        *journal = None;
-        let mut state = self.state();
-        state.held = self.manifest.data_chunks();
-        drop(state.take_unsynced(&self.manifest));
-        Ok(())
+        self.inner.hold_all_but(damaged);
     }
 
     /// Ends all use: the image is being removed.
     pub(super) fn become_removed(&self) {
-        let mut journal = self.journal();
-        self.io.write().unwrap_or_else(PoisonError::into_inner).phase = Phase::Removed;
-        *journal = None;
-        let mut state = self.state();
-        drop(state.take_unsynced(&self.manifest));
-        state.held = ChunkSet::empty(&self.manifest.geometry());
-    }
-
-    /// Whether the journal claims every data chunk.
-    pub(super) fn is_durable(&self) -> bool {
-        self.journal().as_ref().is_none_or(|journal| journal.claimed().count() == self.data_count)
+        self.inner.become_removed();
     }
 
     /// A handle on the content as it is now, to read from.
     pub(super) fn content(&self) -> io::Result<File> {
-        self.io.read().unwrap_or_else(PoisonError::into_inner).file.try_clone()
+        self.inner.with_file(File::try_clone)
+    }
+
+    /// Its part that is the same on every disk.
+    pub(super) const fn inner(&self) -> &drover_durability::Image<HostDisk> {
+        &self.inner
     }
 
     pub(super) const fn watch(&self) -> Option<&Watch> {
@@ -439,37 +201,7 @@ impl Image {
     }
 
     fn changed(&self, reason: String) -> ReadError {
-        ReadError::Changed { image: self.id, reason }
-    }
-
-    fn drop_held(&self, chunks: &[ChunkIndex]) {
-        let mut state = self.state();
-        for &chunk in chunks {
-            state.held.remove(chunk);
-            state.unsynced.remove(chunk);
-        }
-    }
-
-    // A thread that panicked while it held one of these locks has left no half-changed sets: every change is one call.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn take_unsynced(&mut self, manifest: &Manifest) -> ChunkSet {
-        (self.unsynced_bytes, self.oldest_unsynced, self.revoked) = (0, None, false);
-        core::mem::replace(&mut self.unsynced, ChunkSet::empty(&manifest.geometry()))
-    }
-
-    fn return_unsynced(&mut self, taken: &ChunkSet, manifest: &Manifest) {
-        add_all(&mut self.unsynced, taken);
-        self.unsynced_bytes += taken.iter().map(|chunk| u64::from(manifest.geometry().chunk_len(chunk))).sum::<u64>();
-        self.oldest_unsynced.get_or_insert_with(clock::now);
+        ReadError::Changed { image: self.id(), reason }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is on this host's disk: masters on their way in, sealed masters, releases.
 //!
 //! What always holds, whatever the disk does and whenever the process is killed:
-//! - A chunk that the journal of an incoming master claims is on the disk, whole and verified (see `image.rs`).
-//! - What has the name of an image under `masters` is all of that image (see `layout.rs` and `seal.rs`).
-//! - The highest version of a name that was ever accepted is known (see `catalog.rs`).
+//! - A chunk that the journal of an incoming master claims is on the disk, whole and verified (see `drover_durability`).
+//! - What has the name of an image under `masters` is all of that image (see `drover_durability` and `seal.rs`).
+//! - The highest version of a name that was ever accepted is known (see `drover_durability`).
 //! - A clone's backing file is not removed (see `remove.rs`).
 //!
 //! Everything here blocks and may be called from any thread. Nothing here knows of peers, sockets or time-outs: the
@@ -11,12 +11,11 @@
 //! sealed masters are read when somebody asks for the image, and go when nobody uses it any more.
 
 mod begin;
-mod catalog;
 mod disk_error;
 mod fault;
+mod host_disk;
 mod image;
 pub mod import;
-mod journal;
 mod layout;
 mod lock;
 mod open;
@@ -38,8 +37,8 @@ use drover_protocol::release::Name;
 use serde::{Deserialize, Serialize};
 
 pub use begin::BeginError;
-pub use catalog::{AcceptError, Accepted, Catalog};
 pub use disk_error::{DiskError, Trouble};
+pub use drover_durability::{AcceptError, Accepted};
 #[cfg(test)]
 pub(crate) use fault::refuse_writes_while;
 pub use image::{CHECKPOINT_AFTER, CHECKPOINT_AFTER_BYTES, CheckpointError, Image, ReadError, Stored, WriteError};
@@ -50,11 +49,15 @@ pub use scan::Pace;
 pub use seal::{SealError, SealLevel};
 pub use verify::{VerifyError, VerifyReport};
 
+use host_disk::HostDisk;
 use layout::Layout;
 use lock::StateLock;
 use watch::Watch;
 
 use crate::handover::record::clones_by_image;
+
+/// The releases of this host.
+pub type Catalog = drover_durability::Catalog<HostDisk>;
 
 /// All that is kept below one state folder. Clones are handles on the same store.
 #[derive(Clone, Debug)]

@@ -7,25 +7,25 @@
 //! in anew; one of what was coming in goes, because nothing in it can be believed without its manifest.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
+pub(super) use drover_durability::LoadError;
+use drover_durability::{check_len, load_incoming, load_manifest, sweep_files};
 use drover_protocol::id::ImageId;
-use drover_protocol::manifest::{Manifest, ManifestError};
 
-use super::catalog::Catalog;
 use super::disk_error::{DiskError, Doing};
+use super::host_disk::HostDisk;
 use super::image::Image;
-use super::journal::Journal;
-use super::layout::{DISK, JOURNAL, Layout, MANIFEST, sweep_files};
+use super::layout::{self, DISK, Layout, MANIFEST, discard};
 use super::lock::{Holder, StateLock};
 use super::seal::{SealLevel, finish_seal};
 use super::verify::{load_checked, load_damage};
 use super::watch::{Source, Watch};
-use super::{Inner, Master, MasterInfo, Settings, Shelf, Store};
+use super::{Catalog, Inner, Master, MasterInfo, Settings, Shelf, Store};
 
 /// Why a state folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,17 +46,6 @@ pub enum StoreError {
     Disk(#[from] DiskError),
 }
 
-/// Why one folder of an image can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LoadError {
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    #[error("{}: {source}", path.display())]
-    Manifest { path: PathBuf, source: ManifestError },
-    #[error("{} has {found} bytes instead of {expected}", path.display())]
-    Len { path: PathBuf, found: u64, expected: u64 },
-}
-
 impl Store {
     /// Opens a state folder, making it if it is missing, and brings it in order after whatever happened to it.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
@@ -66,12 +55,12 @@ impl Store {
     /// As [`Store::open`], with other settings than the default.
     pub fn open_with(state: &Path, settings: Settings) -> Result<Self, StoreError> {
         let state = std::path::absolute(state).doing("find", state)?;
-        let layout = Layout::new(&state);
-        layout.make()?;
+        let layout = Layout::new(HostDisk, &state);
+        layout::make(&layout)?;
         let lock = StateLock::take(&layout.lock())?;
         let mut unreadable = Vec::new();
         let shelf = Shelf { masters: load_masters(&layout, settings, &mut unreadable)?, incoming: Default::default() };
-        let catalog = Catalog::open(layout.releases(), &mut unreadable)?;
+        let catalog = Catalog::open(HostDisk, layout.releases(), &mut unreadable)?;
         let inner = Inner {
             layout,
             settings,
@@ -92,17 +81,17 @@ impl Store {
         for id in layout.sweep(&layout.incoming())? {
             let folder = layout.incoming_of(id);
             if self.shelf().masters.get(&id).is_some_and(|master| !master.is_spoilt()) {
-                layout.discard(&folder)?;
+                discard(layout, &folder)?;
                 continue;
             }
-            match load_incoming(&folder, id) {
-                Ok(image) => drop(self.shelf().incoming.insert(id, Arc::new(image))),
+            match load_incoming(&HostDisk, &folder, id) {
+                Ok(image) => drop(self.shelf().incoming.insert(id, Arc::new(Image::incoming(image)))),
                 // The disk may refuse for now only; what is begun anew replaces the folder.
                 Err(LoadError::Disk(error)) if error.source.kind() != io::ErrorKind::NotFound => {
                     unreadable.push(format!("{error}; its image is fetched anew"));
                 }
                 Err(error) => {
-                    layout.discard(&folder)?;
+                    discard(layout, &folder)?;
                     unreadable.push(format!("{error}; what had come of it was removed and is fetched anew"));
                 }
             }
@@ -139,15 +128,15 @@ fn load_masters(
 
 /// What is known of the master in `folder`, whose seal is finished if a crash left it half done.
 pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Result<Master, LoadError> {
-    sweep_files(folder)?;
-    let manifest = load_manifest(folder, id)?;
+    sweep_files(&HostDisk, folder)?;
+    let manifest = load_manifest(&HostDisk, folder, id)?;
     let source = Source::load(folder)?;
     let watch = source.map(|source| Watch::new(source, folder.to_owned()));
     let (path, sealing, dated) = match &watch {
         Some(watch) => (watch.path().to_owned(), SealLevel::Watched, folder.join(MANIFEST)),
         None => {
             let path = folder.join(DISK);
-            check_len(&path, &manifest)?;
+            check_len(&File::open(&path).doing("open", &path)?, &path, &manifest)?;
             (path.clone(), finish_seal(folder, settings)?, path)
         }
     };
@@ -172,31 +161,8 @@ pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Res
 /// The image of a master that is known.
 pub(super) fn load_image(folder: &Path, master: &Master) -> Result<Image, LoadError> {
     let id = master.info.image;
-    let manifest = load_manifest(folder, id)?;
+    let manifest = load_manifest(&HostDisk, folder, id)?;
     let path = master.info.path.clone();
     let file = File::open(&path).doing("open", &path)?;
     Ok(Image::sealed(id, manifest, file, path, &master.damaged, master.watch.clone()))
-}
-
-fn load_incoming(folder: &Path, id: ImageId) -> Result<Image, LoadError> {
-    sweep_files(folder)?;
-    let manifest = load_manifest(folder, id)?;
-    let path = folder.join(DISK);
-    let file = OpenOptions::new().read(true).write(true).open(&path).doing("open", &path)?;
-    check_len(&path, &manifest)?;
-    let journal = Journal::open(&folder.join(JOURNAL), id, &manifest.geometry())?;
-    Ok(Image::incoming(id, manifest, file, path, journal))
-}
-
-fn load_manifest(folder: &Path, id: ImageId) -> Result<Manifest, LoadError> {
-    let path = folder.join(MANIFEST);
-    let bytes = fs::read(&path).doing("read", &path)?;
-    Manifest::from_bytes_of(id, &bytes).map_err(|source| LoadError::Manifest { path, source })
-}
-
-/// The length was synced before the folder had its name, so another one is nothing that a crash leaves.
-fn check_len(path: &Path, manifest: &Manifest) -> Result<(), LoadError> {
-    let found = fs::metadata(path).doing("look at", path)?.len();
-    let expected = manifest.geometry().len();
-    if found == expected { Ok(()) } else { Err(LoadError::Len { path: path.to_owned(), found, expected }) }
 }

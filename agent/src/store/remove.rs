@@ -8,6 +8,7 @@ use drover_protocol::id::ImageId;
 
 use super::Store;
 use super::disk_error::DiskError;
+use super::layout::discard;
 use crate::handover::record::{ClonesLock, RecordError, clones_of};
 
 /// Why a master is not removed.
@@ -63,13 +64,13 @@ impl Store {
             used.become_removed();
         }
         if master_there {
-            layout.discard(&master_folder)?;
+            discard(layout, &master_folder)?;
         }
         if master.is_some() {
             self.shelf().masters.remove(&image);
         }
         if incoming_there {
-            layout.discard(&incoming_folder)?;
+            discard(layout, &incoming_folder)?;
         }
         if incoming.is_some() {
             self.shelf().incoming.remove(&image);

@@ -1,29 +1,31 @@
 //! From complete to sealed: the master gets its lasting place, and nothing may write to it any more.
 //!
 //! The steps, each of which may be the last before a power cut, and each of which can be done again:
-//! everything is durable → the folder moves from `incoming` to `masters` → both folders are synced → the journal goes →
-//! mode 0444 → immutable, where it works. Opening the store goes on where this stopped.
+//! everything is durable → the folder moves from `incoming` to `masters` → both folders are synced → the journal goes
+//! (all of it in `drover_durability`) → mode 0444 → immutable, where it works. Opening the store goes on where this stopped.
 //!
 //! Mode 0444 stops everybody but root. Immutable (`chattr +i`) stops root too, until root takes it off; it needs
 //! CAP_LINUX_IMMUTABLE and a filesystem that has it. It also stops hard links to the master, so whoever wants one has
 //! to do without: hand-over makes reflinks, overlays and copies, which it allows.
 
-use std::fs::{self, File, Permissions};
-use std::io;
+use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use drover_durability::{NotDurable, drop_journal, make_durable, move_to_masters, undo_move};
 use drover_protocol::id::ImageId;
-use rustix::fs::{CWD, IFlags, RenameFlags, ioctl_getflags, ioctl_setflags, renameat_with};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use serde::{Deserialize, Serialize};
 
 use super::disk_error::{DiskError, Doing};
 use super::fault::{Step, reach};
+use super::host_disk::HostDisk;
 use super::image::{CheckpointError, Image};
-use super::layout::{DISK, JOURNAL, sync_folder};
+use super::layout::DISK;
 use super::open::{LoadError, load_master};
 use super::{Master, MasterInfo, Settings, Store};
+use crate::clock;
 
 /// What protects a master from being written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -72,35 +74,25 @@ impl Store {
         let Some(incoming) = incoming else {
             return self.master(image).ok_or(SealError::Unknown(image));
         };
-        incoming.checkpoint()?;
-        let path = incoming.path();
-        incoming.content().and_then(|file| file.sync_all()).doing("sync", &path)?;
-        if !incoming.is_durable() {
-            let missing = incoming.manifest().data_chunks().count() - incoming.held().count();
-            return Err(SealError::Incomplete { image, missing });
+        let is_placed = undo_move(&self.inner.layout, image)?;
+        if !is_placed {
+            make_durable(clock::now(), incoming.inner()).map_err(|error| match error {
+                NotDurable::Checkpoint(error) => SealError::Checkpoint(error),
+                NotDurable::Disk(error) => SealError::Disk(error),
+                NotDurable::Incomplete { missing } => SealError::Incomplete { image, missing },
+            })?;
         }
-        reach(Step::SealSynced).doing("sync", &path)?;
         self.move_to_masters(&incoming)
     }
 
     fn move_to_masters(&self, incoming: &Arc<Image>) -> Result<MasterInfo, SealError> {
         let (layout, id) = (&self.inner.layout, incoming.id());
-        let (from, to) = (layout.incoming_of(id), layout.master_of(id));
         let mut sealed = None;
-        incoming.become_sealed(|| {
-            // Not there, or without its journal, only if an earlier try came this far and failed behind it.
-            if from.join(JOURNAL).exists() {
-                move_or_exchange(&from, &to)?;
-                reach(Step::SealMoved).doing("sync", &to)?;
+        incoming.inner().become_sealed(|| {
+            if let Some(left) = move_to_masters(layout, id)? {
+                tracing::warn!("{left}; it is tried again at the next start");
             }
-            sync_folder(&layout.masters())?;
-            sync_folder(&layout.incoming())?;
-            if from.exists() {
-                // The spoilt master that this one replaces. Who has it open keeps it.
-                layout.discard(&from)?;
-            }
-            reach(Step::SealPlaced).doing("sync", &to)?;
-            let mut master = load_master(&to, id, self.inner.settings)?;
+            let mut master = load_master(&layout.master_of(id), id, self.inner.settings)?;
             master.image = Arc::downgrade(incoming);
             let path = master.info.path.clone();
             let file = File::open(&path).doing("open", &path)?;
@@ -143,24 +135,10 @@ impl SealLevel {
     }
 }
 
-/// Moves a folder, if need be in exchange for the one that is there: at no moment is there none.
-fn move_or_exchange(from: &Path, to: &Path) -> Result<(), DiskError> {
-    let flags = if to.exists() { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
-    renameat_with(CWD, from, CWD, to, flags).doing("move into place", to)
-}
-
 /// Does what is left to do of the seal of the master in `folder`; says how far it got.
 pub(super) fn finish_seal(folder: &Path, settings: Settings) -> Result<SealLevel, DiskError> {
-    let journal = folder.join(JOURNAL);
-    match fs::remove_file(&journal) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        removed => {
-            removed.doing("remove", &journal)?;
-            sync_folder(folder)?;
-        }
-    }
+    drop_journal(&HostDisk, folder)?;
     let path = folder.join(DISK);
-    reach(Step::SealUnjournaled).doing("seal", &path)?;
     let file = File::open(&path).doing("open", &path)?;
     let mode = file.metadata().doing("look at", &path)?.permissions().mode();
     if mode & 0o7777 != SEALED_MODE {

@@ -197,6 +197,8 @@ async fn read_control(links: &Links, link: &Link, mut receiver: FrameReceiver<Pe
         match message {
             PeerMessage::Swarm { image, message } => route(links, link, image, message).await,
             PeerMessage::Peers { image, peers } => take_peers(links, link, image, peers).await,
+            // An agent without multicast takes part in no session: who announces one sends without it.
+            PeerMessage::Multicast { .. } => {}
         }
     }
 }

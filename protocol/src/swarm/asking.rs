@@ -8,23 +8,27 @@ use core::time::Duration;
 
 use super::Swarm;
 use super::event::{Output, RequestEnd, RequestId};
+use super::mask::ChunkMask;
 use super::peer::Peer;
 use super::picker::{Offer, Pick};
 use super::racks::STARVED_AFTER;
-use super::requests::{Request, bytes_of};
-use crate::geometry::{CHUNK_LEN, ChunkIndex, PieceIndex};
-use crate::have::runs_of;
+use super::requests::Request;
+use crate::geometry::{CHUNK_LEN, PieceIndex};
 use crate::id::PeerId;
+use crate::message::MAX_RANGES;
 use crate::time::Instant;
 
 /// Most bytes on their way from everybody together; and least, however slow this host is.
-const IN_FLIGHT_MOST: u64 = 64 << 20;
+const IN_FLIGHT_MOST: u64 = 128 << 20;
 const IN_FLIGHT_LEAST: u64 = 1 << 20;
 /// Most bytes on their way before anything came.
 const IN_FLIGHT_FIRST: u64 = 16 << 20;
-/// How often it is looked whether more can be asked: usually, and when everything is asked for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-const LOOK_INTERVAL_IN_ENDGAME: Duration = Duration::from_millis(20);
+/// So few requests on their way may all be to leechers.
+const FEW_REQUESTS: u64 = 8;
+/// So many of the shortest requests may always be on their way.
+const REQUESTS_LEAST: u64 = 4;
+/// So many times more often it is looked whether more can be asked when everything is asked for.
+const LOOKS_IN_ENDGAME: u32 = 5;
 /// A request that is expected sooner than this is not worth asking for elsewhere.
 const WORTH_STEALING: Duration = Duration::from_millis(100);
 /// The same while there is still something that was asked of nobody: then only what stands still is worth it.
@@ -76,6 +80,9 @@ impl Swarm {
     /// Asks everybody for as much as fits.
     pub(super) fn fill_all(&mut self, now: Instant) {
         for peer in self.in_order_of_preference(now) {
+            if !self.has_room_for_all(now) {
+                break;
+            }
             self.fill(now, peer);
         }
         self.plan_look(now);
@@ -92,8 +99,8 @@ impl Swarm {
         }
     }
 
-    /// A chunk came by a request. Returns who sent it.
-    pub(super) fn hear_chunk(&mut self, now: Instant, request: RequestId, len: u64) -> Option<PeerId> {
+    /// Chunks of `len` bytes came by a request. Returns who sent them.
+    pub(super) fn hear_chunks(&mut self, now: Instant, request: RequestId, len: u64) -> Option<PeerId> {
         self.requests.progress(now, request);
         self.intake.add(now, len);
         self.intake_at = now;
@@ -105,14 +112,14 @@ impl Swarm {
         Some(sender)
     }
 
-    /// A chunk is held now: nobody need send it any more.
-    pub(super) fn settle_chunk(&mut self, chunk: ChunkIndex, brought_by: Option<RequestId>) {
-        let len = self.geometry.chunk_len(chunk);
-        for request in self.requests.of_piece(self.geometry.piece_of(chunk)) {
-            let (settled, is_empty) = self.requests.settle(request, chunk, len);
+    /// Chunks are held now: nobody need send them any more.
+    pub(super) fn settle_chunks(&mut self, piece: PieceIndex, chunks: ChunkMask, brought_by: Option<RequestId>) {
+        for request in self.requests.of_piece(piece) {
+            let (settled, is_empty) = self.requests.settle(request, chunks, &self.geometry);
             if settled && is_empty {
-                let peer = self.requests.close(request).map(|request| request.peer);
-                if let Some(peer) = peer.filter(|_| brought_by != Some(request)) {
+                if brought_by == Some(request) {
+                    self.requests.close(request);
+                } else if let Some(Request { peer, .. }) = self.requests.close(request) {
                     self.outputs.push_back(Output::Cancel { peer, request });
                 }
             }
@@ -142,6 +149,7 @@ impl Swarm {
             }
             RequestEnd::Failed => neighbour.fail(now, &self.config),
         }
+        self.note_askable(peer);
         if left.is_empty() {
             self.fill(now, peer);
         } else {
@@ -172,6 +180,7 @@ impl Swarm {
             if let Some(neighbour) = self.peers.get_mut(&peer) {
                 neighbour.snub(now, &self.config);
             }
+            self.note_askable(peer);
             self.cancel_peer(now, peer, true);
         }
         // A peer that serves others of our requests may still have lost one of them.
@@ -211,11 +220,34 @@ impl Swarm {
     /// When something about requests is to be looked at.
     pub(super) fn next_ask(&self) -> Option<Instant> {
         let look = self.next_look.filter(|_| self.is_asking())?;
-        let asked = self.requests.asked_peers().filter_map(|peer| self.peers.get(peer));
-        let stalls = asked.map(|neighbour| neighbour.stalls_at(&self.config)).filter(|&at| at > self.now);
-        let askable = self.peers.values().map(Peer::askable_at).filter(|&at| at > self.now);
         let ready = Some(self.download.ready_at()).filter(|&at| at > self.now);
-        stalls.chain(askable).chain(ready).chain([look]).min()
+        ready.into_iter().chain(self.next_stall).chain(self.next_askable).chain([look]).min()
+    }
+
+    /// Whether to hear what a peer came to hold could make it ask for something at once. If not, a driver may keep such
+    /// news back until it has something else to say to this swarm.
+    pub fn wants_news(&self) -> bool {
+        let has_room = |peer: &PeerId| self.room(self.now, *peer).is_some();
+        let could_ask = || self.has_place_for_source() || self.requests.asked_peers().any(has_room);
+        self.is_asking() && (self.next_look.is_none() || (self.has_room_for_all(self.now) && could_ask()))
+    }
+
+    /// Finds anew when the next peer may be asked again, and when the next one has been silent for too long.
+    pub(super) fn plan_waits(&mut self, now: Instant) {
+        let askable = self.peers.values().map(Peer::askable_at).filter(|&at| at > now);
+        self.next_askable = askable.min();
+        let asked = self.requests.asked_peers().filter_map(|peer| self.peers.get(peer));
+        self.next_stall = asked.map(|neighbour| neighbour.stalls_at(&self.config)).filter(|&at| at > now).min();
+    }
+
+    fn note_askable(&mut self, peer: PeerId) {
+        let at = self.peers.get(&peer).map(Peer::askable_at).filter(|&at| at > self.now);
+        self.next_askable = self.next_askable.into_iter().chain(at).min();
+    }
+
+    /// Whether anybody may be asked for more.
+    fn has_room_for_all(&self, now: Instant) -> bool {
+        self.is_asking() && self.download.is_ready(now) && self.requests.in_flight() < self.in_flight_most()
     }
 
     fn is_asking(&self) -> bool {
@@ -225,7 +257,7 @@ impl Swarm {
     /// Plans the next look, if there is anything that time could change.
     fn plan_look(&mut self, now: Instant) {
         let is_endgame = self.progress.unasked_chunks() == 0;
-        let in_time = if is_endgame { LOOK_INTERVAL_IN_ENDGAME } else { LOOK_INTERVAL };
+        let in_time = self.config.look_interval / if is_endgame { LOOKS_IN_ENDGAME } else { 1 };
         let has_work =
             || !self.requests.is_empty() || self.peers.values().any(|neighbour| self.is_interesting(neighbour));
         self.next_look = match self.next_look {
@@ -235,14 +267,19 @@ impl Swarm {
     }
 
     /// Peers that may be asked: leechers at random, then seeders at random. What a leecher can give, a seeder need not.
+    ///
+    /// Where only few requests are on their way at a time, leechers would fill them all, and a publisher would stand idle
+    /// with what only it can give: there it is the other way round, except for who is hungry and asks seeders for everything.
     fn in_order_of_preference(&mut self, now: Instant) -> Vec<PeerId> {
-        if !self.is_asking() {
+        if !self.has_room_for_all(now) {
             return Vec::new();
         }
         let askable = self.peers.iter().filter(|(_, neighbour)| neighbour.is_askable(now));
         let mut order: Vec<(bool, PeerId)> = askable.map(|(peer, neighbour)| (neighbour.is_seeder(), *peer)).collect();
         self.rng.shuffle(&mut order);
-        order.sort_by_key(|(is_seeder, _)| *is_seeder);
+        let are_few = self.in_flight_most() / self.config.request_len_least.max(1) <= FEW_REQUESTS;
+        let is_seeder_last = !are_few || self.is_hungry();
+        order.sort_by_key(|(is_seeder, _)| *is_seeder == is_seeder_last);
         order.into_iter().map(|(_, peer)| peer).collect()
     }
 
@@ -289,10 +326,10 @@ impl Swarm {
 
     /// How much may be asked of a peer at once now, if anything.
     fn room(&self, now: Instant, peer: PeerId) -> Option<u64> {
-        let neighbour = self.peers.get(&peer).filter(|neighbour| neighbour.is_askable(now))?;
-        if !self.is_asking() || !self.download.is_ready(now) || self.requests.in_flight() >= self.in_flight_most() {
+        if !self.has_room_for_all(now) {
             return None;
         }
+        let neighbour = self.peers.get(&peer).filter(|neighbour| neighbour.is_askable(now))?;
         let limited = self.download.rate().map_or(u64::MAX, |rate| (rate / 10).max(u64::from(CHUNK_LEN)));
         let len = neighbour.request_len(&self.config).min(limited);
         let in_flight = self.requests.in_flight_of(peer);
@@ -305,10 +342,11 @@ impl Swarm {
     /// Most bytes on their way from everybody: about what comes in a second. More would only queue up at the peers, and
     /// each of them would seem to stall.
     fn in_flight_most(&self) -> u64 {
-        match self.intake_peak {
+        let most = match self.intake_peak {
             0 => IN_FLIGHT_FIRST,
             peak => peak.clamp(IN_FLIGHT_LEAST, IN_FLIGHT_MOST),
-        }
+        };
+        most.max(self.config.request_len_least * REQUESTS_LEAST)
     }
 
     /// Whether one more peer may be asked at the same time.
@@ -352,7 +390,7 @@ impl Swarm {
         })
     }
 
-    fn ask(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, chunks: Vec<u32>) {
+    fn ask(&mut self, now: Instant, peer: PeerId, piece: PieceIndex, chunks: ChunkMask) {
         let Some(neighbour) = self.peers.get_mut(&peer) else { return };
         if self.requests.is_empty() {
             self.intake.resume(now, self.intake_at);
@@ -360,12 +398,13 @@ impl Swarm {
         }
         if !self.requests.is_asked(peer) {
             neighbour.begin(now);
+            // Until it is found anew this is never later than it should be: silence only begins later.
+            let stalls_at = neighbour.stalls_at(&self.config);
+            self.next_stall = Some(self.next_stall.map_or(stalls_at, |at| at.min(stalls_at)));
         }
-        for chunk in chunks.iter().filter_map(|&number| self.geometry.chunk(number)) {
-            self.progress.ask(chunk);
-        }
-        self.download.spend(now, bytes_of(&chunks, &self.geometry));
-        let ranges = runs_of(chunks.iter().copied()).collect();
+        self.progress.ask(piece, chunks);
+        self.download.spend(now, chunks.bytes(&self.geometry, piece));
+        let ranges = chunks.runs(&self.geometry, piece).collect();
         let request = self.requests.open(now, peer, piece, chunks, &self.geometry);
         self.outputs.push_back(Output::Request { peer, request, piece, chunks: ranges });
         self.racks.is_stale = true;
@@ -378,8 +417,8 @@ impl Swarm {
         if !holds || !self.progress.is_open(piece) || !self.is_asking() {
             return;
         }
-        let len = self.peers[&peer].request_len(&self.config);
-        let chunks = self.progress.unasked_in(self.geometry.chunk_numbers(piece), len, crate::message::MAX_RANGES);
+        let Some(len) = self.peers.get(&peer).map(|neighbour| neighbour.request_len(&self.config)) else { return };
+        let chunks = self.progress.unasked(piece).front(&self.geometry, piece, len, MAX_RANGES);
         if !chunks.is_empty() {
             self.ask(now, peer, piece, chunks);
         }
@@ -395,9 +434,7 @@ impl Swarm {
     /// Closes a request; what is left of it can be asked for again.
     fn take_back(&mut self, id: RequestId) -> Option<Request> {
         let request = self.requests.close(id)?;
-        for chunk in request.left.iter().filter_map(|&number| self.geometry.chunk(number)) {
-            self.progress.unask(chunk);
-        }
+        self.progress.unask(request.piece, request.left);
         self.download.refund(request.left_bytes);
         self.racks.is_stale = true;
         self.note_piece(request.piece);
@@ -421,14 +458,13 @@ impl Swarm {
         });
         let Some((id, is_waiting)) = victim else { return };
         let Some(request) = self.requests.get(id) else { return };
-        let (piece, mut chunks) = (request.piece, request.left.clone());
+        let (piece, left) = (request.piece, request.left);
         if is_waiting {
             self.cancel(id);
         }
-        let fit = (len / u64::from(CHUNK_LEN)).max(1) as usize;
+        let fit = (len / u64::from(CHUNK_LEN)).max(1) as u32;
         // The other side works from the front: the thief takes the rear.
-        chunks.drain(..chunks.len().saturating_sub(fit));
-        chunks.retain(|&number| self.geometry.chunk(number).is_some_and(|chunk| !self.progress.is_doubled(chunk)));
+        let chunks = left.rear(fit).without(self.progress.doubled(piece));
         if !chunks.is_empty() {
             self.ask(now, thief, piece, chunks);
         }
@@ -453,12 +489,11 @@ impl Swarm {
                 ahead += request.left_bytes;
                 let expected = time_of(ahead, rate) + silence * 2;
                 let is_late = expected > limit(request.left_bytes).max(worth);
-                let is_single = request.left.iter().filter_map(|&number| self.geometry.chunk(number));
                 if is_late
                     && have.contains(request.piece)
                     && !(only_imports && self.racks.nearby().contains(request.piece))
                     && slowest.is_none_or(|(slowest, ..)| expected > slowest)
-                    && is_single.clone().all(|chunk| !self.progress.is_doubled(chunk))
+                    && self.progress.doubled(request.piece).and(request.left).is_empty()
                 {
                     slowest = Some((expected, id, is_waiting));
                 }

@@ -10,8 +10,8 @@ use crate::id::PeerId;
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// Most names kept: enough to fill the neighbours many times over.
-const CANDIDATES_MOST: usize = 512;
+/// Most names kept: enough to fill the neighbours some times over.
+const CANDIDATES_MOST: usize = 192;
 /// How long a peer that can't be reached is left alone.
 const FAILED_FOR: Duration = Duration::from_secs(30);
 /// How long a dial may take before it counts as failed, if the driver says nothing.
@@ -23,14 +23,14 @@ struct Candidate {
     retry_at: Instant,
     /// How often in a row dialling it failed.
     failures: u32,
-    /// Whether a dial is under way; it is given up at `retry_at`.
-    dialling: bool,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     known: BTreeMap<PeerId, Candidate>,
+    /// Whose dial is under way; it is given up at `retry_at`.
+    dialled: Vec<PeerId>,
 }
 
 impl Candidates {
@@ -43,37 +43,41 @@ impl Candidates {
             let worst =
                 self.known.iter().filter(|(_, known)| known.failures > 0).max_by_key(|(_, known)| known.failures);
             let Some(worst) = worst.map(|(peer, _)| *peer) else { return };
-            self.known.remove(&worst);
+            self.remove(&worst);
         }
-        self.known.insert(peer, Candidate { retry_at: now, failures: 0, dialling: false });
+        self.known.insert(peer, Candidate { retry_at: now, failures: 0 });
     }
 
     /// A peer is to be left alone for a while, and is a candidate again after that.
     pub(super) fn postpone(&mut self, now: Instant, peer: PeerId, by: Duration) {
         self.add(now, peer);
         if let Some(known) = self.known.get_mut(&peer) {
-            (known.retry_at, known.dialling) = (now + by, false);
+            known.retry_at = now + by;
         }
+        self.end_dial(peer);
     }
 
     /// Dialling a peer failed.
     pub(super) fn failed(&mut self, now: Instant, peer: PeerId) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.failures = known.failures.saturating_add(1);
-            (known.retry_at, known.dialling) = (now + FAILED_FOR, false);
+            known.retry_at = now + FAILED_FOR;
         }
+        self.end_dial(peer);
     }
 
     /// A peer was reached.
     pub(super) fn reached(&mut self, peer: PeerId) {
         if let Some(known) = self.known.get_mut(&peer) {
-            (known.failures, known.dialling) = (0, false);
+            known.failures = 0;
         }
+        self.end_dial(peer);
     }
 
     /// Never again.
     pub(super) fn remove(&mut self, peer: &PeerId) {
         self.known.remove(peer);
+        self.end_dial(*peer);
     }
 
     /// One that may be dialled now, at random; it counts as being dialled from now on.
@@ -86,32 +90,36 @@ impl Candidates {
         let ready: Vec<PeerId> = self
             .known
             .iter()
-            .filter(|(peer, known)| !known.dialling && known.retry_at <= now && !is_neighbour(peer))
+            .filter(|(peer, known)| known.retry_at <= now && !self.dialled.contains(peer) && !is_neighbour(peer))
             .map(|(peer, _)| *peer)
             .collect();
         let peer = *rng.pick(&ready)?;
         if let Some(known) = self.known.get_mut(&peer) {
-            (known.retry_at, known.dialling) = (now + DIAL_MOST, true);
+            known.retry_at = now + DIAL_MOST;
+            self.dialled.push(peer);
         }
         Some(peer)
     }
 
     /// Gives up dials of which nothing was heard.
     pub(super) fn expire_dials(&mut self, now: Instant) {
-        for known in self.known.values_mut().filter(|known| known.dialling && known.retry_at <= now) {
-            known.failures = known.failures.saturating_add(1);
-            (known.retry_at, known.dialling) = (now + FAILED_FOR, false);
-        }
+        let is_over = |peer: &PeerId| self.known.get(peer).is_none_or(|known| known.retry_at <= now);
+        let over: Vec<PeerId> = self.dialled.iter().copied().filter(is_over).collect();
+        over.into_iter().for_each(|peer| self.failed(now, peer));
     }
 
     /// How many are being dialled.
     pub(super) fn dialling(&self) -> usize {
-        self.known.values().filter(|known| known.dialling).count()
+        self.dialled.len()
     }
 
     /// When the next one may be dialled, or a dial is to be given up.
     pub(super) fn next_at(&self, is_neighbour: impl Fn(&PeerId) -> bool) -> Option<Instant> {
         self.known.iter().filter(|(peer, _)| !is_neighbour(peer)).map(|(_, known)| known.retry_at).min()
+    }
+
+    fn end_dial(&mut self, peer: PeerId) {
+        self.dialled.retain(|other| *other != peer);
     }
 }
 

@@ -35,7 +35,7 @@ const POINTED_PIECES_MOST: usize = 64;
 pub(super) struct Handouts {
     geometry: Geometry,
     /// To whom a piece was given first, as long as that peer is a neighbour.
-    first: Vec<Option<PeerId>>,
+    first: BTreeMap<PieceIndex, PeerId>,
     /// Held by us, by nobody else as far as we know, and given to nobody.
     fresh: PieceSet,
     kept: BTreeMap<PeerId, Vec<(PieceIndex, Instant)>>,
@@ -47,7 +47,7 @@ impl Handouts {
     pub(super) fn new(geometry: Geometry) -> Self {
         Handouts {
             geometry,
-            first: vec![None; geometry.piece_count() as usize],
+            first: BTreeMap::new(),
             fresh: PieceSet::empty(&geometry),
             kept: BTreeMap::new(),
             pointed: BTreeMap::new(),
@@ -56,7 +56,7 @@ impl Handouts {
 
     /// Whether we hold a piece, or how many others do, has changed.
     pub(super) fn update(&mut self, piece: PieceIndex, held: bool, holders: u16) {
-        if held && holders == 0 && self.first[piece.number() as usize].is_none() {
+        if held && holders == 0 && !self.first.contains_key(&piece) {
             self.fresh.insert(piece);
         } else {
             self.fresh.remove(piece);
@@ -71,7 +71,7 @@ impl Handouts {
         piece: PieceIndex,
         rng: &mut Rng,
     ) -> Option<PieceIndex> {
-        if self.first[piece.number() as usize] == Some(peer) || self.fresh.contains(piece) || self.fresh.is_empty() {
+        if self.first.get(&piece) == Some(&peer) || self.fresh.contains(piece) || self.fresh.is_empty() {
             return None;
         }
         if self.kept.get(&peer).is_some_and(|kept| kept.len() >= KEPT_MOST) {
@@ -88,7 +88,7 @@ impl Handouts {
         *times += 1;
         let fresh = any_of(&self.fresh, &self.fresh, &[], &self.geometry, rng)?;
         self.fresh.remove(fresh);
-        self.first[fresh.number() as usize] = Some(peer);
+        self.first.insert(fresh, peer);
         self.kept.entry(peer).or_default().push((fresh, now + KEPT_FOR));
         Some(fresh)
     }
@@ -96,7 +96,7 @@ impl Handouts {
     /// A piece is handed out to `peer`; if that is a laggard, it stays fresh.
     pub(super) fn give(&mut self, peer: PeerId, piece: PieceIndex, is_laggard: bool) {
         if !is_laggard && self.fresh.remove(piece) {
-            self.first[piece.number() as usize] = Some(peer);
+            self.first.insert(piece, peer);
         }
         if let Some(kept) = self.kept.get_mut(&peer) {
             kept.retain(|(kept, _)| *kept != piece);
@@ -110,14 +110,7 @@ impl Handouts {
     pub(super) fn forget(&mut self, peer: PeerId) -> Vec<PieceIndex> {
         self.kept.remove(&peer);
         self.pointed.remove(&peer);
-        let mut given = Vec::new();
-        for (piece, first) in self.geometry.pieces().zip(&mut self.first) {
-            if *first == Some(peer) {
-                *first = None;
-                given.push(piece);
-            }
-        }
-        given
+        self.first.extract_if(.., |_, first| *first == peer).map(|(piece, _)| piece).collect()
     }
 
     /// Stops keeping pieces for peers that did not come for them. Returns those, for `update`.
@@ -133,7 +126,7 @@ impl Handouts {
             !pieces.is_empty()
         });
         for piece in &released {
-            self.first[piece.number() as usize] = None;
+            self.first.remove(piece);
         }
         released
     }

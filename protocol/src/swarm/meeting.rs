@@ -10,6 +10,7 @@ use super::availability::meet;
 use super::event::{Misdeed, Output, Refusal};
 use super::peer::Peer;
 use super::racks::Place;
+use crate::geometry::PieceIndex;
 use crate::have::{HaveError, PieceSet, WireDelta, WireHave};
 use crate::id::PeerId;
 use crate::message::{LeaveReason, SwarmMessage};
@@ -93,24 +94,31 @@ impl Swarm {
     }
 
     pub(super) fn hear_delta(&mut self, now: Instant, peer: PeerId, delta: &WireDelta) {
-        let Some(neighbour) = self.peers.get_mut(&peer) else { return };
-        let Ok(pieces) = delta.pieces(&self.geometry) else {
-            self.ban(now, peer, Misdeed::BadHave);
+        if !self.peers.contains_key(&peer) {
             return;
-        };
-        let new: Vec<_> = pieces.into_iter().filter(|&piece| neighbour.have.insert(piece)).collect();
+        }
+        match delta.pieces(&self.geometry) {
+            Ok(pieces) => self.hear_news(now, peer, &pieces),
+            Err(_) => self.ban(now, peer, Misdeed::BadHave),
+        }
+    }
+
+    pub(super) fn hear_news(&mut self, now: Instant, peer: PeerId, pieces: &[PieceIndex]) {
+        let Some(neighbour) = self.peers.get_mut(&peer) else { return };
         // It goes on by itself; if it is stuck once more, it says so.
         neighbour.is_stuck = false;
-        for &piece in &new {
-            neighbour.parts.remove(piece);
-        }
         let is_near = neighbour.place == Place::Near && !neighbour.came_complete;
-        for piece in new {
+        for &piece in pieces {
+            if !neighbour.have.insert(piece) {
+                continue;
+            }
+            neighbour.parts.remove(piece);
             self.availability.add_holder(piece);
             if is_near {
                 self.racks.add_held(piece);
             }
-            self.note_piece(piece);
+            let held = self.progress.held_pieces().contains(piece);
+            self.handouts.update(piece, held, self.availability.holders(piece));
         }
         self.fill(now, peer);
     }
@@ -148,7 +156,7 @@ impl Swarm {
 
     /// Dials candidates until as many neighbours are there or on their way as are sought.
     pub(super) fn dial(&mut self, now: Instant) {
-        while self.peers.len() + self.candidates.dialling() < self.config.neighbours_sought {
+        while self.lacks_neighbours() {
             let peers = &self.peers;
             let Some(peer) = self.candidates.dial(now, &mut self.rng, |peer| peers.contains_key(peer)) else { return };
             self.outputs.push_back(Output::Connect { peer });
@@ -157,8 +165,12 @@ impl Swarm {
 
     /// When to dial again, or to give up a dial.
     pub(super) fn next_dial(&self) -> Option<Instant> {
-        let lacks = self.peers.len() + self.candidates.dialling() < self.config.neighbours_sought;
-        lacks.then(|| self.candidates.next_at(|peer| self.peers.contains_key(peer))).flatten()
+        self.lacks_neighbours().then(|| self.candidates.next_at(|peer| self.peers.contains_key(peer))).flatten()
+    }
+
+    fn lacks_neighbours(&self) -> bool {
+        let sought = self.config.neighbours_sought;
+        self.peers.len() + self.candidates.dialling() < sought
     }
 
     /// Reconsiders the neighbours.
@@ -198,10 +210,8 @@ impl Swarm {
         let held = pieces.into_iter().filter(|piece| self.progress.held_pieces().contains(*piece));
         let delta = WireDelta::of(held);
         if !delta.0.is_empty() {
-            for peer in self.peers.keys() {
-                let message = SwarmMessage::HaveDelta { delta: delta.clone() };
-                self.outputs.push_back(Output::Send { peer: *peer, message });
-            }
+            debug_assert!(self.news.is_none(), "a driver polls after every input");
+            self.news = Some(delta);
         }
     }
 

@@ -7,7 +7,8 @@
 //! This file routes inputs to the parts. The parts think: `progress` knows what is held and asked for, `availability`
 //! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
 //! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
-//! took and lied. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
+//! took and lied. `peers` is the table of
+//! neighbours, `mask` a set of chunks of one piece. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
 //! for when the others are stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows
 //! what is had from near, so that it is not asked for over the links between racks.
 //!
@@ -22,8 +23,10 @@ mod config;
 mod event;
 mod handouts;
 mod ledger;
+mod mask;
 mod meeting;
 mod peer;
+mod peers;
 mod picker;
 mod progress;
 mod racks;
@@ -38,14 +41,17 @@ pub use config::SwarmConfig;
 pub use event::{Misdeed, Output, Refusal, RequestEnd, RequestId, ServeId};
 
 use core::ops::Range;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use self::announcer::Announcer;
 use self::availability::Availability;
 use self::candidates::Candidates;
 use self::handouts::Handouts;
 use self::ledger::Ledger;
+use self::mask::ChunkMask;
 use self::peer::Peer;
+use self::peers::Peers;
 use self::picker::Picker;
 use self::progress::{Gain, Progress};
 use self::racks::Racks;
@@ -53,7 +59,7 @@ use self::requests::Requests;
 use self::sharing::Sharing;
 use self::slots::Slots;
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
-use crate::have::{ChunkSet, runs_of};
+use crate::have::{ChunkSet, WireDelta, runs_of};
 use crate::id::PeerId;
 use crate::message::SwarmMessage;
 use crate::pacing::{Meter, TokenBucket};
@@ -72,7 +78,7 @@ pub struct Swarm {
     progress: Progress,
     availability: Availability,
     picker: Picker,
-    peers: BTreeMap<PeerId, Peer>,
+    peers: Peers,
     candidates: Candidates,
     requests: Requests,
     slots: Slots,
@@ -100,6 +106,12 @@ pub struct Swarm {
     is_looking: bool,
     /// When to look again whether something can be asked; none while there is nothing to ask of anybody.
     next_look: Option<Instant>,
+    /// When a peer that is left alone may be asked again, and when one that is asked has been silent for too long: not
+    /// later than that, and found anew at every timeout.
+    next_askable: Option<Instant>,
+    next_stall: Option<Instant>,
+    /// What neighbours are to be told of what came to be held.
+    news: Option<WireDelta>,
     next_refresh: Instant,
     next_exchange: Instant,
     outputs: VecDeque<Output>,
@@ -146,17 +158,19 @@ pub struct PeerStatus {
 
 impl Swarm {
     /// A swarm on the host `me` for an image of `geometry` whose chunks that are not zeros are `data`, of which `held`
-    /// are stored.
+    /// are stored. Swarms of one image can share the set of its data.
     pub fn new(
         now: Instant,
         me: PeerId,
         geometry: Geometry,
-        data: ChunkSet,
+        data: impl Into<Arc<ChunkSet>>,
         held: ChunkSet,
         config: SwarmConfig,
         seed: u64,
     ) -> Self {
-        let with_data: BTreeSet<PieceIndex> = data.iter().map(|chunk| geometry.piece_of(chunk)).collect();
+        let data = data.into();
+        let has_data = |piece: &PieceIndex| !ChunkMask::of(&data, &geometry, *piece).is_empty();
+        let with_data: Vec<PieceIndex> = geometry.pieces().filter(has_data).collect();
         let mut swarm = Swarm {
             me,
             geometry,
@@ -165,10 +179,10 @@ impl Swarm {
             progress: Progress::new(geometry, data, &held),
             availability: Availability::new(geometry),
             picker: Picker::new(geometry, config.random_first_pieces),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             candidates: Candidates::default(),
             requests: Requests::default(),
-            slots: Slots::new(config.upload_slots, config.upload_limit),
+            slots: Slots::new(config.upload_slots, config.served_at_once, config.upload_limit),
             handouts: Handouts::new(geometry),
             ledger: Ledger::default(),
             announcer: Announcer::new(config.have_interval),
@@ -185,6 +199,9 @@ impl Swarm {
             paused: false,
             is_looking: false,
             next_look: None,
+            next_askable: None,
+            next_stall: None,
+            news: None,
             next_refresh: now + config.refresh_interval,
             next_exchange: now + meeting::EXCHANGE_INTERVAL,
             outputs: VecDeque::new(),
@@ -240,6 +257,15 @@ impl Swarm {
         self.finish(now);
     }
 
+    /// Connected peers came to hold pieces: the same as a [`SwarmMessage::HaveDelta`] of each of them.
+    pub fn handle_news<'a>(&mut self, now: Instant, news: impl IntoIterator<Item = (PeerId, &'a [PieceIndex])>) {
+        self.now = now;
+        for (peer, pieces) in news {
+            self.hear_news(now, peer, pieces);
+        }
+        self.finish(now);
+    }
+
     /// A peer asks for chunks of a piece. `chunks` are numbers within the image, unchecked.
     pub fn handle_request(&mut self, now: Instant, peer: PeerId, serve: ServeId, piece: u32, chunks: Vec<Range<u32>>) {
         self.now = now;
@@ -261,9 +287,18 @@ impl Swarm {
 
     /// A chunk was verified and stored. `request` is the one that brought it, `None` if it came by another way.
     pub fn handle_chunk_stored(&mut self, now: Instant, chunk: ChunkIndex, request: Option<RequestId>) {
+        let at = chunk.number();
+        self.handle_chunks_stored(now, core::slice::from_ref(&(at..at + 1)), request);
+    }
+
+    /// Several chunks of the image were verified and stored: the same as [`Swarm::handle_chunk_stored`] for each of them,
+    /// only faster. They are numbers, rising and apart.
+    pub fn handle_chunks_stored(&mut self, now: Instant, chunks: &[Range<u32>], request: Option<RequestId>) {
         self.now = now;
         let was_complete = self.is_complete();
-        self.gain_chunk(now, chunk, request);
+        for run in chunks {
+            self.gain_run(now, run.clone(), request);
+        }
         if self.is_complete() && !was_complete {
             self.cancel_all(now);
             self.outputs.push_back(Output::Complete);
@@ -350,12 +385,25 @@ impl Swarm {
         }
         self.candidates.expire_dials(now);
         self.dial(now);
+        self.plan_waits(now);
         self.finish(now);
     }
 
     /// What to do next. To be called until it is `None` after every input.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(delta) = self.poll_news() {
+            for &peer in self.peers.keys() {
+                let message = SwarmMessage::HaveDelta { delta: delta.clone() };
+                self.outputs.push_back(Output::Send { peer, message });
+            }
+        }
         self.outputs.pop_front()
+    }
+
+    /// What every neighbour is to be told came to be held. For drivers that can tell it to all at once; to be called before
+    /// [`Swarm::poll_output`], which else gives it as a message to each.
+    pub fn poll_news(&mut self) -> Option<WireDelta> {
+        self.news.take()
     }
 
     /// When to call [`Swarm::handle_timeout`], if nothing else happens before.
@@ -368,6 +416,11 @@ impl Swarm {
     /// Data chunks held.
     pub fn held(&self) -> &ChunkSet {
         self.progress.held()
+    }
+
+    /// Data bytes held.
+    pub fn held_bytes(&self) -> u64 {
+        self.progress.held_bytes()
     }
 
     /// Whether every data chunk is held.
@@ -422,9 +475,10 @@ impl Swarm {
             assert_eq!(self.progress.is_open(piece), self.availability.open().contains(piece), "{piece:?}");
         }
         self.racks.check(&self.geometry, self.peers.values());
-        let mut copies = BTreeMap::<u32, u8>::new();
-        for number in self.requests.iter().flat_map(|(_, request)| &request.left) {
-            *copies.entry(*number).or_default() += 1;
+        let mut copies = std::collections::BTreeMap::<u32, u8>::new();
+        let left = self.requests.iter().map(|(_, request)| request.left.runs(&self.geometry, request.piece));
+        for number in left.flatten().flatten() {
+            *copies.entry(number).or_default() += 1;
         }
         for chunk in self.geometry.chunks() {
             let copies = copies.get(&chunk.number()).copied().unwrap_or(0);
@@ -447,19 +501,30 @@ impl Swarm {
         self.handouts.update(piece, held, self.availability.holders(piece));
     }
 
-    fn gain_chunk(&mut self, now: Instant, chunk: ChunkIndex, request: Option<RequestId>) {
-        let len = u64::from(self.geometry.chunk_len(chunk));
-        let sender = request.and_then(|request| self.hear_chunk(now, request, len));
-        let gain = self.progress.store(chunk);
-        match (gain, request, sender) {
-            (Gain::Nothing, Some(_), _) => self.ledger.wasted(len),
-            (Gain::Chunk | Gain::Piece, Some(_), Some(sender)) => self.ledger.taken(sender, len),
-            _ => {}
+    fn gain_run(&mut self, now: Instant, mut run: Range<u32>, request: Option<RequestId>) {
+        while let Some(first) = self.geometry.chunk(run.start).filter(|_| !run.is_empty()) {
+            let piece = self.geometry.piece_of(first);
+            let within = self.geometry.chunk_numbers(piece);
+            let (from, to) = (run.start - within.start, run.end.min(within.end) - within.start);
+            self.gain_chunks(now, piece, ChunkMask::first(to).without(ChunkMask::first(from)), request);
+            run.start = within.start + to;
         }
-        let piece = self.geometry.piece_of(chunk);
+    }
+
+    fn gain_chunks(&mut self, now: Instant, piece: PieceIndex, chunks: ChunkMask, request: Option<RequestId>) {
+        let len = chunks.bytes(&self.geometry, piece);
+        let sender = request.and_then(|request| self.hear_chunks(now, request, len));
+        let (new, gain) = self.progress.store(piece, chunks);
+        let new_len = new.bytes(&self.geometry, piece);
+        if request.is_some() {
+            self.ledger.wasted(len - new_len);
+        }
+        if let Some(sender) = sender.filter(|_| new_len > 0) {
+            self.ledger.taken(sender, new_len);
+        }
         if gain != Gain::Nothing {
             self.sharing.change();
-            self.settle_chunk(chunk, request);
+            self.settle_chunks(piece, new, request);
             self.note_piece(piece);
         }
         if gain == Gain::Piece {

@@ -12,8 +12,6 @@ use crate::parts::Parts;
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// Shortest request worth its round trip, in bytes, if there is so much to ask.
-const REQUEST_LEN_LEAST: u64 = 128 * 1024;
 /// Longest that a stalling peer is left alone.
 const SNUB_MOST: Duration = Duration::from_secs(60);
 /// Shortest and longest "ask again after" that is believed.
@@ -175,7 +173,7 @@ impl Peer {
     pub(super) fn window(&self, config: &SwarmConfig) -> u64 {
         if self.stalls > 0 {
             // Enough to see whether it works again, and not much to lose.
-            return REQUEST_LEN_LEAST;
+            return config.request_len_least;
         }
         let by_time = u128::from(self.rate()) * config.in_flight_time.as_nanos() / 1_000_000_000;
         u64::try_from(by_time).unwrap_or(u64::MAX).min(config.in_flight_most).max(config.in_flight_least)
@@ -183,7 +181,7 @@ impl Peer {
 
     /// How much to ask of it at once: half of its window, so that the next request is under way when one ends.
     pub(super) fn request_len(&self, config: &SwarmConfig) -> u64 {
-        (self.window(config) / 2).max(REQUEST_LEN_LEAST).min(config.request_len_most)
+        (self.window(config) / 2).max(config.request_len_least).min(config.request_len_most)
     }
 
     /// How long it may be silent with requests open: a slow one that is known to be slow may take its time.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use core::ops::Range;
 
 use super::availability::{Availability, any_of};
+use super::mask::ChunkMask;
 use super::progress::Progress;
 use crate::geometry::{Geometry, PieceIndex};
 use crate::have::PieceSet;
@@ -31,8 +32,8 @@ pub(super) struct Offer<'a> {
     pub(super) len: u64,
 }
 
-/// What to ask for: a piece and numbers of chunks in it, rising.
-pub(super) type Pick = (PieceIndex, Vec<u32>);
+/// What to ask for: a piece and chunks of it.
+pub(super) type Pick = (PieceIndex, ChunkMask);
 
 /// What is waited for, and how many pieces were begun.
 #[derive(Debug)]
@@ -81,8 +82,10 @@ impl Picker {
                 .filter(|&chunk| progress.is_unasked(chunk))
                 .find(|&chunk| offer.have.contains(geometry.piece_of(chunk)))?;
             let piece = geometry.piece_of(first);
-            let end = geometry.chunk_numbers(piece).end.min(chunks.end);
-            Some((piece, progress.unasked_in(first.number()..end, offer.len, MAX_RANGES)))
+            let within = geometry.chunk_numbers(piece);
+            let (from, to) = (first.number() - within.start, within.end.min(chunks.end) - within.start);
+            let wanted = ChunkMask::first(to).without(ChunkMask::first(from));
+            Some((piece, progress.unasked_among(piece, wanted).front(&geometry, piece, offer.len, MAX_RANGES)))
         })
     }
 
@@ -95,7 +98,7 @@ impl Picker {
         rng: &mut Rng,
     ) -> Option<Pick> {
         let piece = self.pick_piece(progress, availability, offer, rng)?;
-        let chunks = progress.unasked_in(self.geometry.chunk_numbers(piece), offer.len, MAX_RANGES);
+        let chunks = progress.unasked(piece).front(&self.geometry, piece, offer.len, MAX_RANGES);
         debug_assert!(!chunks.is_empty(), "an open piece has chunks to ask for");
         (!chunks.is_empty()).then_some((piece, chunks))
     }

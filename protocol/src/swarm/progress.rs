@@ -4,6 +4,10 @@
 //! is a sum over that, kept so that nothing has to be counted on the way of a chunk. Chunks of zeros are nobody's
 //! concern: a piece is held when all its data chunks are, so a piece of zeros is held from the start.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::mask::ChunkMask;
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
 use crate::have::{ChunkSet, PieceSet};
 
@@ -22,10 +26,10 @@ pub(super) enum Gain {
 #[derive(Debug)]
 pub(super) struct Progress {
     geometry: Geometry,
-    data: ChunkSet,
+    data: Arc<ChunkSet>,
     held: ChunkSet,
-    asked: ChunkSet,
-    doubled: ChunkSet,
+    /// What is asked for, of the pieces of which something is: few at a time, however long the image.
+    asked: BTreeMap<PieceIndex, Asked>,
     /// Per piece, data chunks that it has.
     in_piece: Vec<u16>,
     /// Per piece, data chunks that are not held.
@@ -43,60 +47,65 @@ pub(super) struct Progress {
     data_bytes: u64,
 }
 
+/// Chunks of one piece that are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    /// Of one peer or of two.
+    any: ChunkMask,
+    /// Of two.
+    twice: ChunkMask,
+}
+
 impl Progress {
     /// Of an image with these `data` chunks, of which `held` are stored.
-    pub(super) fn new(geometry: Geometry, data: ChunkSet, held: &ChunkSet) -> Self {
-        let pieces = geometry.piece_count() as usize;
+    pub(super) fn new(geometry: Geometry, data: Arc<ChunkSet>, held: &ChunkSet) -> Self {
+        let of_piece = |piece| ChunkMask::of(&data, &geometry, piece);
+        let in_piece: Vec<u16> = geometry.pieces().map(|piece| of_piece(piece).count() as u16).collect();
         let mut progress = Progress {
             geometry,
             held: ChunkSet::empty(&geometry),
-            asked: ChunkSet::empty(&geometry),
-            doubled: ChunkSet::empty(&geometry),
-            in_piece: vec![0; pieces],
-            missing: vec![0; pieces],
-            unasked: vec![0; pieces],
+            asked: BTreeMap::new(),
+            missing: in_piece.clone(),
+            unasked: in_piece.clone(),
+            in_piece,
             unasked_chunks: data.count(),
             held_pieces: PieceSet::empty(&geometry),
             begun: PieceSet::empty(&geometry),
             partial: PieceSet::empty(&geometry),
             held_bytes: 0,
-            data_bytes: data.iter().map(|chunk| u64::from(geometry.chunk_len(chunk))).sum(),
+            data_bytes: geometry.pieces().map(|piece| of_piece(piece).bytes(&geometry, piece)).sum(),
             data,
         };
-        for chunk in progress.data.iter() {
-            progress.in_piece[geometry.piece_of(chunk).number() as usize] += 1;
-        }
-        progress.missing.clone_from(&progress.in_piece);
-        progress.unasked.clone_from(&progress.in_piece);
-        for piece in geometry.pieces().filter(|piece| progress.missing[piece.number() as usize] == 0) {
-            progress.held_pieces.insert(piece);
-        }
-        for chunk in held.iter() {
-            progress.store(chunk);
+        for piece in geometry.pieces() {
+            if progress.missing[piece.number() as usize] == 0 {
+                progress.held_pieces.insert(piece);
+            }
+            progress.store(piece, ChunkMask::of(held, &geometry, piece));
         }
         progress
     }
 
-    /// A chunk is held from now on.
-    pub(super) fn store(&mut self, chunk: ChunkIndex) -> Gain {
-        if !self.data.contains(chunk) || !self.held.insert(chunk) {
-            return Gain::Nothing;
+    /// Chunks of a piece are held from now on. Gives those that are new, and whether they were the last of the piece.
+    pub(super) fn store(&mut self, piece: PieceIndex, chunks: ChunkMask) -> (ChunkMask, Gain) {
+        let new = self.missing_among(piece, chunks);
+        if new.is_empty() {
+            return (new, Gain::Nothing);
         }
-        let piece = self.geometry.piece_of(chunk);
         let at = piece.number() as usize;
-        self.held_bytes += u64::from(self.geometry.chunk_len(chunk));
-        self.missing[at] -= 1;
-        if !self.asked.remove(chunk) {
-            self.unasked[at] -= 1;
-            self.unasked_chunks -= 1;
+        for run in new.runs(&self.geometry, piece) {
+            self.held.insert_run(run);
         }
-        self.doubled.remove(chunk);
+        self.held_bytes += new.bytes(&self.geometry, piece);
+        self.missing[at] -= new.count() as u16;
+        let asked = self.asked_of(piece);
+        self.note_unasked(piece, new.without(asked.any).count(), true);
+        self.set_asked(piece, Asked { any: asked.any.without(new), twice: asked.twice.without(new) });
         self.note_begun(piece);
         if self.missing[at] > 0 {
-            return Gain::Chunk;
+            return (new, Gain::Chunk);
         }
         self.held_pieces.insert(piece);
-        Gain::Piece
+        (new, Gain::Piece)
     }
 
     /// A chunk is not held any more; says whether it was.
@@ -105,39 +114,32 @@ impl Progress {
             return false;
         }
         let piece = self.geometry.piece_of(chunk);
-        let at = piece.number() as usize;
         self.held_bytes -= u64::from(self.geometry.chunk_len(chunk));
-        self.missing[at] += 1;
-        self.unasked[at] += 1;
-        self.unasked_chunks += 1;
+        self.missing[piece.number() as usize] += 1;
+        self.note_unasked(piece, 1, false);
         self.held_pieces.remove(piece);
         self.note_begun(piece);
         true
     }
 
-    /// A missing chunk is asked for of one peer (more).
-    pub(super) fn ask(&mut self, chunk: ChunkIndex) {
-        debug_assert!(self.is_missing(chunk), "only a missing chunk is asked for");
-        if self.asked.insert(chunk) {
-            let piece = self.geometry.piece_of(chunk);
-            self.unasked[piece.number() as usize] -= 1;
-            self.unasked_chunks -= 1;
-            self.note_begun(piece);
-        } else {
-            let new = self.doubled.insert(chunk);
-            debug_assert!(new, "a chunk is asked for of at most two peers");
-        }
+    /// Missing chunks are asked for of one peer (more).
+    pub(super) fn ask(&mut self, piece: PieceIndex, chunks: ChunkMask) {
+        let asked = self.asked_of(piece);
+        debug_assert_eq!(self.missing_among(piece, chunks), chunks, "only a missing chunk is asked for");
+        debug_assert!(chunks.and(asked.twice).is_empty(), "a chunk is asked for of at most two peers");
+        self.note_unasked(piece, chunks.without(asked.any).count(), true);
+        let twice = asked.twice.or(asked.any.and(chunks));
+        self.set_asked(piece, Asked { any: asked.any.or(chunks), twice });
+        self.note_begun(piece);
     }
 
-    /// A peer that was asked for a chunk won't bring it.
-    pub(super) fn unask(&mut self, chunk: ChunkIndex) {
-        if self.doubled.remove(chunk) || !self.asked.remove(chunk) {
-            return;
-        }
-        debug_assert!(self.is_missing(chunk), "a held chunk is not asked for");
-        let piece = self.geometry.piece_of(chunk);
-        self.unasked[piece.number() as usize] += 1;
-        self.unasked_chunks += 1;
+    /// A peer that was asked for chunks won't bring them.
+    pub(super) fn unask(&mut self, piece: PieceIndex, chunks: ChunkMask) {
+        let asked = self.asked_of(piece);
+        let dropped = chunks.and(asked.any).without(asked.twice);
+        debug_assert_eq!(self.missing_among(piece, dropped), dropped, "a held chunk is not asked for");
+        self.note_unasked(piece, dropped.count(), false);
+        self.set_asked(piece, Asked { any: asked.any.without(dropped), twice: asked.twice.without(chunks) });
         self.note_begun(piece);
     }
 
@@ -176,14 +178,25 @@ impl Progress {
         self.data.contains(chunk) && !self.held.contains(chunk)
     }
 
-    /// Whether a chunk is asked for of two peers.
-    pub(super) fn is_doubled(&self, chunk: ChunkIndex) -> bool {
-        self.doubled.contains(chunk)
+    /// Chunks of a piece that are asked for of two peers.
+    pub(super) fn doubled(&self, piece: PieceIndex) -> ChunkMask {
+        self.asked_of(piece).twice
+    }
+
+    /// Those of a piece's chunks that are missing and asked for of nobody.
+    pub(super) fn unasked_among(&self, piece: PieceIndex, chunks: ChunkMask) -> ChunkMask {
+        self.missing_among(piece, chunks).without(self.asked_of(piece).any)
+    }
+
+    /// All of a piece's chunks that are missing and asked for of nobody.
+    pub(super) fn unasked(&self, piece: PieceIndex) -> ChunkMask {
+        self.unasked_among(piece, ChunkMask::first(self.geometry.chunks_per_piece()))
     }
 
     /// Whether a chunk is missing and asked for of nobody.
     pub(super) fn is_unasked(&self, chunk: ChunkIndex) -> bool {
-        self.is_missing(chunk) && !self.asked.contains(chunk)
+        let mask = ChunkMask::single(&self.geometry, chunk);
+        self.is_missing(chunk) && self.asked_of(self.geometry.piece_of(chunk)).any.and(mask).is_empty()
     }
 
     /// Whether a piece has chunks that are missing and asked for of nobody.
@@ -212,24 +225,6 @@ impl Progress {
         (self.data.count(), self.data_bytes)
     }
 
-    /// Numbers of the unasked chunks among these rising numbers, at most `bytes` of them in at most `runs` runs, but at
-    /// least one.
-    pub(super) fn unasked_in(&self, numbers: impl IntoIterator<Item = u32>, bytes: u64, runs: usize) -> Vec<u32> {
-        let mut chosen: Vec<u32> = Vec::new();
-        let (mut len, mut run_count) = (0, 0);
-        for number in numbers {
-            let Some(chunk) = self.geometry.chunk(number).filter(|&chunk| self.is_unasked(chunk)) else { continue };
-            let begins_run = chosen.last().is_none_or(|last| last + 1 != number);
-            len += u64::from(self.geometry.chunk_len(chunk));
-            run_count += usize::from(begins_run);
-            if !chosen.is_empty() && (len > bytes || run_count > runs) {
-                break;
-            }
-            chosen.push(number);
-        }
-        chosen
-    }
-
     /// Counts everything anew and compares, for tests.
     #[cfg(test)]
     pub(super) fn check(&self) {
@@ -250,7 +245,37 @@ impl Progress {
     /// Of how many peers a chunk is asked for.
     #[cfg(test)]
     pub(super) fn copies(&self, chunk: ChunkIndex) -> u8 {
-        u8::from(self.asked.contains(chunk)) + u8::from(self.doubled.contains(chunk))
+        let (asked, mask) = (self.asked_of(self.geometry.piece_of(chunk)), ChunkMask::single(&self.geometry, chunk));
+        u8::from(!asked.any.and(mask).is_empty()) + u8::from(!asked.twice.and(mask).is_empty())
+    }
+
+    fn missing_among(&self, piece: PieceIndex, chunks: ChunkMask) -> ChunkMask {
+        let data = ChunkMask::of(&self.data, &self.geometry, piece);
+        chunks.and(data).without(ChunkMask::of(&self.held, &self.geometry, piece))
+    }
+
+    fn asked_of(&self, piece: PieceIndex) -> Asked {
+        self.asked.get(&piece).copied().unwrap_or_default()
+    }
+
+    fn set_asked(&mut self, piece: PieceIndex, asked: Asked) {
+        if asked.any.is_empty() {
+            self.asked.remove(&piece);
+        } else {
+            self.asked.insert(piece, asked);
+        }
+    }
+
+    /// So many chunks of a piece are not unasked any more, or are again.
+    fn note_unasked(&mut self, piece: PieceIndex, count: u32, is_less: bool) {
+        let unasked = &mut self.unasked[piece.number() as usize];
+        if is_less {
+            *unasked -= count as u16;
+            self.unasked_chunks -= count;
+        } else {
+            *unasked += count as u16;
+            self.unasked_chunks += count;
+        }
     }
 
     fn note_begun(&mut self, piece: PieceIndex) {

@@ -1,26 +1,27 @@
 //! Who was asked for what, and what of it is still to come.
 //!
 //! A request is over for us when its last chunk is stored, when it is cancelled, or when its driver says that it ended.
-//! Chunks may still come in after that, from a disk queue or a slow verifier, and blame must reach the right peer; so
-//! the senders of the last ended requests are remembered.
+//! Chunks may still come in after that, from a disk queue or a slow verifier or a peer that sends more than it was asked
+//! for, and blame must reach the right peer; so the senders of the last ended requests are remembered.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::event::RequestId;
-use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
+use super::mask::ChunkMask;
+use crate::geometry::{Geometry, PieceIndex};
 use crate::id::PeerId;
 use crate::time::Instant;
 
 /// Ended requests whose sender is remembered: more than can be between a cancel and the last word of the disk.
-const REMEMBERED: usize = 1024;
+const REMEMBERED: usize = 256;
 
 /// One request on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) peer: PeerId,
     pub(super) piece: PieceIndex,
-    /// Numbers of the chunks that have not come yet, rising.
-    pub(super) left: Vec<u32>,
+    /// Chunks that have not come yet.
+    pub(super) left: ChunkMask,
     /// Bytes of those.
     pub(super) left_bytes: u64,
     /// When it was asked, or last brought something.
@@ -49,12 +50,12 @@ impl Requests {
         now: Instant,
         peer: PeerId,
         piece: PieceIndex,
-        chunks: Vec<u32>,
+        chunks: ChunkMask,
         geometry: &Geometry,
     ) -> RequestId {
         self.last += 1;
         let id = RequestId(self.last);
-        let bytes = bytes_of(&chunks, geometry);
+        let bytes = chunks.bytes(geometry, piece);
         self.in_flight += bytes;
         self.by_piece.insert((piece, id));
         self.by_peer.insert((peer, id));
@@ -65,17 +66,18 @@ impl Requests {
         id
     }
 
-    /// A chunk need not come any more by this request. Says whether it was to, and whether the request is empty now.
-    pub(super) fn settle(&mut self, id: RequestId, chunk: ChunkIndex, len: u32) -> (bool, bool) {
+    /// These chunks need not come any more by this request. Says whether any was to, and whether the request is empty now.
+    pub(super) fn settle(&mut self, id: RequestId, chunks: ChunkMask, geometry: &Geometry) -> (bool, bool) {
         let Some(request) = self.open.get_mut(&id) else { return (false, false) };
-        let Ok(at) = request.left.binary_search(&chunk.number()) else { return (false, request.left.is_empty()) };
-        request.left.remove(at);
-        request.left_bytes -= u64::from(len);
-        self.in_flight -= u64::from(len);
+        let settled = request.left.and(chunks);
+        let bytes = settled.bytes(geometry, request.piece);
+        request.left = request.left.without(settled);
+        request.left_bytes -= bytes;
+        self.in_flight -= bytes;
         if let Some(load) = self.loads.get_mut(&request.peer) {
-            load.1 -= u64::from(len);
+            load.1 -= bytes;
         }
-        (true, request.left.is_empty())
+        (!settled.is_empty(), request.left.is_empty())
     }
 
     /// A request brought something.
@@ -89,6 +91,10 @@ impl Requests {
     /// Forgets a request and hands out what is left of it.
     pub(super) fn close(&mut self, id: RequestId) -> Option<Request> {
         let request = self.open.remove(&id)?;
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((id, request.peer));
         self.in_flight -= request.left_bytes;
         self.by_piece.remove(&(request.piece, id));
         self.by_peer.remove(&(request.peer, id));
@@ -98,10 +104,6 @@ impl Requests {
                 self.loads.remove(&request.peer);
             }
         }
-        if self.ended.len() == REMEMBERED {
-            self.ended.pop_front();
-        }
-        self.ended.push_back((id, request.peer));
         Some(request)
     }
 
@@ -163,7 +165,7 @@ impl Requests {
     pub(super) fn check(&self, geometry: &Geometry) {
         assert_eq!(self.in_flight, self.open.values().map(|request| request.left_bytes).sum::<u64>());
         for request in self.open.values() {
-            assert_eq!(request.left_bytes, bytes_of(&request.left, geometry));
+            assert_eq!(request.left_bytes, request.left.bytes(geometry, request.piece));
         }
         for (peer, load) in &self.loads {
             let (count, bytes) =
@@ -172,10 +174,4 @@ impl Requests {
         }
         assert_eq!((self.by_piece.len(), self.by_peer.len()), (self.open.len(), self.open.len()));
     }
-}
-
-/// Bytes of these chunks, which the image has.
-pub(super) fn bytes_of(chunks: &[u32], geometry: &Geometry) -> u64 {
-    let lens = chunks.iter().filter_map(|&number| geometry.chunk(number));
-    lens.map(|chunk| u64::from(geometry.chunk_len(chunk))).sum()
 }

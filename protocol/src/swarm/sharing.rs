@@ -17,6 +17,7 @@ use core::time::Duration;
 
 use super::Swarm;
 use super::event::{Misdeed, Output};
+use super::mask::ChunkMask;
 use super::peer::Peer;
 use super::picker::Pick;
 use crate::geometry::PieceIndex;
@@ -41,6 +42,8 @@ pub(super) struct Sharing {
     /// Grows with every chunk that comes or goes.
     version: u64,
     stuck_since: Option<Instant>,
+    /// Whether a neighbour may be stuck: it said so, and nobody looked since whether it still is.
+    is_anybody_stuck: bool,
     told_at: Option<Instant>,
 }
 
@@ -60,11 +63,15 @@ impl Swarm {
         };
         parts.retain(|piece| !neighbour.have.contains(piece));
         (neighbour.parts, neighbour.is_stuck) = (parts, is_stuck);
+        self.sharing.is_anybody_stuck |= is_stuck;
         self.fill(now, peer);
     }
 
     /// Tells parts to whom they are due.
     pub(super) fn share(&mut self, now: Instant) {
+        if self.sharing.is_anybody_stuck {
+            self.sharing.is_anybody_stuck = self.peers.values().any(|neighbour| neighbour.is_stuck);
+        }
         self.sharing.stuck_since = self.is_stuck().then(|| self.sharing.stuck_since.unwrap_or(now));
         if self.next_share().is_none_or(|due| due > now) {
             return;
@@ -85,7 +92,8 @@ impl Swarm {
     /// When parts are to be told, if they are.
     pub(super) fn next_share(&self) -> Option<Instant> {
         let is_news_waiting = self.announcer.due_at().is_some();
-        if is_news_waiting {
+        let is_nobody_stuck = self.sharing.stuck_since.is_none() && !self.sharing.is_anybody_stuck;
+        if is_news_waiting || is_nobody_stuck {
             return None;
         }
         let may = self.sharing.told_at.map_or(Instant::START, |at| at + self.config.have_interval);
@@ -115,8 +123,10 @@ impl Swarm {
         let wanted = self.wanted_parts(neighbour).filter(|&piece| !neighbour.declined().contains(piece));
         let wanted: Vec<PieceIndex> = wanted.collect();
         let piece = *self.rng.pick(&wanted)?;
-        let numbers = neighbour.parts.chunks_of(&self.geometry, piece).map(|chunk| chunk.number());
-        Some((piece, self.progress.unasked_in(numbers, len, MAX_RANGES)))
+        let mut told = ChunkMask::default();
+        let first = self.geometry.chunk_numbers(piece).start;
+        neighbour.parts.chunks_of(&self.geometry, piece).for_each(|chunk| told.insert(chunk.number() - first));
+        Some((piece, self.progress.unasked_among(piece, told).front(&self.geometry, piece, len, MAX_RANGES)))
     }
 
     /// Pieces of which a neighbour holds chunks that are missing here and asked for of nobody.

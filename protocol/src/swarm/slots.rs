@@ -32,6 +32,8 @@ const QUEUED_BYTES_MOST: u64 = 32 << 20;
 const QUEUED_TIME_MOST: Duration = Duration::from_secs(1);
 /// Shortest and longest time after which a refused peer is told to ask again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// Longest such time where requests are longer than a quantum.
+const LONG_RETRY_MOST: Duration = Duration::from_secs(1);
 /// Peers that wait, at most.
 const WAITING_MOST: usize = 256;
 
@@ -68,27 +70,38 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     most: usize,
+    /// Requests that are served, and how many may be at most.
+    serving: usize,
+    serving_most: usize,
     slots: BTreeMap<PeerId, Slot>,
     owners: BTreeMap<ServeId, PeerId>,
+    /// Requests that wait in a slot.
+    queued: usize,
     /// Refused peers: what they claim, and until when they are expected back.
     waiting: BTreeMap<PeerId, (Claim, Instant)>,
     bucket: TokenBucket,
     meter: Meter,
     /// Who was served last, so that the others come first.
     last_served: Option<PeerId>,
+    /// Whose slot ended last because others waited: they come first.
+    ended_for_others: Option<PeerId>,
 }
 
 impl Slots {
-    /// This many slots, together limited to so many bytes per second.
-    pub(super) fn new(most: usize, limit: Option<u64>) -> Self {
+    /// This many slots, of whose requests so many are served at a time, together limited to so many bytes per second.
+    pub(super) fn new(most: usize, serving_most: usize, limit: Option<u64>) -> Self {
         Slots {
             most: most.max(1),
+            serving: 0,
+            serving_most: serving_most.max(1),
             slots: BTreeMap::new(),
             owners: BTreeMap::new(),
+            queued: 0,
             waiting: BTreeMap::new(),
             bucket: TokenBucket::new(limit),
             meter: Meter::default(),
             last_served: None,
+            ended_for_others: None,
         }
     }
 
@@ -100,20 +113,29 @@ impl Slots {
     /// Whether `peer` may have a request of `bytes` queued; if not, after what time it should ask again.
     pub(super) fn admit(&mut self, now: Instant, peer: PeerId, bytes: u64, claim: Claim) -> Result<(), Duration> {
         self.waiting.retain(|_, (_, until)| *until > now);
-        self.slots.retain(|_, slot| slot.is_used(now));
+        self.slots.retain(|peer, slot| {
+            let is_used = slot.is_used(now);
+            if !is_used && slot.closing {
+                self.ended_for_others = Some(*peer);
+            }
+            is_used
+        });
         let is_wanted = self.waiting.keys().any(|waiting| *waiting != peer);
+        let is_last_place = self.slots.len() + 1 >= self.most;
+        // Else who asks most often would have the last slot for ever.
+        let has_had_it = is_wanted && is_last_place && self.ended_for_others == Some(peer);
         let admitted = match self.slots.get_mut(&peer) {
             Some(slot) => {
                 slot.closing |= is_wanted && slot.is_used_up(now);
                 !slot.closing && slot.has_room(bytes) && !self.is_overdrawn(now)
             }
-            None => self.has_place(claim, peer) && !self.is_overdrawn(now),
+            None => self.has_place(claim, peer) && !has_had_it && !self.is_overdrawn(now),
         };
         if admitted {
             self.waiting.remove(&peer);
             return Ok(());
         }
-        let retry_after = self.retry_after();
+        let retry_after = self.retry_after(bytes);
         if self.waiting.len() < WAITING_MOST || self.waiting.contains_key(&peer) {
             self.waiting.insert(peer, (claim, now + retry_after * 2));
         }
@@ -133,6 +155,7 @@ impl Slots {
         slot.queued.push_back(job);
         slot.taken += job.bytes;
         slot.used_at = now;
+        self.queued += 1;
         self.owners.insert(job.serve, peer);
     }
 
@@ -144,6 +167,8 @@ impl Slots {
         let peer = self.next_peer()?;
         let slot = self.slots.get_mut(&peer)?;
         let job = slot.queued.pop_front()?;
+        self.queued -= 1;
+        self.serving += 1;
         slot.serving.push(job);
         self.bucket.spend(now, job.bytes);
         self.last_served = Some(peer);
@@ -155,9 +180,12 @@ impl Slots {
         let peer = self.owners.remove(&serve)?;
         let slot = self.slots.get_mut(&peer).expect("a request that is queued or served has a slot");
         slot.used_at = now;
+        let waited = slot.queued.len();
         slot.queued.retain(|job| job.serve != serve);
+        self.queued -= waited - slot.queued.len();
         if let Some(at) = slot.serving.iter().position(|job| job.serve == serve) {
             let job = slot.serving.swap_remove(at);
+            self.serving -= 1;
             self.bucket.refund(job.bytes.saturating_sub(bytes));
         }
         self.meter.add(now, bytes);
@@ -168,6 +196,8 @@ impl Slots {
     pub(super) fn forget(&mut self, peer: PeerId) -> Vec<ServeId> {
         self.waiting.remove(&peer);
         let Some(slot) = self.slots.remove(&peer) else { return Vec::new() };
+        self.queued -= slot.queued.len();
+        self.serving -= slot.serving.len();
         for job in slot.queued.iter().chain(&slot.serving) {
             self.owners.remove(&job.serve);
         }
@@ -197,15 +227,26 @@ impl Slots {
         ahead > 0 && self.bucket.ready_at().since(now).saturating_add(time) > QUEUED_TIME_MOST
     }
 
-    /// About as long as it takes until some slot has used its quantum.
-    fn retry_after(&self) -> Duration {
+    /// About as long as it takes until some slot has used its quantum. Where requests are longer than that, about as long
+    /// as half of those take who wait: so that who waits does not ask many times for each time that it is served.
+    fn retry_after(&self, bytes: u64) -> Duration {
         let rate = self.meter.rate().max(1);
-        let nanos = u128::from(QUANTUM / 2) * 1_000_000_000 / u128::from(rate);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).clamp(RETRY.0, RETRY.1)
+        let time_of = |bytes: u64| {
+            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+            Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        };
+        let usual = time_of(QUANTUM / 2).clamp(RETRY.0, RETRY.1);
+        if bytes <= QUANTUM {
+            return usual;
+        }
+        time_of(bytes * (self.waiting.len() as u64 + 1) / 2).clamp(usual, LONG_RETRY_MOST)
     }
 
     /// Among slots with something to serve, the one after the last served.
     fn next_peer(&self) -> Option<PeerId> {
+        if self.queued == 0 || self.serving >= self.serving_most {
+            return None;
+        }
         let ready = |(peer, slot): (&PeerId, &Slot)| {
             (!slot.queued.is_empty() && slot.serving.len() < SERVED_AT_ONCE).then_some(*peer)
         };
@@ -267,14 +308,14 @@ mod tests {
 
     #[test]
     fn a_slot_is_kept_while_nobody_else_wants_it() {
-        let mut slots = Slots::new(1, None);
+        let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
         assert!((0..100).all(|turn| take(&mut slots, now, 1, turn * LEN, turn)));
     }
 
     #[test]
     fn a_used_up_slot_goes_to_who_was_refused() {
-        let mut slots = Slots::new(1, None);
+        let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
         assert!(take(&mut slots, now, 1, 0, 0));
         assert!(!take(&mut slots, now, 2, 0, 1), "no slot is free");
@@ -286,7 +327,7 @@ mod tests {
 
     #[test]
     fn who_was_given_less_comes_first() {
-        let mut slots = Slots::new(2, None);
+        let mut slots = Slots::new(2, 64, None);
         let now = Instant::from_millis(1000);
         for who in [1, 2, 3, 4] {
             take(&mut slots, now, who, if who == 3 { 0 } else { 100 << 20 }, who.into());
@@ -299,8 +340,25 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_most_often_does_not_have_the_only_slot_for_ever() {
+        let mut slots = Slots::new(1, 64, None);
+        let mut now = Instant::from_millis(1000);
+        let (mut given, mut last) = (0, 0);
+        for turn in 0..400 {
+            now = now + Duration::from_millis(10);
+            // One asks a hundred times a second, the other comes back as late as it is told to, and a little later.
+            take(&mut slots, now, 1, given, turn);
+            if turn % 9 == 8 {
+                given += u64::from(take(&mut slots, now, 2, 0, 1000 + turn));
+                last = turn;
+            }
+        }
+        assert!(given > 0 && last > 0, "the other was never served");
+    }
+
+    #[test]
     fn a_slot_that_nobody_uses_is_free() {
-        let mut slots = Slots::new(1, None);
+        let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
         assert!(take(&mut slots, now, 1, 0, 0));
         assert!(take(&mut slots, now + IDLE_MOST, 2, 0, 1));
@@ -308,7 +366,7 @@ mod tests {
 
     #[test]
     fn what_ends_without_being_sent_costs_no_credit() {
-        let mut slots = Slots::new(1, Some(1 << 20));
+        let mut slots = Slots::new(1, 64, Some(1 << 20));
         let now = Instant::from_millis(1000);
         for serve in 0..50 {
             assert!(slots.admit(now, peer(1), LEN, claim(0)).is_ok());

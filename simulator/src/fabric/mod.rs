@@ -1,31 +1,55 @@
 //! The network as flows: how many bytes of each arrive by when.
 //!
 //! Every host has an access link up and one down. Hosts may stand in racks: between racks each rack has a link up and one
-//! down, if they are limited; everything else is without limits. The flows that are open
-//! share the links max-min fairly. Rates are found anew a quantum after something changed, not at once, so that a burst
-//! of changes costs one solution; until then a new flow waits and what a closed one leaves is idle. That makes the model
-//! slower than the truth by at most a quantum each time, never faster.
+//! down, if they are limited; everything else is without limits. The flows that are open share the links max-min fairly, by
+//! weight.
+//!
+//! The *exact* solver finds all rates anew at every change: an oracle for some hundred hosts. The *batched* one does so a
+//! quantum after the first change, and only for flows that the change may concern, so that a burst of changes costs one
+//! solution. Until then a new flow has what its links have left over, which is most of what the one before it gave up, and
+//! what nobody takes is idle. No link is ever above its capacity, so the model is slower than the truth by a part of a
+//! quantum each time, never faster. Now and then rates are checked against the definition of max-min fairness.
 //!
 //! Driven like the machines: `open` and `close` in, `poll_progress` out, `poll_timeout` and `handle_timeout`.
 
+mod certificate;
 mod fair;
+mod filling;
+mod net;
+#[cfg(test)]
+mod tests;
 
 use core::time::Duration;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 
 use drover_protocol::time::Instant;
 
-use fair::{LinkId, max_min};
+pub(crate) use fair::max_min;
+use filling::Filling;
+pub(crate) use net::LinkId;
+use net::{Net, Slot};
 
-/// Nanoseconds in a second: bytes are counted in billionths, so that no rounding gathers.
-const NANOS: u128 = 1_000_000_000;
-/// A flow tells how far it is at least so often. Shorter than any time-out for lack of progress.
+/// A flow tells how far it is at least so often, unless told otherwise. Shorter than any time-out for lack of progress.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// Only what ends or reports within so long is put in order of time: rates may change until then.
+const FORESIGHT: Duration = Duration::from_millis(50);
+/// One of so many solutions is checked.
+const CHECKED_OF: u64 = 64;
 
 /// A flow, as long as it is open; never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct FlowId(u64);
+pub struct FlowId {
+    slot: Slot,
+    generation: u32,
+}
+
+impl FlowId {
+    /// The place of this flow: a small number that no other flow has until this one's end was told.
+    pub fn place(self) -> usize {
+        self.slot as usize
+    }
+}
 
 /// What became of a flow since its last report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,41 +83,42 @@ pub struct Racks {
 /// The links and what flows over them.
 #[derive(Debug)]
 pub struct Fabric {
-    /// Two for each host, up and down, then two for each rack.
-    capacities: Vec<u64>,
+    /// Two links for each host, up and down, then two for each rack.
+    net: Net,
     hosts: usize,
     racks: Option<Racks>,
-    /// Bytes that were to leave each rack by flows that are closed.
+    /// Bytes that left each rack by flows that are closed.
     crossed: Vec<u64>,
-    quantum: Duration,
-    flows: BTreeMap<FlowId, Flow>,
-    opened: u64,
+    solver: Solver,
+    report_interval: Duration,
     /// When rates are found anew, if something has changed.
     solve_at: Option<Instant>,
-    /// When flows report. Entries of an old prediction are skipped.
+    /// When it is looked again which flows end or report soon; none while there are no flows.
+    look_at: Option<Instant>,
+    /// When flows end or report until then. Entries of an old prediction are skipped.
     reports: BinaryHeap<Reverse<(Instant, FlowId, u32)>>,
     progress: VecDeque<Progress>,
     solutions: u64,
+    violation: Option<String>,
 }
 
+/// How rates are found.
 #[derive(Debug)]
-struct Flow {
-    path: Vec<LinkId>,
-    /// Bytes in all.
-    len: u64,
-    /// Billionths of bytes that are left.
-    left: u128,
-    /// Bytes per second.
-    rate: u64,
-    /// Until when `left` is counted.
-    counted_at: Instant,
-    /// Which of its predictions is the last.
-    prediction: u32,
+enum Solver {
+    Exact,
+    Batched { quantum: Duration, filling: Filling },
 }
 
 impl Fabric {
-    /// Links for hosts of these rates, numbered from 0, and for their racks.
+    /// Links for hosts of these rates, numbered from 0, and for their racks, with the batched solver.
     pub fn new(hosts: &[Access], racks: Option<Racks>, quantum: Duration) -> Self {
+        let mut fabric = Self::exact(hosts, racks);
+        fabric.solver = Solver::Batched { quantum, filling: Filling::new(fabric.net.links.len()) };
+        fabric
+    }
+
+    /// The same with the exact solver.
+    pub fn exact(hosts: &[Access], racks: Option<Racks>) -> Self {
         let mut capacities: Vec<u64> = hosts.iter().flat_map(|access| [access.up, access.down]).collect();
         let mut crossed = Vec::new();
         if let Some(racks) = &racks {
@@ -102,38 +127,57 @@ impl Fabric {
             crossed.resize(count, 0);
         }
         Fabric {
-            capacities,
+            net: Net::new(capacities),
             hosts: hosts.len(),
             racks,
             crossed,
-            quantum,
-            flows: BTreeMap::new(),
-            opened: 0,
+            solver: Solver::Exact,
+            report_interval: REPORT_INTERVAL,
             solve_at: None,
+            look_at: None,
             reports: BinaryHeap::new(),
             progress: VecDeque::new(),
             solutions: 0,
+            violation: None,
         }
+    }
+
+    /// Flows tell how far they are at least so often.
+    pub fn reporting_every(mut self, interval: Duration) -> Self {
+        self.report_interval = interval;
+        self
     }
 
     /// Begins to send `len` bytes from one host to another.
     pub fn open(&mut self, now: Instant, from: usize, to: usize, len: u64) -> FlowId {
-        self.opened += 1;
-        let flow = FlowId(self.opened);
-        let left = u128::from(len) * NANOS;
-        let path = self.path(from, to);
-        self.flows.insert(flow, Flow { path, len, left, rate: 0, counted_at: now, prediction: 0 });
+        self.open_weighted(now, from, to, len, 1)
+    }
+
+    /// Begins to send `len` bytes from one host to another, with so many times the share of a full link that a flow of
+    /// weight 1 has. `weight` must not be zero.
+    pub fn open_weighted(&mut self, now: Instant, from: usize, to: usize, len: u64, weight: u32) -> FlowId {
+        let (path, hops) = self.path(from, to);
+        let slot = self.net.open(now, &path[..hops], weight, len);
+        self.net.flows[slot as usize].report_at = now + self.report_interval;
+        if let Solver::Batched { filling, .. } = &mut self.solver {
+            filling.touch(&path[..hops]);
+            self.net.set_rate(now, slot, self.net.slack(slot));
+        }
+        self.look_at.get_or_insert(now + FORESIGHT);
+        self.predict(slot);
         self.solve_soon(now);
-        flow
+        self.id(slot)
     }
 
     /// Stops a flow before its end; says how many bytes have left the sender.
     pub fn close(&mut self, now: Instant, flow: FlowId) -> Option<u64> {
-        let mut closed = self.flows.remove(&flow)?;
-        closed.count(now);
-        self.note_crossing(&closed);
-        self.solve_soon(now);
-        Some(closed.sent())
+        let open = self.net.flows.get(flow.slot as usize)?;
+        if !open.is_open || open.generation != flow.generation {
+            return None;
+        }
+        let sent = self.end(now, flow.slot);
+        self.net.release(flow.slot);
+        Some(sent)
     }
 
     /// The time given to [`Fabric::poll_timeout`] has come.
@@ -147,17 +191,24 @@ impl Fabric {
         if self.solve_at.is_some_and(|at| at <= now) {
             self.solve(now);
         }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look(now);
+        }
     }
 
     /// When to call [`Fabric::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let report = self.reports.peek().map(|&Reverse((at, ..))| at);
-        report.into_iter().chain(self.solve_at).min()
+        report.into_iter().chain(self.solve_at).chain(self.look_at).min()
     }
 
     /// What became of flows. To be called until it is `None` after every timeout.
     pub fn poll_progress(&mut self) -> Option<Progress> {
-        self.progress.pop_front()
+        let progress = self.progress.pop_front()?;
+        if progress.is_done {
+            self.net.release(progress.flow.slot);
+        }
+        Some(progress)
     }
 
     /// How often rates were found anew.
@@ -170,148 +221,107 @@ impl Fabric {
         &self.crossed
     }
 
-    fn path(&self, from: usize, to: usize) -> Vec<LinkId> {
-        let mut path = vec![2 * from, 2 * to + 1];
+    /// What was wrong with rates, if anything ever was: then the model is.
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    fn path(&self, from: usize, to: usize) -> ([LinkId; 4], usize) {
+        let (up, down) = (2 * from as LinkId, 2 * to as LinkId + 1);
         if let Some(Racks { of_host, .. }) = &self.racks
             && of_host[from] != of_host[to]
         {
-            path.extend([2 * (self.hosts + of_host[from]), 2 * (self.hosts + of_host[to]) + 1]);
+            let rack = |host: usize| 2 * (self.hosts + of_host[host]) as LinkId;
+            return ([up, down, rack(from), rack(to) + 1], 4);
         }
-        path
+        ([up, down, 0, 0], 2)
     }
 
-    fn note_crossing(&mut self, closed: &Flow) {
-        if let Some(up) = closed.path.get(2) {
-            self.crossed[up / 2 - self.hosts] += closed.sent();
+    fn id(&self, slot: Slot) -> FlowId {
+        FlowId { slot, generation: self.net.flows[slot as usize].generation }
+    }
+
+    /// Closes a flow; says how many bytes have left the sender.
+    fn end(&mut self, now: Instant, slot: Slot) -> u64 {
+        self.net.close(now, slot);
+        let closed = &self.net.flows[slot as usize];
+        let sent = closed.sent();
+        if let Some(&up) = closed.path().get(2) {
+            self.crossed[up as usize / 2 - self.hosts] += sent;
         }
+        if let Solver::Batched { filling, .. } = &mut self.solver {
+            filling.touch(closed.path());
+        }
+        self.solve_soon(now);
+        sent
     }
 
     fn solve_soon(&mut self, now: Instant) {
-        self.solve_at.get_or_insert(now + self.quantum);
+        let quantum = match &self.solver {
+            Solver::Exact => Duration::ZERO,
+            Solver::Batched { quantum, .. } => *quantum,
+        };
+        self.solve_at.get_or_insert(now + quantum);
     }
 
     fn report(&mut self, now: Instant, id: FlowId, prediction: u32) {
-        let Some(flow) = self.flows.get_mut(&id).filter(|flow| flow.prediction == prediction) else { return };
+        let flow = &mut self.net.flows[id.slot as usize];
+        if !flow.is_open || (flow.generation, flow.prediction) != (id.generation, prediction) {
+            return;
+        }
         flow.count(now);
-        let is_done = flow.left == 0;
-        self.progress.push_back(Progress { flow: id, sent: flow.sent(), is_done });
+        let (sent, is_done) = (flow.sent(), flow.is_done());
+        self.progress.push_back(Progress { flow: id, sent, is_done });
         if is_done {
-            let closed = self.flows.remove(&id);
-            closed.iter().for_each(|closed| self.note_crossing(closed));
-            self.solve_soon(now);
+            self.end(now, id.slot);
         } else {
-            let at = flow.predict(now);
-            self.reports.push(Reverse((at, id, flow.prediction)));
+            flow.report_at = now + self.report_interval;
+            self.predict(id.slot);
+        }
+    }
+
+    /// Puts the end or the next report of a flow in order of time, if it comes before the next look.
+    fn predict(&mut self, slot: Slot) {
+        let flow = &mut self.net.flows[slot as usize];
+        flow.prediction += 1;
+        if self.look_at.is_some_and(|by| flow.is_due(by)) {
+            let id = FlowId { slot, generation: flow.generation };
+            self.reports.push(Reverse((flow.due_at(), id, flow.prediction)));
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        self.look_at = (!self.net.is_empty()).then_some(now + FORESIGHT);
+        for slot in 0..self.net.flows.len() as Slot {
+            if self.net.flows[slot as usize].is_open {
+                self.predict(slot);
+            }
         }
     }
 
     fn solve(&mut self, now: Instant) {
         self.solve_at = None;
         self.solutions += 1;
-        let paths: Vec<&[LinkId]> = self.flows.values().map(|flow| flow.path.as_slice()).collect();
-        let rates = max_min(&self.capacities, &paths);
-        for ((&id, flow), rate) in self.flows.iter_mut().zip(rates) {
-            if flow.rate != rate {
-                flow.count(now);
-                flow.rate = rate;
-                let at = flow.predict(now);
-                self.reports.push(Reverse((at, id, flow.prediction)));
+        let mut solver = core::mem::replace(&mut self.solver, Solver::Exact);
+        match &mut solver {
+            Solver::Exact => {
+                fair::solve(&self.net).into_iter().for_each(|(slot, rate)| self.change(now, slot, rate));
+            }
+            Solver::Batched { filling, .. } => {
+                filling.solve(&self.net);
+                filling.solved().for_each(|(slot, rate)| self.change(now, slot, rate));
             }
         }
-    }
-}
-
-impl Flow {
-    /// Counts what was sent until `now`.
-    fn count(&mut self, now: Instant) {
-        let moved = u128::from(self.rate) * now.since(self.counted_at).as_nanos();
-        self.left = self.left.saturating_sub(moved);
-        self.counted_at = now;
-    }
-
-    fn sent(&self) -> u64 {
-        self.len - self.left.div_ceil(NANOS) as u64
-    }
-
-    /// When it reports next: at its end, or when it would be silent for too long.
-    fn predict(&mut self, now: Instant) -> Instant {
-        self.prediction += 1;
-        if self.rate == 0 {
-            return now + REPORT_INTERVAL;
+        self.solver = solver;
+        if self.solutions % CHECKED_OF == 1 && self.violation.is_none() {
+            self.violation = certificate::check(&self.net).err();
         }
-        let nanos = self.left.div_ceil(u128::from(self.rate));
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-        now + Duration::from_nanos(nanos).min(REPORT_INTERVAL)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MBYTE: u64 = 1_000_000;
-
-    fn fabric(hosts: usize, quantum: Duration) -> Fabric {
-        Fabric::new(&vec![Access { up: MBYTE, down: MBYTE }; hosts], None, quantum)
     }
 
-    /// Runs until nothing is left; gives the time at which each flow was done.
-    fn finish(fabric: &mut Fabric) -> BTreeMap<FlowId, Instant> {
-        let mut done = BTreeMap::new();
-        while let Some(now) = fabric.poll_timeout() {
-            fabric.handle_timeout(now);
-            while let Some(progress) = fabric.poll_progress() {
-                if progress.is_done {
-                    done.insert(progress.flow, now);
-                }
-            }
+    fn change(&mut self, now: Instant, slot: Slot, rate: u64) {
+        if self.net.flows[slot as usize].rate != rate {
+            self.net.set_rate(now, slot, rate);
+            self.predict(slot);
         }
-        done
-    }
-
-    #[test]
-    fn a_flow_alone_takes_its_length_over_its_rate() {
-        let mut fabric = fabric(2, Duration::ZERO);
-        let flow = fabric.open(Instant::START, 0, 1, 3 * MBYTE);
-        assert_eq!(finish(&mut fabric), BTreeMap::from([(flow, Instant::from_millis(3000))]));
-    }
-
-    #[test]
-    fn what_one_leaves_the_other_takes() {
-        let mut fabric = fabric(3, Duration::ZERO);
-        let short = fabric.open(Instant::START, 0, 1, MBYTE);
-        let long = fabric.open(Instant::START, 0, 2, 2 * MBYTE);
-        let done = finish(&mut fabric);
-        assert_eq!(done, BTreeMap::from([(short, Instant::from_millis(2000)), (long, Instant::from_millis(3000))]));
-    }
-
-    #[test]
-    fn what_runs_between_racks_shares_their_link_and_is_counted() {
-        let racks = Racks { of_host: vec![0, 0, 1, 1], uplink: MBYTE };
-        let mut fabric = Fabric::new(&[Access { up: MBYTE, down: MBYTE }; 4], Some(racks), Duration::ZERO);
-        let within = fabric.open(Instant::START, 0, 1, MBYTE / 2);
-        let across = [fabric.open(Instant::START, 0, 2, MBYTE / 2), fabric.open(Instant::START, 1, 3, MBYTE / 2)];
-        let done = finish(&mut fabric);
-        assert_eq!(done[&within], Instant::from_millis(1000));
-        assert_eq!(across.map(|flow| done[&flow]), [Instant::from_millis(1000); 2]);
-        assert_eq!(fabric.crossed(), [MBYTE, 0]);
-    }
-
-    #[test]
-    fn a_closed_flow_says_how_far_it_was() {
-        let mut fabric = fabric(2, Duration::ZERO);
-        let flow = fabric.open(Instant::START, 0, 1, MBYTE);
-        fabric.handle_timeout(Instant::START);
-        assert_eq!(fabric.close(Instant::from_millis(250), flow), Some(MBYTE / 4));
-        assert_eq!(fabric.close(Instant::from_millis(250), flow), None);
-        assert_eq!(finish(&mut fabric), BTreeMap::new());
-    }
-
-    #[test]
-    fn a_quantum_only_makes_it_slower() {
-        let quantum = Duration::from_millis(10);
-        let mut fabric = fabric(2, quantum);
-        let flow = fabric.open(Instant::START, 0, 1, MBYTE);
-        assert_eq!(finish(&mut fabric)[&flow], Instant::from_millis(1010));
     }
 }

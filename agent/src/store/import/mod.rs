@@ -34,7 +34,7 @@ pub use qemu::QemuError;
 
 use super::begin::{BeginError, create_disk};
 use super::disk_error::{DiskError, Doing};
-use super::layout::{DISK, MANIFEST, NewFolder, write_file};
+use super::layout::{DISK, MANIFEST, NewFolder, discard, write_file};
 use super::open::{LoadError, load_master};
 use super::scan::{Pace, Scan, ScanError, Scanned, scan};
 use super::watch::Source;
@@ -357,7 +357,7 @@ impl Store {
         write_file(&folder.path().join(MANIFEST), &manifest.to_bytes())?;
         let target = layout.master_of(id);
         if target.exists() {
-            layout.discard(&target)?;
+            discard(layout, &target)?;
         }
         folder.place_at(&target)?;
         let mut master = load_master(&target, id, self.inner.settings)?;
@@ -369,10 +369,12 @@ impl Store {
                 incoming.become_removed();
             } else {
                 let path = master.info.path.clone();
-                incoming.become_sealed(|| Ok::<_, DiskError>((File::open(&path).doing("open", &path)?, path)))?;
+                incoming
+                    .inner()
+                    .become_sealed(|| Ok::<_, DiskError>((File::open(&path).doing("open", &path)?, path)))?;
                 master.image = Arc::downgrade(&incoming);
             }
-            layout.discard(&layout.incoming_of(id))?;
+            discard(layout, &layout.incoming_of(id))?;
         }
         Ok((self.shelve(id, master), method))
     }

@@ -351,3 +351,29 @@ fn a_swarm_that_begins_complete_says_nothing() {
     stage.pass(ms(60_000));
     assert_eq!(stage.completions(), 0);
 }
+
+#[test]
+fn many_chunks_at_once_are_as_good_as_one_by_one() {
+    let begin = || {
+        let mut stage = Stage::leecher();
+        stage.join(1, 0..2);
+        stage
+    };
+    let (mut single, mut many) = (begin(), begin());
+    let asked = single.asked();
+    assert_eq!(asked.len(), many.asked().len());
+    for Asked { request, chunks, .. } in &asked {
+        for &number in chunks {
+            let chunk = single.geometry.chunk(number).expect("a chunk");
+            single.tell(|swarm, now| swarm.handle_chunk_stored(now, chunk, Some(*request)));
+        }
+        let runs: Vec<_> = crate::have::runs_of(chunks.iter().copied()).collect();
+        many.tell(|swarm, now| swarm.handle_chunks_stored(now, &runs, Some(*request)));
+    }
+    assert_eq!(many.swarm.held(), single.swarm.held());
+    let exchanged = |stage: &Stage| {
+        let status = stage.swarm.status();
+        (status.wasted_bytes, status.peers.iter().map(|peer| (peer.taken_bytes, peer.held_pieces)).collect::<Vec<_>>())
+    };
+    assert_eq!(exchanged(&many), exchanged(&single));
+}

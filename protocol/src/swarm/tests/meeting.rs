@@ -143,3 +143,34 @@ fn haves_are_bundled() {
     assert!(stage.swarm.is_complete());
     assert!((2..=15).contains(&messages), "{messages} messages about {PIECES} pieces");
 }
+
+#[test]
+fn news_of_many_is_as_good_as_a_message_of_each() {
+    let begin = || {
+        let mut stage = Stage::leecher();
+        stage.join(1, 0..4);
+        stage.join(2, 2..6);
+        stage
+    };
+    let (mut told, mut heard) = (begin(), begin());
+    told.announce(1, [7, 8]);
+    told.announce(2, [8, 9]);
+    let pieces = |numbers: [u32; 2]| numbers.map(|number| heard.geometry.piece(number).expect("a piece"));
+    let (first, second) = (pieces([7, 8]), pieces([8, 9]));
+    let news = [(peer_id(1), &first[..]), (peer_id(2), &second[..]), (peer_id(3), &first[..])];
+    heard.tell(|swarm, now| swarm.handle_news(now, news));
+    assert_eq!(heard.said, told.said);
+    assert_eq!(heard.swarm.status(), told.swarm.status());
+}
+
+#[test]
+fn who_has_asked_for_all_that_it_may_wants_no_news() {
+    let mut stage = Stage::new(0..0, SwarmConfig { sources_most: 1, ..config() });
+    assert!(stage.swarm.wants_news(), "it has nothing to do");
+    stage.join(1, 0..PIECES);
+    assert!(!stage.swarm.wants_news());
+    let before = stage.said.len();
+    stage.join(2, 0..4);
+    assert!(stage.asked().iter().all(|request| request.peer == 1), "of {before} outputs and more");
+    assert!(!stage.swarm.wants_news());
+}

@@ -6,21 +6,22 @@
 //! the name of the file tells it; the same version, signed, mends it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use drover_protocol::codec::Message;
 use drover_protocol::id::PublisherKey;
+use drover_protocol::planted::{Bug, is_planted};
 use drover_protocol::release::{Name, Release, ReleaseError, SeenVersion, SignedRelease};
 
-use super::disk_error::{DiskError, Doing};
-use super::fault::{Step, reach};
-use super::layout::{make_folder, sweep_files, sync_folder, write_file};
+use crate::disk::{Disk, Step};
+use crate::disk_error::{DiskError, Doing};
+use crate::layout::{make_folder, sweep_files, sync_folder, write_file};
 
 /// The releases of one host, by name and version.
 #[derive(Debug)]
-pub struct Catalog {
+pub struct Catalog<D> {
+    disk: D,
     folder: PathBuf,
     names: Mutex<BTreeMap<Name, Versions>>,
 }
@@ -57,17 +58,16 @@ pub enum AcceptError {
     Disk(#[from] DiskError),
 }
 
-impl Catalog {
+impl<D: Disk> Catalog<D> {
     /// Reads the releases in `folder`; adds to `unreadable` what is damaged.
-    pub(super) fn open(folder: PathBuf, unreadable: &mut Vec<String>) -> Result<Self, DiskError> {
+    pub fn open(disk: D, folder: PathBuf, unreadable: &mut Vec<String>) -> Result<Self, DiskError> {
         let mut names = BTreeMap::new();
-        for entry in fs::read_dir(&folder).doing("list", &folder)? {
-            let entry = entry.doing("list", &folder)?;
-            let Ok(name) = entry.file_name().to_string_lossy().parse::<Name>() else { continue };
-            let versions = load_versions(&entry.path(), &name, unreadable)?;
+        for text in disk.list(&folder).doing("list", &folder)? {
+            let Ok(name) = text.parse::<Name>() else { continue };
+            let versions = load_versions(&disk, &folder.join(text), &name, unreadable)?;
             names.insert(name, versions);
         }
-        Ok(Catalog { folder, names: Mutex::new(names) })
+        Ok(Catalog { disk, folder, names: Mutex::new(names) })
     }
 
     /// Accepts a release if a trusted publisher signed it, it is valid at `now_unix_s`, and no higher version of its
@@ -84,10 +84,13 @@ impl Catalog {
         if versions.and_then(|it| it.get(release.version)).is_some_and(|known| known.release == release) {
             return Ok(Accepted { release, new: false });
         }
-        if let Some(versions) = versions {
+        if let Some(versions) = versions.filter(|_| !is_planted(Bug::VersionGoesBack)) {
             versions.check(&release)?;
         }
-        self.keep(signed, &release)?;
+        let kept = self.keep(signed, &release);
+        if !is_planted(Bug::UseBeforeKept) {
+            kept?;
+        }
         let known = Known { release: release.clone(), signed: signed.clone() };
         names.entry(release.name.clone()).or_default().releases.insert(release.version, Some(known));
         Ok(Accepted { release, new: true })
@@ -102,8 +105,8 @@ impl Catalog {
             return Ok(false);
         }
         let path = self.path_of(name, version);
-        fs::remove_file(&path).doing("remove", &path)?;
-        sync_folder(&self.folder.join(name.as_str()))?;
+        self.disk.remove_file(&path).doing("remove", &path)?;
+        sync_folder(&self.disk, &self.folder.join(name.as_str()))?;
         versions.releases.remove(&version);
         Ok(true)
     }
@@ -142,13 +145,12 @@ impl Catalog {
     fn keep(&self, signed: &SignedRelease, release: &Release) -> Result<(), DiskError> {
         let path = self.path_of(&release.name, release.version);
         let folder = self.folder.join(release.name.as_str());
-        if !folder.exists() {
-            make_folder(&folder)?;
-            sync_folder(&self.folder)?;
-        }
+        make_folder(&self.disk, &folder)?;
+        // Also if it was there: perhaps it could not be synced when it was made.
+        sync_folder(&self.disk, &self.folder)?;
         let bytes = postcard::to_stdvec(signed).expect("a release can be written");
-        reach(Step::WriteRelease).doing("write", &path)?;
-        write_file(&path, &bytes)
+        self.disk.reach(Step::WriteRelease).doing("write", &path)?;
+        write_file(&self.disk, &path, &bytes)
     }
 
     fn path_of(&self, name: &Name, version: u64) -> PathBuf {
@@ -177,14 +179,20 @@ impl Versions {
     }
 }
 
-fn load_versions(folder: &Path, name: &Name, unreadable: &mut Vec<String>) -> Result<Versions, DiskError> {
+fn load_versions<D: Disk>(
+    disk: &D,
+    folder: &Path,
+    name: &Name,
+    unreadable: &mut Vec<String>,
+) -> Result<Versions, DiskError> {
     let mut versions = Versions::default();
-    sweep_files(folder)?;
-    for entry in fs::read_dir(folder).doing("list", folder)? {
-        let path = entry.doing("list", folder)?.path();
-        let number = path.file_name().and_then(|name| name.to_str()).and_then(|text| text.parse::<u64>().ok());
-        let Some(version) = number else { continue };
-        let known = match load(&path, name, version) {
+    sweep_files(disk, folder)?;
+    // What is seen counts from now on, so it must last: a process that was killed may have left a name that was not synced.
+    sync_folder(disk, folder)?;
+    for text in disk.list(folder).doing("list", folder)? {
+        let Ok(version) = text.parse::<u64>() else { continue };
+        let path = folder.join(text);
+        let known = match load(disk, &path, name, version) {
             Ok(known) => Some(known),
             Err(reason) => {
                 unreadable.push(format!(
@@ -200,10 +208,10 @@ fn load_versions(folder: &Path, name: &Name, unreadable: &mut Vec<String>) -> Re
     Ok(versions)
 }
 
-fn load(path: &Path, name: &Name, version: u64) -> Result<Known, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+fn load<D: Disk>(disk: &D, path: &Path, name: &Name, version: u64) -> Result<Known, String> {
+    let bytes = disk.read(path, SignedRelease::MAX_LEN as u64 + 1).map_err(|error| error.to_string())?;
     if bytes.len() > SignedRelease::MAX_LEN {
-        return Err(format!("{} bytes are too many", bytes.len()));
+        return Err(format!("more than {} bytes are too many", SignedRelease::MAX_LEN));
     }
     let (signed, rest): (SignedRelease, _) =
         postcard::take_from_bytes(&bytes).map_err(|_| "it is no signed release".to_owned())?;

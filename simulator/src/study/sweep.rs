@@ -1,0 +1,77 @@
+//! One scenario in which one thing changes from point to point.
+
+use super::{Extent, Point, StudyError};
+use crate::contender::{Contender, Outcome};
+use crate::plot::Line;
+use crate::scenario::Scenario;
+
+/// What changes, and what is measured.
+pub(super) struct Sweep {
+    /// Of the plot.
+    pub(super) name: &'static str,
+    /// What stays, in TOML.
+    pub(super) base: String,
+    /// Values of what changes.
+    pub(super) values: Vec<f64>,
+    /// The lines of TOML for a value.
+    pub(super) changing: fn(&Extent, f64) -> String,
+    /// Height of a point.
+    pub(super) measure: fn(&Scenario, &Outcome) -> Option<f64>,
+}
+
+impl Sweep {
+    /// The scenario of the first value, with the others as a comment, and the seeds.
+    pub(super) fn text(&self, extent: &Extent) -> String {
+        let mut lines = self.values.iter().map(|&value| (self.changing)(extent, value));
+        let first = lines.next().unwrap_or_default();
+        let others: Vec<String> = lines.map(|line| format!("# or: {line}")).collect();
+        format!("{}{first}\n{}\n{}", self.base, others.join("\n"), seeds_text(extent))
+    }
+
+    /// A contender's line: at each value the median of its seeds.
+    pub(super) fn line(&self, extent: &Extent, contender: Contender) -> Result<(Line, Vec<Point>), StudyError> {
+        let mut points = Vec::new();
+        for &x in &self.values {
+            for &seed in seeds(extent, contender) {
+                let scenario = self.scenario(extent, x, seed)?;
+                if contender == Contender::P2p && scenario.hosts.len() - 1 > extent.p2p_hosts_most {
+                    continue;
+                }
+                let y = (self.measure)(&scenario, &contender.compete(&scenario)?);
+                points.push(Point { plot: self.name.to_owned(), line: contender.to_string(), x, y, seed });
+            }
+        }
+        Ok((Line::of(contender, medians(&points)), points))
+    }
+
+    /// A line of something that follows from the scenario alone.
+    pub(super) fn bound(&self, extent: &Extent, of: impl Fn(&Scenario) -> f64) -> Result<Line, StudyError> {
+        let point = |&x: &f64| Ok((x, of(&self.scenario(extent, x, extent.seeds[0])?)));
+        Ok(Line::bound("bound", self.values.iter().map(point).collect::<Result<_, StudyError>>()?))
+    }
+
+    fn scenario(&self, extent: &Extent, value: f64, seed: u64) -> Result<Scenario, StudyError> {
+        Ok(Scenario::parse(&format!("{}{}", self.base, (self.changing)(extent, value)), Some(seed))?)
+    }
+}
+
+/// Only the swarm throws dice in the study's scenarios.
+pub(super) fn seeds(extent: &Extent, contender: Contender) -> &[u64] {
+    if contender == Contender::P2p { &extent.seeds } else { &extent.seeds[..1] }
+}
+
+/// As a comment in TOML.
+pub(super) fn seeds_text(extent: &Extent) -> String {
+    let seeds: Vec<String> = extent.seeds.iter().map(u64::to_string).collect();
+    format!("# seeds of p2p: {}; nobody else throws dice", seeds.join(", "))
+}
+
+/// At each x the middle one of its heights, if it has any.
+fn medians(points: &[Point]) -> Vec<(f64, f64)> {
+    let middle = |same: &[Point]| {
+        let mut heights: Vec<f64> = same.iter().filter_map(|point| point.y).collect();
+        heights.sort_by(f64::total_cmp);
+        Some((same[0].x, *heights.get(heights.len() / 2)?))
+    };
+    points.chunk_by(|one, next| one.x == next.x).filter_map(middle).collect()
+}
