@@ -21,6 +21,7 @@ pub mod check;
 mod checker;
 pub mod compare;
 pub mod contender;
+mod event;
 pub mod fabric;
 mod host;
 pub mod loss;

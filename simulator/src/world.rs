@@ -12,13 +12,13 @@ use std::sync::Arc;
 use drover_protocol::codec;
 use drover_protocol::geometry::{CHUNK_LEN, Geometry, PieceIndex};
 use drover_protocol::have::{ChunkSet, WireDelta};
-use drover_protocol::id::PeerId;
 use drover_protocol::message::{PeerMessage, SwarmMessage};
 use drover_protocol::rng::Rng;
 use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
 use drover_protocol::time::Instant;
 
 use crate::checker;
+use crate::event::Event;
 use crate::fabric::{Fabric, FlowId, Progress, Racks};
 use crate::host::{Host, Serve, host_of, peer_id};
 use crate::news::News;
@@ -86,91 +86,6 @@ pub fn run_as_far(scenario: &Scenario) -> Result<(Report, Option<RunError>), Run
         checker::check_report(scenario, &report).map_err(RunError::Impossible)?;
     }
     Ok((report, unfinished))
-}
-
-#[derive(Debug)]
-enum Event {
-    Arrive {
-        host: usize,
-    },
-    Die {
-        host: usize,
-    },
-    TrackerDies,
-    TrackerIsBack,
-    Timer {
-        host: usize,
-        life: u32,
-    },
-    Announce {
-        host: usize,
-        life: u32,
-    },
-    /// What the tracker answered.
-    Told {
-        host: usize,
-        life: u32,
-        peers: Vec<PeerId>,
-        again: Duration,
-    },
-    Dialled {
-        from: usize,
-        from_life: u32,
-        to: usize,
-    },
-    Say {
-        from: usize,
-        from_life: u32,
-        to: usize,
-        to_life: u32,
-        message: Box<SwarmMessage>,
-    },
-    /// What a host said that it holds comes to its neighbours, up to this length of its log.
-    News {
-        host: usize,
-        life: u32,
-        len: u32,
-    },
-    Peers {
-        to: usize,
-        life: u32,
-        about: Vec<PeerId>,
-    },
-    Ask {
-        from: usize,
-        from_life: u32,
-        to: usize,
-        request: RequestId,
-        piece: u32,
-        chunks: Vec<Range<u32>>,
-    },
-    Cancel {
-        from: usize,
-        from_life: u32,
-        to: usize,
-        request: RequestId,
-    },
-    /// Chunks that left `from` have come; `is_done` if they were the request's last.
-    Arrived {
-        from: usize,
-        to: usize,
-        life: u32,
-        request: RequestId,
-        chunks: Vec<Range<u32>>,
-        is_done: bool,
-    },
-    Refused {
-        to: usize,
-        life: u32,
-        request: RequestId,
-        end: RequestEnd,
-    },
-    /// The connection with a peer turns out to be dead.
-    Lost {
-        host: usize,
-        life: u32,
-        peer: usize,
-    },
 }
 
 struct World<'a> {
