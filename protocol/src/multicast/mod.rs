@@ -28,6 +28,7 @@ pub mod message;
 pub mod packet;
 pub mod parity;
 mod pass;
+pub mod probe;
 pub mod rate;
 pub mod receiver;
 mod repair;
