@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use drover_protocol::announce::MAX_LABEL_LEN;
 use drover_protocol::id::PublisherKey;
+use drover_protocol::multicast::choice::Mode;
+use drover_protocol::multicast::group::GroupRange;
 use drover_protocol::release::Name;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +58,15 @@ pub struct Settings {
     pub scrub_rate: u64,
     /// Threads for disk and hashing. Default: one per processor, at most 4, at least 2.
     pub io_threads: usize,
+    /// Whether images are sent and heard by multicast. Default `auto`: where it is clearly faster than the swarm.
+    pub multicast: Mode,
+    /// The interface for that. Default: the one of the address that is listened on, or that the routing table has for groups.
+    pub multicast_interface: Option<String>,
+    /// Groups of sessions that this host begins. Default 239.255.0.0/16, which routers keep within a site.
+    #[serde(serialize_with = "as_text")]
+    pub multicast_groups: GroupRange,
+    /// Most bytes per second sent by multicast. Default: what the interface carries, and `upload_limit`.
+    pub multicast_limit: Option<u64>,
     /// What is logged, as in `info,drover_agent=debug`. Default `info`.
     pub log: String,
     /// How it is logged. Default `plain`.
@@ -145,6 +156,10 @@ struct RawSettings {
     scrub_every: Option<String>,
     scrub_rate: Option<String>,
     io_threads: Option<u32>,
+    multicast: Option<Mode>,
+    multicast_interface: Option<String>,
+    multicast_groups: Option<String>,
+    multicast_limit: Option<String>,
     log: Option<String>,
     log_format: Option<LogFormat>,
 }
@@ -193,6 +208,10 @@ impl RawSettings {
             scrub_every: scrub_every(self.scrub_every)?,
             scrub_rate: rate("scrub_rate", self.scrub_rate)?.unwrap_or(DEFAULT_SCRUB_RATE),
             io_threads: within("io_threads", self.io_threads.unwrap_or_else(default_io_threads), 1, 64)? as usize,
+            multicast: self.multicast.unwrap_or_default(),
+            multicast_interface: self.multicast_interface,
+            multicast_groups: groups(self.multicast_groups)?,
+            multicast_limit: rate("multicast_limit", self.multicast_limit)?,
             log: self.log.map_or(Ok("info".to_owned()), |filter| parsed("log", &filter, check_filter))?,
             log_format: self.log_format.unwrap_or_default(),
         })
@@ -200,7 +219,7 @@ impl RawSettings {
 }
 
 /// Names of all settings, for finding mistyped ones; a test keeps it equal to [`RawSettings`].
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 21] = [
     "listen",
     "trackers",
     "subscribe",
@@ -216,6 +235,10 @@ const KEYS: [&str; 17] = [
     "scrub_every",
     "scrub_rate",
     "io_threads",
+    "multicast",
+    "multicast_interface",
+    "multicast_groups",
+    "multicast_limit",
     "log",
     "log_format",
 ];
@@ -313,6 +336,22 @@ fn window(text: Option<String>) -> Result<u64, SettingsError> {
         return Ok(size);
     }
     Err(SettingsError::Value { key, why: "it goes from 256KiB to 16MiB".to_owned() })
+}
+
+fn groups(text: Option<String>) -> Result<GroupRange, SettingsError> {
+    text.map_or(Ok(GroupRange::default()), |text| parsed("multicast_groups", &text, parse_groups))
+}
+
+/// `ADDRESS/BITS`, as in 239.255.0.0/16. Ports are the default ones.
+fn parse_groups(text: &str) -> Result<GroupRange, String> {
+    let parts = text.split_once('/').and_then(|(base, bits)| Some((base.parse().ok()?, bits.parse().ok()?)));
+    let (base, prefix_len) =
+        parts.ok_or_else(|| format!("{text:?} is no range of groups; write it like 239.255.0.0/16"))?;
+    GroupRange::v4(base, prefix_len, GroupRange::PORTS).map_err(|error| error.to_string())
+}
+
+fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 fn check_tracker(text: &str) -> Result<String, String> {
@@ -436,6 +475,9 @@ mod tests {
             ("publishers = ['12']", "setting publishers: an id is 64"),
             ("upload_slots = 0", "setting upload_slots: 0 is out of range"),
             ("upload_limit = '5 parsecs'", "setting upload_limit: \"5 parsecs\" is no rate"),
+            ("multicast_groups = '10.0.0.0/8'", "setting multicast_groups: 10.0.0.0/8 is no range of groups"),
+            ("multicast_groups = 'all'", "setting multicast_groups: \"all\" is no range"),
+            ("multicast = 'maybe'", "multicast"),
             ("rack = ''", "setting rack: "),
             ("log = '=,='", "setting log: "),
             ("connection_window = '1KiB'", "setting connection_window: "),

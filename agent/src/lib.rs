@@ -2,7 +2,7 @@
 //!
 //! [`cli`] is the command `drover`; [`control`] is the socket between it and the daemon, which builds the parts and
 //! keeps them going; [`config`] is what the daemon is told; [`store`] keeps masters on disk; [`exchange`] moves them
-//! between hosts; [`handover`] makes clones of sealed masters.
+//! between hosts, by [`multicast`] too where that is faster; [`handover`] makes clones of sealed masters.
 
 pub mod cli;
 mod clock;
@@ -13,6 +13,7 @@ mod discovery;
 mod driver;
 pub mod exchange;
 pub mod handover;
+pub mod multicast;
 pub mod quantity;
 pub mod store;
 mod transfer;

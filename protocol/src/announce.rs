@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::Message;
 use crate::id::{ImageId, PublisherKey};
 use crate::message::{MAX_ADDRS, PeerAddress, check_peers, within};
+use crate::multicast::election::{LeaseReply, LeaseRequest};
+use crate::multicast::packet::SessionId;
 use crate::release::{Name, SignedRelease};
 
 /// Most swarms in one announce.
@@ -49,6 +51,17 @@ pub enum TrackerRequest {
     Renew {
         /// PKCS#10 certificate request, DER; only its key counts.
         csr: Vec<u8>,
+    },
+    /// A host that holds an image wants to send it by multicast, or goes on to. From version [`MULTICAST_SINCE`] on.
+    ///
+    /// [`MULTICAST_SINCE`]: crate::message::MULTICAST_SINCE
+    Lease(LeaseRequest),
+    /// It does not send it any more. From the same version on.
+    EndLease {
+        /// Which image.
+        image: ImageId,
+        /// In which session.
+        session: SessionId,
     },
 }
 
@@ -94,6 +107,10 @@ pub enum TrackerReply {
     Refused(String),
     /// To a watch: swarms, at most [`MAX_COHORTS`], in which a host has joined, left or become complete.
     Cohorts(Vec<SwarmCohort>),
+    /// To a wish for a lease.
+    Lease(LeaseReply),
+    /// To the end of a lease.
+    LeaseEnded,
 }
 
 /// How far one swarm is now.
@@ -184,6 +201,8 @@ impl Message for TrackerRequest {
             TrackerRequest::Releases { names } => within(names.len(), MAX_RELEASES, "too many names"),
             TrackerRequest::Watch => Ok(()),
             TrackerRequest::Renew { csr } => within(csr.len(), MAX_CERTIFICATE_LEN, "a request that is too long"),
+            TrackerRequest::Lease(request) => request.check(),
+            TrackerRequest::EndLease { .. } => Ok(()),
         }
     }
 }
@@ -199,7 +218,7 @@ impl Message for TrackerReply {
                 within(announced.swarms.len(), MAX_SWARMS, "too many swarms")?;
                 announced.swarms.iter().try_for_each(|swarm| check_peers(&swarm.peers, MAX_PEERS_HANDED_OUT))
             }
-            TrackerReply::Posted => Ok(()),
+            TrackerReply::Posted | TrackerReply::Lease(_) | TrackerReply::LeaseEnded => Ok(()),
             TrackerReply::Releases(releases) => {
                 within(releases.len(), MAX_RELEASES, "too many releases")?;
                 releases.iter().try_for_each(Message::check)

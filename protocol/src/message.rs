@@ -16,11 +16,15 @@ use crate::codec::Message;
 use crate::have::{WireDelta, WireHave};
 use crate::id::{ImageId, PeerId};
 use crate::multicast::message::MulticastMessage;
+use crate::multicast::probe::ProbeMessage;
 use crate::parts::WireParts;
 use crate::planted::{Bug, is_planted};
 
 /// The versions of the protocol that this code speaks: lowest and highest.
-pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 1);
+pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 2);
+/// The first version that knows of multicast. Nothing of it is said to a side of an older one, which would take it for
+/// malformed.
+pub const MULTICAST_SINCE: u16 = 2;
 /// Most ranges in one request.
 pub const MAX_RANGES: usize = 256;
 /// Most peers in one list.
@@ -81,6 +85,8 @@ pub enum PeerMessage {
         /// What about it.
         message: MulticastMessage,
     },
+    /// About a probe of the network for multicast. From version [`MULTICAST_SINCE`] on.
+    Probe(ProbeMessage),
 }
 
 /// What neighbours in a swarm tell each other.
@@ -238,6 +244,7 @@ impl Message for PeerMessage {
                 within(rack.len(), MAX_LABEL_LEN, "a rack's name that is too long")
             }
             PeerMessage::Multicast { message, .. } => message.check(),
+            PeerMessage::Probe(message) => message.check(),
             // Sets and deltas are checked against their image's geometry when they are read.
             PeerMessage::Swarm { .. } => Ok(()),
         }

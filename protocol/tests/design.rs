@@ -17,10 +17,12 @@ use drover_protocol::manifest::{Manifest, ManifestBuilder, hash_chunk, is_zeros}
 use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, PageRange, PeerAddress, PeerMessage, SwarmMessage,
 };
+use drover_protocol::multicast::election::{LeaseReply, LeaseRequest};
 use drover_protocol::multicast::message::{
     Announcement, Beat, DismissReason, EndReason, LeaveReason as MulticastLeaveReason, MulticastMessage, Report,
 };
 use drover_protocol::multicast::packet::{Header, Opener, Sealer, SessionId, SessionKey};
+use drover_protocol::multicast::probe::{Heard, ProbeMessage};
 use drover_protocol::parts::{Parts, WireParts};
 use drover_protocol::release::{Release, SignedRelease};
 use ed25519_dalek::SigningKey;
@@ -119,10 +121,18 @@ fn multicast_messages() -> [(&'static str, MulticastMessage); 7] {
         ("multicast-join", MulticastMessage::Join { session, held, link_bytes_per_s: 125_000_000 }),
         ("multicast-report", MulticastMessage::Report(report)),
         ("multicast-leave", MulticastMessage::Leave { session, reason: MulticastLeaveReason::Silent }),
-        ("multicast-beat", MulticastMessage::Beat(Beat { session, sequence: 1000, report_interval_ms: 250 })),
+        (
+            "multicast-beat",
+            MulticastMessage::Beat(Beat { session, sequence: 1000, report_interval_ms: 250, is_idle: false }),
+        ),
         ("multicast-dismiss", MulticastMessage::Dismiss { session, reason: DismissReason::Lossy }),
         ("multicast-end", MulticastMessage::End { session, reason: EndReason::Done }),
     ]
+}
+
+fn probe_heard() -> ProbeMessage {
+    let steps = [(100, 0), (250, 0), (500, 0), (989, 5)].map(|(received, dropped)| Heard { received, dropped });
+    ProbeMessage::Heard { session: SESSION, steps }
 }
 
 /// What a name in DESIGN.md stands for, as bytes.
@@ -147,6 +157,8 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
     let swarm = SwarmAnnounce { image: image(), held_chunks: 1, data_chunks: 3, want_peers: 20, leaving: false };
     let announce =
         Announce { listen: vec!["0.0.0.0:7444".parse().unwrap()], rack: Some("r1".to_owned()), swarms: vec![swarm] };
+    let group = "239.255.1.2:50000".parse().unwrap();
+    let lease_request = LeaseRequest { number: 7, image: image(), session: SESSION, group };
     let cohort = Cohort { seeders: 1, leechers: 2, held_permille: 444 };
     let swarm_peers = SwarmPeers { image: image(), peers: vec![peer.clone()], cohort };
     let announced = Announced { interval_ms: 3000, swarms: vec![swarm_peers] };
@@ -163,7 +175,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("image-id", image().as_bytes().to_vec()),
         ("signed-release", body(codec::encode(&signed_release()))),
         ("frame", body(codec::encode_frame(&DataReply::NotHeld))),
-        ("hello", body(codec::encode(&Hello { lowest: 1, highest: 1, agent: "drover/0.1.0".to_owned() }))),
+        ("hello", body(codec::encode(&Hello { lowest: 1, highest: 2, agent: "drover/0.1.0".to_owned() }))),
         ("join", body(codec::encode(&join))),
         ("have", body(codec::encode(&have))),
         ("delta", body(codec::encode(&about_the_image(delta)))),
@@ -176,9 +188,12 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("pages-request", body(codec::encode(&DataRequest::Pages { image: image(), piece: 0, ranges }))),
         ("accepted", body(codec::encode(&DataReply::Accepted { len: 131_072 }))),
         ("busy", body(codec::encode(&DataReply::Busy { retry_after_ms: 100, instead: Some(7) }))),
+        ("lease-request", body(codec::encode(&TrackerRequest::Lease(lease_request)))),
+        ("lease-granted", body(codec::encode(&TrackerReply::Lease(LeaseReply::Granted { number: 7, for_ms: 2000 })))),
         ("announce", body(codec::encode(&TrackerRequest::Announce(announce)))),
         ("announced", body(codec::encode(&TrackerReply::Announced(announced)))),
         ("join-request", body(codec::encode(&join_request))),
+        ("probe-heard", body(codec::encode(&PeerMessage::Probe(probe_heard())))),
         ("packet-header", packet_header().to_bytes().to_vec()),
         ("packet", packet()),
     ]);
@@ -204,7 +219,7 @@ fn the_examples_are_accepted() {
         assert!(codec::encode(&message).unwrap() == written[name], "{name} is written as it was read");
     }
     let written = blocks(DESIGN);
-    for name in ["join", "have", "delta", "leave", "partial", "rack", "importing", "peers"] {
+    for name in ["join", "have", "delta", "leave", "partial", "rack", "importing", "peers", "probe-heard"] {
         read::<PeerMessage>(&written, name);
     }
     for (name, _) in multicast_messages() {
@@ -219,6 +234,8 @@ fn the_examples_are_accepted() {
     read::<DataRequest>(&written, "pages-request");
     read::<DataReply>(&written, "accepted");
     read::<DataReply>(&written, "busy");
+    read::<TrackerRequest>(&written, "lease-request");
+    read::<TrackerReply>(&written, "lease-granted");
     read::<TrackerRequest>(&written, "announce");
     read::<TrackerReply>(&written, "announced");
     read::<JoinRequest>(&written, "join-request");

@@ -5,6 +5,7 @@ mod clone;
 mod damage;
 mod liar;
 mod limits;
+mod multicast;
 mod publish_fetch;
 mod publishers;
 mod refusals;

@@ -74,6 +74,15 @@ impl Host {
         run(self.command().args(args))
     }
 
+    /// Has every packet to a multicast group dropped that reaches it. Only for a host on wires.
+    #[track_caller]
+    pub fn block_multicast(&self) {
+        let namespace = self.namespace.as_deref().expect("only a host on wires can be cut off");
+        let rules = "table netdev block { chain groups { type filter hook ingress device eth0 priority 0; \
+                     ip daddr 224.0.0.0/4 drop; }; }";
+        run(&mut within(namespace, Command::new("nft").arg(rules))).ok();
+    }
+
     /// Replaces its settings; they count from the agent's next start.
     pub fn set_settings(&self, settings: &str) {
         let text = format!("listen = \"{}\"\n{settings}\n", self.listen);

@@ -68,7 +68,7 @@ struct Times {
 
 /// Measures all cases and writes what was seen.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
-    if let Some(missing) = Drover.missing() {
+    if let Some(missing) = Drover::DEFAULT.missing() {
         return Err(missing.into());
     }
     let seed = drover_harness::seed("lab accuracy");
@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         let mut runs = Vec::new();
         for repetition in 0..arguments.repeat {
             let folder = scratch.path().join(format!("{}-{repetition}", case.name));
-            let run = once(&case, &Drover, &image.path, &folder);
+            let run = once(&case, &Drover::DEFAULT, &image.path, &folder);
             scratch::remove(&folder);
             runs.push(Times::of(&run?));
         }

@@ -123,7 +123,7 @@ fn list() -> Result<(), Box<dyn Error>> {
     println!("contenders");
     for contender in contenders::all() {
         let state = contender.missing().map_or_else(|| "ready".to_owned(), |missing| format!("missing: {missing}"));
-        println!("  {:<12} {state}", contender.name());
+        println!("  {:<16} {state}", contender.name());
     }
     Ok(())
 }

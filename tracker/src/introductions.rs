@@ -1,4 +1,5 @@
-//! The task that owns the [`Directory`]: others ask it through a bounded inbox, and it keeps the directory's time.
+//! The task that owns the [`Directory`], and the [`Leases`] of those who send by multicast, which only hosts get that the directory
+//! knows as seeders: others ask it through a bounded inbox, and it keeps the directory's time.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,6 +7,8 @@ use std::time::Duration;
 use drover_protocol::announce::{Announce, Announced, Cohort, SwarmCohort};
 use drover_protocol::directory::{Directory, DirectoryConfig};
 use drover_protocol::id::{ImageId, PeerId};
+use drover_protocol::multicast::election::{LeaseReply, LeaseRequest, Leases};
+use drover_protocol::multicast::packet::SessionId;
 use drover_protocol::time::Instant;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time;
@@ -27,6 +30,8 @@ pub(crate) struct Introductions {
 enum Question {
     Announce { peer: PeerId, observed: IpAddr, announce: Box<Announce>, answer: oneshot::Sender<Announced> },
     Leave { peer: PeerId },
+    Lease { peer: PeerId, request: LeaseRequest, answer: oneshot::Sender<Option<LeaseReply>> },
+    EndLease { peer: PeerId, image: ImageId, session: SessionId },
     Swarms { answer: oneshot::Sender<Vec<(ImageId, Cohort)>> },
 }
 
@@ -58,6 +63,19 @@ impl Introductions {
         let _ = self.inbox.send(Question::Leave { peer }).await;
     }
 
+    /// Whether a host may send an image by multicast; `None` if it does not hold the image, or the tracker shuts down.
+    pub(crate) async fn lease(&self, peer: PeerId, request: LeaseRequest) -> Option<LeaseReply> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.send(Question::Lease { peer, request, answer }).await.ok()?;
+        answered.await.ok().flatten()
+    }
+
+    /// A host does not send an image any more.
+    pub(crate) async fn end_lease(&self, peer: PeerId, image: ImageId, session: SessionId) {
+        // If the task has ended, so has its memory.
+        let _ = self.inbox.send(Question::EndLease { peer, image, session }).await;
+    }
+
     /// The swarms and how far they are; `None` if the task does not answer.
     pub(crate) async fn swarms(&self) -> Option<Vec<(ImageId, Cohort)>> {
         let (answer, answered) = oneshot::channel();
@@ -72,6 +90,7 @@ async fn own(
     changes: broadcast::Sender<Vec<SwarmCohort>>,
 ) {
     let start = time::Instant::now();
+    let mut leases = Leases::new(now(start));
     loop {
         let told = directory.poll_changes(now(start));
         if !told.is_empty() {
@@ -93,6 +112,11 @@ async fn own(
                 let _ = answer.send(directory.handle_announce(now(start), peer, observed, &announce));
             }
             Some(Question::Leave { peer }) => directory.handle_leave(now(start), peer),
+            Some(Question::Lease { peer, request, answer }) => {
+                let is_seeder = directory.is_seeder(peer, request.image);
+                let _ = answer.send(is_seeder.then(|| leases.handle_request(now(start), peer, &request)));
+            }
+            Some(Question::EndLease { peer, image, session }) => leases.handle_release(peer, image, session),
             Some(Question::Swarms { answer }) => {
                 let _ = answer.send(directory.swarms().take(MAX_SWARMS_SHOWN).collect());
             }

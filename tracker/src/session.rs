@@ -90,6 +90,14 @@ async fn reply(server: &Arc<Server>, link: &Link, question: TrackerRequest) -> T
         TrackerRequest::Post(release) => post(server, link, release).await,
         TrackerRequest::Releases { names } => TrackerReply::Releases(server.newest(&names)),
         TrackerRequest::Renew { csr } => renew(server, link, &csr),
+        TrackerRequest::Lease(request) => match server.introductions.lease(link.member.peer, request).await {
+            Some(reply) => TrackerReply::Lease(reply),
+            None => TrackerReply::Refused("this host is not known to hold the image".to_owned()),
+        },
+        TrackerRequest::EndLease { image, session } => {
+            server.introductions.end_lease(link.member.peer, image, session).await;
+            TrackerReply::LeaseEnded
+        }
         TrackerRequest::Watch => unreachable!("a watch has many replies and is answered elsewhere"),
     }
 }

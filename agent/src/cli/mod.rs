@@ -25,6 +25,7 @@ mod fetch;
 mod gc;
 mod join;
 mod list;
+mod multicast;
 mod output;
 mod progress;
 mod publish;
@@ -74,6 +75,7 @@ enum Command {
     Verify(verify::Verify),
     Rm(rm::Rm),
     Gc(gc::Gc),
+    Multicast(multicast::Multicast),
     Clone(clone::Clone),
     CheckConfig(check_config::CheckConfig),
 }
@@ -114,6 +116,7 @@ async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Verify(command) => command.run(&common).await,
         Command::Rm(command) => command.run(&common).await,
         Command::Gc(command) => command.run(&common).await,
+        Command::Multicast(command) => command.run(&common).await,
         Command::Clone(command) => command.run(&common).await,
         Command::CheckConfig(command) => command.run(&common),
     }

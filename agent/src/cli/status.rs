@@ -5,12 +5,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use drover_protocol::id::ImageId;
+use drover_protocol::multicast::choice::Mode;
 
 use super::output::animated;
 use super::progress::{Rate, line, reading, wait_reason};
 use super::{Common, Exit};
 use crate::control::Problem;
 use crate::control::api::{Phase, Status as Report, Transfer};
+use crate::exchange::{MulticastRole, MulticastStatus};
 use crate::quantity::{Bytes, show_duration};
 
 /// Show how the daemon stands: trackers, transfers, peers
@@ -100,8 +102,33 @@ fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<S
             transfer.leechers
         ),
     ];
+    lines.extend(multicast_line(&transfer.multicast).map(|line| format!("    multicast: {line}")));
     lines.extend(wait_reason(transfer).map(|reason| format!("    {reason}")));
     lines
         .extend(transfer.banned.iter().map(|banned| format!("    banned {}: {}", banned.peer.short(), banned.misdeed)));
     lines
+}
+
+/// How multicast stands; nothing if the settings have it off.
+fn multicast_line(multicast: &MulticastStatus) -> Option<String> {
+    let lost = format!("{}.{:02} % lost", multicast.loss_ppm / 10_000, multicast.loss_ppm / 100 % 100);
+    let why_not = multicast.why_not.as_deref();
+    match (multicast.role, multicast.mode) {
+        (MulticastRole::Sending, _) => Some(format!(
+            "sending {}/s to {} hosts, {lost}, {} parity symbols in a block",
+            Bytes(multicast.rate_bytes_per_s),
+            multicast.members,
+            multicast.parity
+        )),
+        (MulticastRole::Receiving, _) => {
+            let brought = Bytes(multicast.brought_bytes);
+            let away = why_not.map(|why| format!("; not listening: {why}")).unwrap_or_default();
+            Some(format!("brought {brought}, {lost}, {} packets dropped by this host{away}", multicast.dropped_packets))
+        }
+        (MulticastRole::None, Mode::Off) => None,
+        (MulticastRole::None, _) if multicast.brought_bytes > 0 => {
+            Some(format!("brought {}, {lost}", Bytes(multicast.brought_bytes)))
+        }
+        (MulticastRole::None, _) => why_not.map(|why| format!("not used: {why}")),
+    }
 }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use drover_protocol::id::{ContentHash, ImageId, PeerId, PublisherKey};
+use drover_protocol::multicast::probe::Fitness;
 use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Problem;
+use crate::exchange::MulticastStatus;
 
 /// The version that every event and status carries as `"v"`.
 pub const API_VERSION: u32 = 1;
@@ -113,6 +115,9 @@ pub struct Transfer {
     pub seeders: u32,
     /// Hosts that do not yet, as far as the trackers know.
     pub leechers: u32,
+    /// How multicast of it stands here.
+    #[serde(default)]
+    pub multicast: MulticastStatus,
 }
 
 /// How far a transfer is.
@@ -323,6 +328,33 @@ pub struct Removed {
     /// Something to know about it: that a subscription will bring it back, for instance.
     #[serde(default)]
     pub note: Option<String>,
+}
+
+/// Asks whether the network carries multicast.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProbeMulticast {
+    /// To these hosts, named as in their certificates; to all that there is a connection with, if none is named.
+    pub hosts: Vec<String>,
+}
+
+/// Whether it does.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProbedMulticast {
+    /// The highest rate that was sent, in bytes per second.
+    pub rate_bytes_per_s: u64,
+    /// What was found of each host.
+    pub hosts: Vec<ProbedHost>,
+}
+
+/// Whether the network carries multicast to one host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProbedHost {
+    /// Which.
+    pub host: String,
+    /// What was found.
+    pub found: Fitness,
+    /// The same for people, with what to do.
+    pub text: String,
 }
 
 /// What `gc` removed, or would.

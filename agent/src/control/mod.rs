@@ -15,6 +15,7 @@
 //! | `POST /v1/fetch` | [`api::Fetch`] | events, the last is `fetched`, `started` or `error` |
 //! | `POST /v1/verify` | [`api::Verify`] | events, the last is `verified` or `error` |
 //! | `POST /v1/gc` | [`api::Gc`] | [`api::Collected`] |
+//! | `POST /v1/multicast/probe` | [`api::ProbeMulticast`] | [`api::ProbedMulticast`] |
 //!
 //! `{master}` is `NAME`, `NAME@VERSION` or an image id ([`api::MasterRef`]). Events come as newline-delimited JSON
 //! ([`api::Line`]), each as it happens. An error is a [`Problem`] with a matching HTTP status. Request bodies are

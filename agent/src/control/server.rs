@@ -60,6 +60,7 @@ fn router(daemon: Daemon) -> Router {
         .route("/v1/fetch", post(fetch))
         .route("/v1/verify", post(verify))
         .route("/v1/gc", post(gc))
+        .route("/v1/multicast/probe", post(probe_multicast))
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
@@ -95,6 +96,11 @@ async fn post_release(State(daemon): State<Daemon>, body: Bytes) -> Result<Respo
 async fn gc(State(daemon): State<Daemon>, body: Bytes) -> Result<Response, Problem> {
     let request: api::Gc = read(&body)?;
     Ok(json(&daemon.collect(request.dry_run).await?))
+}
+
+async fn probe_multicast(State(daemon): State<Daemon>, body: Bytes) -> Result<Response, Problem> {
+    let request: api::ProbeMulticast = read(&body)?;
+    Ok(json(&daemon.probe_multicast(request.hosts).await?))
 }
 
 async fn publish(State(daemon): State<Daemon>, body: Bytes) -> Result<Response, Problem> {

@@ -37,6 +37,7 @@ use crate::control::problem::chain;
 use crate::control::{Code, Problem, server};
 use crate::exchange::{Exchange, ExchangeParts, ExchangeSettings};
 use crate::handover::{Handover, Outcome};
+use crate::multicast::MulticastSettings;
 use crate::store::{Store, StoreError};
 use notes::Notes;
 use refusals::Refusals;
@@ -180,6 +181,12 @@ fn exchange_settings(settings: &Settings, listen: SocketAddr) -> ExchangeSetting
         listen: vec![listen],
         swarm,
         disk_threads: settings.io_threads,
+        multicast: MulticastSettings {
+            mode: settings.multicast,
+            groups: settings.multicast_groups.clone(),
+            interface: settings.multicast_interface.clone(),
+            limit: settings.multicast_limit,
+        },
         ..ExchangeSettings::default()
     }
 }

@@ -3,6 +3,7 @@
 use drover_protocol::id::ImageId;
 
 use super::Daemon;
+use crate::control::Problem;
 use crate::control::api::{self, API_VERSION};
 use crate::exchange::{Phase, TransferStatus};
 
@@ -29,6 +30,15 @@ impl Daemon {
             transfers: self.exchange().status().iter().map(|status| self.transfer(status)).collect(),
             unposted: self.notes().unposted().iter().map(|(name, version)| format!("{name}@{version}")).collect(),
         }
+    }
+
+    /// Whether the network carries multicast to hosts.
+    pub(crate) async fn probe_multicast(&self, hosts: Vec<String>) -> Result<api::ProbedMulticast, Problem> {
+        let probed = self.exchange().probe_multicast(hosts).await;
+        let (names, probed) = probed.map_err(|error| Problem::failed("multicast probe", error))?;
+        let hosts = names.into_iter().zip(probed.hosts);
+        let hosts = hosts.map(|(host, found)| api::ProbedHost { host, text: found.to_string(), found });
+        Ok(api::ProbedMulticast { rate_bytes_per_s: probed.bytes_per_s, hosts: hosts.collect() })
     }
 
     /// A transfer as the control socket shows it.
@@ -67,6 +77,7 @@ impl Daemon {
             banned: banned.collect(),
             seeders: status.cohort.seeders,
             leechers: status.cohort.leechers,
+            multicast: status.multicast.clone(),
         }
     }
 

@@ -15,6 +15,7 @@ use drover_link::close;
 use drover_link::endpoint::{Connection, Endpoint, Expect};
 use drover_link::frame::{read_frame, request, write_frame};
 use drover_protocol::announce::{Announce, Announced, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
+use drover_protocol::message::MULTICAST_SINCE;
 use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
@@ -68,8 +69,8 @@ pub(crate) struct Parts {
     pub(crate) rack: Option<String>,
 }
 
-/// A running task.
-#[derive(Debug)]
+/// A running task. Clones are handles on the same one.
+#[derive(Clone, Debug)]
 pub(crate) struct Tracker {
     calls: mpsc::Sender<Call>,
     status: watch::Receiver<TrackerStatus>,
@@ -182,7 +183,7 @@ impl Task {
             let problem = tokio::select! {
                 problem = announce.run(&mut announced) => problem,
                 problem = watch_releases(&self.parts, quic) => problem,
-                problem = carry(quic, calls) => problem,
+                problem = carry(quic, link.version, calls) => problem,
                 problem = repost(&self.parts, quic) => problem,
                 error = quic.closed() => close::reason(&error),
                 // Trackers say nothing on the control stream; its end is the connection's.
@@ -208,12 +209,16 @@ async fn refuse_calls(calls: &mut mpsc::Receiver<Call>, status: &watch::Sender<T
     core::future::pending().await
 }
 
-/// Carries calls, several at a time.
-async fn carry(quic: &quinn::Connection, calls: &mut mpsc::Receiver<Call>) -> String {
+/// Carries calls, several at a time, to a tracker of this version of the protocol.
+async fn carry(quic: &quinn::Connection, version: u16, calls: &mut mpsc::Receiver<Call>) -> String {
     let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
             Some(call) = calls.recv() => {
+                if version < MULTICAST_SINCE && matches!(call.request, TrackerRequest::Lease(_) | TrackerRequest::EndLease { .. }) {
+                    let _ = call.answer.send(Err("the tracker is of an older version, which knows no multicast".to_owned()));
+                    continue;
+                }
                 let quic = quic.clone();
                 under_way.spawn(async move {
                     let answer = ask(&quic, &call.request).await;

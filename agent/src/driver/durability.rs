@@ -20,6 +20,17 @@ const TRY_AGAIN: Duration = Duration::from_secs(3);
 /// How long a peer is left alone whose chunk this side could not store; it did nothing wrong.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How chunks came that a worker looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// A request brought them.
+    Request(RequestId),
+    /// The disk had refused one; it was tried again.
+    Trial,
+    /// Multicast brought them.
+    Multicast,
+}
+
 /// Where the driver is with making things durable.
 #[derive(Debug, Default)]
 pub(super) struct Durability {
@@ -47,23 +58,26 @@ impl Durability {
 
 impl Driver<'_> {
     /// A worker looked at chunks that came.
-    pub(super) fn on_batch(&mut self, now: Instant, request: Option<RequestId>, batch: Batch) {
+    pub(super) fn on_batch(&mut self, now: Instant, origin: Origin, batch: Batch) {
+        let request = if let Origin::Request(request) = origin { Some(request) } else { None };
         if !batch.stored.is_empty() && !self.has_begun {
             self.has_begun = true;
             tracing::debug!(image = %self.disk.id(), "first chunk");
         }
         for chunk in batch.stored {
             self.swarm.handle_chunk_stored(now, chunk, request);
+            self.multicast.note_stored(chunk);
             self.drain();
         }
         for chunk in batch.rejected {
             if let Some(request) = request {
                 self.swarm.handle_chunk_rejected(now, chunk, request);
                 self.drain();
+            } else if origin == Origin::Multicast {
+                self.multicast.note_rejected(chunk);
             }
         }
-        if request.is_none() {
-            // It was a trial.
+        if origin == Origin::Trial {
             self.durability.busy = false;
             if batch.refused.is_none() {
                 self.resume(now);
@@ -72,6 +86,8 @@ impl Driver<'_> {
         if let Some(refused) = batch.refused {
             let why = refused.error.to_string();
             self.durability.refused.get_or_insert(refused);
+            // What else it brings would be refused, too.
+            self.multicast.stop_receiving();
             self.pause(now, &why);
             if let Some(request) = request.filter(|request| self.requests.remove(request).is_some()) {
                 let end = RequestEnd::Busy { retry_after: ASK_AGAIN, instead: None };
@@ -181,16 +197,21 @@ impl Driver<'_> {
         if !self.durability.paused {
             tracing::warn!(image = %self.disk.id(), why, "paused");
             self.durability.paused = true;
-            self.swarm.set_paused(now, true);
+            self.settle_asking(now);
         }
         self.reporter.set_phase(Phase::Paused(format!("{why}; it is tried again every {} s", TRY_AGAIN.as_secs())));
+    }
+
+    /// Nothing is asked of peers while the disk refuses, or while multicast brings what is lacking.
+    pub(super) fn settle_asking(&mut self, now: Instant) {
+        self.swarm.set_paused(now, self.durability.paused || self.multicast.carries());
     }
 
     fn resume(&mut self, now: Instant) {
         if self.durability.paused {
             tracing::info!(image = %self.disk.id(), "the disk takes data again");
             self.durability.paused = false;
-            self.swarm.set_paused(now, false);
+            self.settle_asking(now);
         }
         self.reporter.set_phase(Phase::Fetching);
     }

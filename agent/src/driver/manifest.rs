@@ -147,7 +147,8 @@ impl Search<'_> {
                 }
             }
             Event::Asked(asked) => answer(asked.send, DataReply::NotHeld),
-            Event::Disconnected(_) => {}
+            // Whoever does not know yet what to lack takes part in no session.
+            Event::Multicast { .. } | Event::Disconnected(_) => {}
         }
     }
 

@@ -10,27 +10,33 @@
 mod durability;
 pub(crate) mod limits;
 mod manifest;
+mod multicast;
 mod report;
 mod streams;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{LeaveReason, PeerMessage, SwarmMessage};
+use drover_protocol::multicast::election::LeaseReply;
 use drover_protocol::swarm::{Output, RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
 use drover_protocol::time::Instant;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
-use self::durability::Durability;
+use self::durability::{Durability, Origin};
 use self::limits::{Limits, Rates};
 use self::manifest::Found;
+use self::multicast::Multicast;
 use self::report::Reporter;
 use self::streams::Serve;
 use crate::clock;
 use crate::discovery::Announcements;
+use crate::discovery::tracker::Tracker;
 use crate::exchange::{Phase, TransferStatus};
+use crate::multicast::{MulticastSettings, receiving, sending};
 use crate::store::{CheckpointError, Image, MasterInfo, ReadError, SealError, Store};
 use crate::transfer::buffers::Buffers;
 use crate::transfer::ingest::Batch;
@@ -57,6 +63,11 @@ pub(crate) struct Parts {
     /// KiB of manifests that may be handed out at the same time.
     pub(crate) manifests: Arc<Semaphore>,
     pub(crate) announcements: Announcements,
+    /// In the order of the settings.
+    pub(crate) trackers: Vec<Tracker>,
+    /// Where this host listens.
+    pub(crate) listen: IpAddr,
+    pub(crate) multicast: MulticastSettings,
     pub(crate) swarm: SwarmConfig,
     pub(crate) limits: Limits,
 }
@@ -94,6 +105,12 @@ pub(crate) enum Input {
     Retried(Batch),
     /// The master is sealed, or not.
     Sealed(Box<Result<MasterInfo, SealError>>),
+    /// A tracker answered a wish to send by multicast.
+    Leased(LeaseReply),
+    /// The thread of the session with this number has something to say.
+    Sending(u64, sending::Report),
+    /// The same of a session that is heard.
+    Receiving(u64, receiving::Report),
     /// Leave the swarm, make durable what there is, and end; tell when that is done.
     Stop(oneshot::Sender<()>),
 }
@@ -171,6 +188,7 @@ struct Driver<'a> {
     serves: BTreeMap<ServeId, Serve>,
     last_serve: u64,
     durability: Durability,
+    multicast: Multicast,
     /// Whether any chunk has come since this began.
     has_begun: bool,
     /// This swarm's share of the host's limits.
@@ -184,6 +202,7 @@ impl<'a> Driver<'a> {
         let seed = clock::seed();
         tracing::debug!(image = %disk.id().short(), seed, "swarm begins");
         let (geometry, data, held) = (manifest.geometry(), manifest.data_chunks(), disk.held());
+        let multicast = Multicast::new(clock::now(), disk.id(), &parts.multicast);
         let rates = Rates { upload: parts.swarm.upload_limit, download: parts.swarm.download_limit };
         let swarm = Swarm::new(clock::now(), parts.me, geometry, data, held, parts.swarm.clone(), seed);
         Driver {
@@ -197,6 +216,7 @@ impl<'a> Driver<'a> {
             serves: BTreeMap::new(),
             last_serve: 0,
             durability: Durability::default(),
+            multicast,
             has_begun: false,
             rates,
             end: None,
@@ -212,11 +232,12 @@ impl<'a> Driver<'a> {
             if let Some(end) = self.end.take() {
                 return self.leave(end).await;
             }
-            if self.reporter.publish_if_due(&self.swarm) {
+            if self.reporter.publish_if_due(&self.swarm, || self.multicast.status()) {
                 self.take_share();
             }
-            let wake = [self.swarm.poll_timeout(), self.durability.wake_at(), self.reporter.wake_at()];
-            let wake = wake.into_iter().flatten().min();
+            let others = [self.durability.wake_at(), self.multicast.wake_at(), self.reporter.wake_at()];
+            let wake = [self.swarm.poll_timeout()].into_iter().chain(others);
+            let wake = wake.flatten().min();
             tokio::select! {
                 Some(event) = self.inlets.events.recv() => self.on_event(event),
                 Some(input) = self.inlets.inputs.recv() => self.on_input(input),
@@ -242,11 +263,14 @@ impl<'a> Driver<'a> {
             Event::Message { link, message } => {
                 if self.admit(now, &link) {
                     self.swarm.handle_message(now, link.peer(), message);
+                    self.multicast.note_news(now, self.swarm.is_complete());
                 }
             }
+            Event::Multicast { link, message } => self.on_multicast_message(now, &link, message),
             Event::Candidates(peers) => self.swarm.handle_candidates(now, &peers),
             Event::Asked(asked) => self.on_asked(now, asked),
             Event::Disconnected(link) => {
+                self.multicast.note_disconnected(link.peer());
                 if self.peers.get(&link.peer()) == Some(&link) {
                     self.lose(now, link.peer());
                 }
@@ -262,8 +286,8 @@ impl<'a> Driver<'a> {
                 Some(link) => self.meet(now, &link),
                 None => self.swarm.handle_connect_failed(now, peer),
             },
-            Input::Came(request, batch) => self.on_batch(now, Some(request), batch),
-            Input::Retried(batch) => self.on_batch(now, None, batch),
+            Input::Came(request, batch) => self.on_batch(now, Origin::Request(request), batch),
+            Input::Retried(batch) => self.on_batch(now, Origin::Trial, batch),
             Input::RequestEnded(request, end) => {
                 // Cancelled ones are not there any more, and the swarm has forgotten them.
                 if self.requests.remove(&request).is_some() {
@@ -273,6 +297,9 @@ impl<'a> Driver<'a> {
             Input::Served(serve, served) => self.on_served(now, serve, served),
             Input::Checkpointed(result) => self.on_checkpointed(now, result),
             Input::Sealed(result) => self.on_sealed(now, *result),
+            Input::Leased(reply) => self.on_leased(now, &reply),
+            Input::Sending(session, report) => self.on_sending(now, session, report),
+            Input::Receiving(session, report) => self.on_receiving(now, session, report),
             Input::Stop(done) => self.end = Some(End::Stopped(Some(done))),
         }
         self.reporter.note_change();
@@ -286,6 +313,7 @@ impl<'a> Driver<'a> {
         if self.durability.wake_at().is_some_and(|at| at <= now) {
             self.on_durability_due(now);
         }
+        self.on_multicast_due(now);
     }
 
     fn drain(&mut self) {
@@ -398,6 +426,7 @@ impl<'a> Driver<'a> {
             self.forget(peer);
         }
         self.requests.clear();
+        self.multicast.stop();
         let disk = self.disk.clone();
         if let Err(error) = self.parts.sync.run(move || disk.checkpoint()).await {
             tracing::warn!(image = %self.disk.id(), %error, "the last checkpoint failed");

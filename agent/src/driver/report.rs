@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::discovery::Announcements;
-use crate::exchange::{Banned, PeerExchange, Phase, TransferStatus};
+use crate::exchange::{Banned, MulticastStatus, PeerExchange, Phase, TransferStatus};
 use crate::store::Image;
 
 /// Often enough for a progress bar.
@@ -86,12 +86,14 @@ impl Reporter {
     }
 
     /// Publishes, if something happened and it is time to; says whether bytes moved since the last time.
-    pub(super) fn publish_if_due(&mut self, swarm: &Swarm) -> bool {
+    pub(super) fn publish_if_due(&mut self, swarm: &Swarm, multicast: impl FnOnce() -> MulticastStatus) -> bool {
         if self.due.is_none_or(|at| at > clock::now()) {
             return false;
         }
         let moved = |status: &TransferStatus| (status.taken_bytes, status.given_bytes);
         let before = moved(&self.status.borrow());
+        let multicast = multicast();
+        self.status.send_modify(|status| status.multicast = multicast);
         self.publish(swarm);
         before != moved(&self.status.borrow())
     }

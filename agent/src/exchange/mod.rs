@@ -16,7 +16,7 @@ mod status;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,12 +29,14 @@ use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use self::status::{Banned, PeerExchange, Phase, TransferStatus};
+pub use self::status::{Banned, MulticastRole, MulticastStatus, PeerExchange, Phase, TransferStatus};
 use crate::discovery::Announcements;
 pub use crate::discovery::tracker::TrackerStatus;
 use crate::discovery::tracker::{self, Tracker};
 use crate::driver::limits::{Limits, Rates};
 use crate::driver::{self, Goal, Handle, Input};
+use crate::multicast::MulticastSettings;
+use crate::multicast::probe::{ProbeError, Probed, Prober};
 use crate::store::Store;
 use crate::transfer::buffers::Buffers;
 pub use crate::transfer::workers::StartWorkersError;
@@ -51,6 +53,7 @@ const MANIFESTS_KIB: usize = 32 << 10;
 /// How long shutting down may take, for the last checkpoint and for neighbours to hear of it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 const CLOSE_DEADLINE: Duration = Duration::from_millis(500);
+const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What an exchange is made of.
 pub struct ExchangeParts {
@@ -81,6 +84,8 @@ pub struct ExchangeSettings {
     pub receive_buffer: usize,
     /// Bytes of masters that may be on their way from the disk to the network.
     pub send_buffer: usize,
+    /// How it takes part in multicast.
+    pub multicast: MulticastSettings,
 }
 
 impl Default for ExchangeSettings {
@@ -95,6 +100,7 @@ impl Default for ExchangeSettings {
             receive_buffer: 24 << 20,
             // A few uploads of 1 MiB each, read ahead, and what is not acknowledged yet.
             send_buffer: 24 << 20,
+            multicast: MulticastSettings::default(),
         }
     }
 }
@@ -134,8 +140,8 @@ pub struct Exchange(Arc<Inner>);
 
 struct Inner {
     parts: Arc<driver::Parts>,
+    prober: Prober,
     endpoint: Endpoint,
-    trackers: Vec<Tracker>,
     listen: Vec<SocketAddr>,
     rack: Option<String>,
     releases: broadcast::Sender<SignedRelease>,
@@ -154,33 +160,20 @@ impl Exchange {
         let ExchangeParts { store, endpoint, me, trackers, settings } = given;
         let router = Router::default();
         let links = Links::new(endpoint.clone(), me, router.clone());
-        let parts = Arc::new(driver::Parts {
-            me,
-            store,
-            links: links.clone(),
-            router,
-            disk: Workers::start("drover-disk", settings.disk_threads)?,
-            sync: Workers::start("drover-sync", SYNC_THREADS)?,
-            receiving: Buffers::of(settings.receive_buffer),
-            serving: Buffers::of(settings.send_buffer),
-            manifests: Arc::new(Semaphore::new(MANIFESTS_KIB)),
-            announcements: Announcements::default(),
-            swarm: settings.swarm.clone(),
-            limits: Limits::new(Rates { upload: settings.swarm.upload_limit, download: settings.swarm.download_limit }),
-        });
-        let worst_case =
-            endpoint.config().worst_case_memory() + (settings.receive_buffer + settings.send_buffer) as u64;
-        tracing::info!(worst_case_mib = worst_case >> 20, "memory that peers can make this host use, beside manifests");
-        tokio::spawn(links.accept());
+        let listening = settings.listen.first().map_or(UNSPECIFIED, |listen| listen.ip());
+        let prober = Prober::new(me, settings.multicast.clone(), listening);
+        router.set_prober(prober.clone());
+        let sync = Workers::start("drover-sync", SYNC_THREADS)?;
+        let announcements = Announcements::default();
         let (releases, _) = broadcast::channel(RELEASES_KEPT);
         let start_tracker = |address| {
             let parts = tracker::Parts {
                 endpoint: endpoint.clone(),
-                links: parts.links.clone(),
-                router: parts.router.clone(),
-                announcements: parts.announcements.clone(),
-                store: parts.store.clone(),
-                workers: parts.sync.clone(),
+                links: links.clone(),
+                router: router.clone(),
+                announcements: announcements.clone(),
+                store: store.clone(),
+                workers: sync.clone(),
                 releases: releases.clone(),
                 listen: settings.listen.clone(),
                 rack: settings.rack.clone(),
@@ -188,9 +181,30 @@ impl Exchange {
             Tracker::start(address, parts)
         };
         let trackers = trackers.into_iter().map(start_tracker).collect();
+        let parts = Arc::new(driver::Parts {
+            me,
+            trackers,
+            disk: Workers::start("drover-disk", settings.disk_threads)?,
+            receiving: Buffers::of(settings.receive_buffer),
+            serving: Buffers::of(settings.send_buffer),
+            manifests: Arc::new(Semaphore::new(MANIFESTS_KIB)),
+            swarm: settings.swarm.clone(),
+            multicast: settings.multicast.clone(),
+            listen: listening,
+            limits: Limits::new(Rates { upload: settings.swarm.upload_limit, download: settings.swarm.download_limit }),
+            store,
+            links: links.clone(),
+            router,
+            sync,
+            announcements,
+        });
+        let worst_case =
+            endpoint.config().worst_case_memory() + (settings.receive_buffer + settings.send_buffer) as u64;
+        tracing::info!(worst_case_mib = worst_case >> 20, "memory that peers can make this host use, beside manifests");
+        tokio::spawn(links.accept());
         let ExchangeSettings { listen, rack, .. } = settings;
         let drivers = Mutex::default();
-        Ok(Exchange(Arc::new(Inner { parts, endpoint, trackers, listen, rack, releases, drivers })))
+        Ok(Exchange(Arc::new(Inner { parts, prober, endpoint, listen, rack, releases, drivers })))
     }
 
     /// Offers what the store has of an image, and fetches what it lacks. For every image at start, and after a publish.
@@ -226,7 +240,7 @@ impl Exchange {
 
     /// Every tracker of the settings.
     pub fn trackers(&self) -> Vec<TrackerStatus> {
-        self.0.trackers.iter().map(Tracker::status).collect()
+        self.0.parts.trackers.iter().map(Tracker::status).collect()
     }
 
     /// Releases as trackers tell of them: all newest ones after each connect, then each new one. Nothing about them is
@@ -267,6 +281,17 @@ impl Exchange {
         Ok(Renewal { enrolments, by_all: refused.is_empty() })
     }
 
+    /// Finds out whether the network carries multicast to hosts, named as in their certificates; to all that there is a connection
+    /// with, if none is named. Gives what was found of each.
+    pub async fn probe_multicast(&self, names: Vec<String>) -> Result<(Vec<String>, Probed), ProbeError> {
+        let links = self.0.parts.links.all();
+        let names =
+            if names.is_empty() { links.iter().map(|link| link.member().name.clone()).collect() } else { names };
+        let named = |name: &String| links.iter().find(|link| link.member().name == *name).cloned();
+        let probed = self.0.prober.probe(names.iter().map(named).collect()).await?;
+        Ok((names, probed))
+    }
+
     /// Peers that are not let in any more, and why.
     pub fn banned(&self) -> Vec<(PeerId, String)> {
         self.0.parts.links.banned()
@@ -292,7 +317,7 @@ impl Exchange {
                 "the disk was too slow for a last checkpoint; some seconds of transfer will be fetched again"
             );
         }
-        self.0.trackers.iter().for_each(Tracker::stop);
+        self.0.parts.trackers.iter().for_each(Tracker::stop);
         self.0.parts.links.close();
         self.0.endpoint.close("this host shuts down");
         // Peers that do not hear of it notice by their own time-outs.
@@ -338,7 +363,7 @@ impl Exchange {
     }
 
     async fn ask_all(&self, request: &TrackerRequest) -> Vec<(String, Result<TrackerReply, String>)> {
-        let calls = self.0.trackers.iter().map(|tracker| async {
+        let calls = self.0.parts.trackers.iter().map(|tracker| async {
             let answer = tracker.call(request.clone()).await;
             (tracker.status().address, answer)
         });

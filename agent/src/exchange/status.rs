@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use drover_protocol::announce::Cohort;
 use drover_protocol::id::{ImageId, PeerId};
+use drover_protocol::multicast::choice::Mode;
 use serde::{Deserialize, Serialize};
 
 /// How the exchange of one image stands.
@@ -33,6 +34,9 @@ pub struct TransferStatus {
     pub unavailable: Vec<Range<u64>>,
     /// Peers that were banned for what they did to this image.
     pub banned: Vec<Banned>,
+    /// How multicast of this image stands here.
+    #[serde(default)]
+    pub multicast: MulticastStatus,
     /// How far all hosts are, as far as a tracker has said.
     pub cohort: Cohort,
     /// Trackers that can be reached now.
@@ -80,6 +84,48 @@ pub struct PeerExchange {
     pub rate_bytes_per_s: u64,
 }
 
+/// How multicast of one image stands on this host. Counts are of the session that is, or was last.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MulticastStatus {
+    /// What the settings say.
+    pub mode: Mode,
+    /// What this host does.
+    pub role: MulticastRole,
+    /// Why nothing is sent or heard.
+    pub why_not: Option<String>,
+    /// Bytes per second that the sender sends now, headers included; 0 at a receiver.
+    pub rate_bytes_per_s: u64,
+    /// Packets lost, in millionths of those sent: at a sender what counts, at a receiver its own.
+    pub loss_ppm: u32,
+    /// Parity symbols of a block, at the sender.
+    pub parity: u8,
+    /// Hosts that take part, at the sender.
+    pub members: u64,
+    /// Packets sent, or heard.
+    pub packets: u64,
+    /// Packets of repair sent, or packets heard that were of no use.
+    pub surplus_packets: u64,
+    /// Packets that found no room in this host's socket.
+    pub dropped_packets: u64,
+    /// Bytes that multicast brought here.
+    pub brought_bytes: u64,
+    /// Blocks that were not what the manifest says.
+    pub rejected_blocks: u32,
+}
+
+/// What a host does in a multicast session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MulticastRole {
+    /// Nothing.
+    #[default]
+    None,
+    /// It sends.
+    Sending,
+    /// It listens.
+    Receiving,
+}
+
 /// A peer that is not let in again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Banned {
@@ -112,6 +158,7 @@ impl TransferStatus {
             peers: Vec::new(),
             unavailable: Vec::new(),
             banned: Vec::new(),
+            multicast: MulticastStatus::default(),
             cohort: Cohort::default(),
             trackers_reachable: 0,
             started_unix_s: now_unix_s,

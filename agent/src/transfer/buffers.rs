@@ -46,6 +46,12 @@ impl Buffers {
         self.lend(len, permit)
     }
 
+    /// The same, if one is free now.
+    pub(crate) fn try_take(&self, len: u32) -> Option<Buffer> {
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        Some(self.lend(len, permit))
+    }
+
     /// A buffer for each of `lens`, at most as many as the pool has, all at once: who waits for some holds none.
     pub(crate) async fn take_all(&self, lens: &[u32]) -> Vec<Buffer> {
         let count = u32::try_from(lens.len()).expect("a pool has fewer buffers than that");

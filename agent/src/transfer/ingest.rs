@@ -216,7 +216,7 @@ impl<'a, R: Fn(Batch) + Clone + Send + 'static> Pipeline<'a, R> {
 }
 
 /// Verifies and writes chunks. Blocks.
-fn store(image: &Image, chunks: Vec<(ChunkIndex, Buffer)>) -> Batch {
+pub(crate) fn store(image: &Image, chunks: Vec<(ChunkIndex, Buffer)>) -> Batch {
     let mut batch = Batch::default();
     for (chunk, buffer) in chunks {
         match write(image, chunk, &buffer) {

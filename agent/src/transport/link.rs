@@ -14,7 +14,9 @@ use drover_link::endpoint::{self, Connection};
 use drover_link::frame::{FrameReceiver, FrameSender, prompt, read_frame, write_frame};
 use drover_link::member::Member;
 use drover_protocol::id::{ImageId, PeerId};
-use drover_protocol::message::{DataReply, DataRequest, LeaveReason, PeerAddress, PeerMessage, SwarmMessage};
+use drover_protocol::message::{
+    DataReply, DataRequest, LeaveReason, MULTICAST_SINCE, PeerAddress, PeerMessage, SwarmMessage,
+};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -70,6 +72,11 @@ impl Link {
     /// The other end's name and role, by its certificate.
     pub(crate) fn member(&self) -> &Member {
         &self.0.wire.member
+    }
+
+    /// Whether the other end knows of multicast: to one that does not, nothing is said of it.
+    pub(crate) fn knows_multicast(&self) -> bool {
+        self.0.wire.version >= MULTICAST_SINCE
     }
 
     /// Rises with each link of this process: of two links with one peer the later has the higher.
@@ -197,8 +204,18 @@ async fn read_control(links: &Links, link: &Link, mut receiver: FrameReceiver<Pe
         match message {
             PeerMessage::Swarm { image, message } => route(links, link, image, message).await,
             PeerMessage::Peers { image, peers } => take_peers(links, link, image, peers).await,
-            // An agent without multicast takes part in no session: who announces one sends without it.
-            PeerMessage::Multicast { .. } => {}
+            PeerMessage::Probe(message) => {
+                if let Some(prober) = links.router().prober() {
+                    prober.hear(link, message);
+                }
+            }
+            PeerMessage::Multicast { image, message } => {
+                // A host that does not exchange the image takes part in no session.
+                if let Some(driver) = links.router().driver_of(image) {
+                    // A driver that has just ended takes part in none either.
+                    let _ = driver.send(Event::Multicast { link: link.clone(), message }).await;
+                }
+            }
         }
     }
 }

@@ -125,6 +125,11 @@ impl Links {
         self.table().links.get(&peer).filter(|link| !link.is_closed()).cloned()
     }
 
+    /// All links that stand.
+    pub(crate) fn all(&self) -> Vec<Link> {
+        self.table().links.values().filter(|link| !link.is_closed()).cloned().collect()
+    }
+
     /// The link with `peer`, dialled if there is none; `None` if it can't be reached now.
     pub(crate) async fn reach(&self, peer: PeerId) -> Option<Link> {
         let reached = {

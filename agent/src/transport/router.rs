@@ -1,14 +1,16 @@
-//! Which task exchanges which image: where what comes from the network goes.
+//! Which task exchanges which image: where what comes from the network goes. What is about no image is about probes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{DataRequest, SwarmMessage};
+use drover_protocol::multicast::message::MulticastMessage;
 use quinn::SendStream;
 use tokio::sync::mpsc;
 
 use super::link::Link;
+use crate::multicast::probe::Prober;
 
 /// Events that wait for one driver. A link whose driver is this far behind is not read from.
 const INBOX_LEN: usize = 256;
@@ -22,6 +24,13 @@ pub(crate) enum Event {
         link: Link,
         /// What.
         message: SwarmMessage,
+    },
+    /// A peer said something about a multicast session of the image.
+    Multicast {
+        /// The link it came by.
+        link: Link,
+        /// What.
+        message: MulticastMessage,
     },
     /// Peers that may exchange the image, by a tracker or another peer; their addresses are in the book.
     Candidates(Vec<PeerId>),
@@ -46,6 +55,7 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Router {
     drivers: Arc<Mutex<BTreeMap<ImageId, mpsc::Sender<Event>>>>,
+    prober: Arc<OnceLock<Prober>>,
 }
 
 impl Router {
@@ -63,6 +73,17 @@ impl Router {
             table.remove(&image);
         }
         table.get(&image).cloned()
+    }
+
+    /// What peers say about probes goes there from now on.
+    pub(crate) fn set_prober(&self, prober: Prober) {
+        // A router serves one exchange, which has one.
+        let _ = self.prober.set(prober);
+    }
+
+    /// Who makes and answers probes.
+    pub(crate) fn prober(&self) -> Option<&Prober> {
+        self.prober.get()
     }
 
     /// Everybody.

@@ -2,7 +2,7 @@
 
 use drover_protocol::have::{WireDelta, WireHave};
 use drover_protocol::id::ImageId;
-use drover_protocol::message::{LeaveReason, PeerMessage, SwarmMessage};
+use drover_protocol::message::{LeaveReason, PROTOCOL_VERSIONS, PeerMessage, SwarmMessage};
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn two_members_know_each_other_and_talk() {
     let (dialled, accepted) = meet(&a, &b, Expect::Peer(bert.peer_id())).await;
     let (dialled, accepted) = (dialled.expect("bert answers"), accepted.expect("anna comes"));
     assert_eq!((dialled.member(), accepted.member()), (bert.member(), anna.member()));
-    assert_eq!(dialled.link().version, 1);
+    assert_eq!(dialled.link().version, PROTOCOL_VERSIONS.1);
     assert_eq!((a.members(), b.members()), (1, 1));
 
     let (_link, mut send, _receive) = dialled.split();

@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
         now = now + Duration::from_millis(u64::from(pause));
         if kind % 16 == 0 {
             let sequence = u64::from_le_bytes(step[9..17].try_into().expect("eight bytes"));
-            let beat = Beat { session: SESSION, sequence, report_interval_ms: u32::from(step[2]) };
+            let beat = Beat { session: SESSION, sequence, report_interval_ms: u32::from(step[2]), is_idle: step[2] & 1 == 1 };
             machine.handle_message(now, &MulticastMessage::Beat(beat));
         } else {
             step[..9].copy_from_slice(&[1, 1, 0, 0, 0, 0, 0, 0, 0]);
@@ -58,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
                     assert!(pool.decode(chunk.number(), geometry.chunk_len(chunk)).is_some());
                     if kind % 2 == 0 { machine.handle_stored(chunk) } else { machine.handle_rejected(chunk) }
                 }
-                Output::JoinGroup | Output::LeaveGroup { .. } | Output::Send(_) | Output::LeaveToPeers { .. } => {}
+                Output::JoinGroup | Output::LeaveGroup { .. } | Output::Send(_) | Output::LeaveToPeers { .. } | Output::Carries(_) => {}
             }
         }
         assert!(pool.len() * BlockPool::block_len(SYMBOL_LEN_LEAST) <= POOL);

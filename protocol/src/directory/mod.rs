@@ -174,6 +174,12 @@ impl Directory {
         self.swarms.get(&image).map_or_else(Cohort::default, SwarmRecords::cohort)
     }
 
+    /// Whether a host says that it holds all of an image.
+    pub fn is_seeder(&self, peer: PeerId, image: ImageId) -> bool {
+        let record = self.swarms.get(&image).and_then(|swarm| swarm.record(peer));
+        record.is_some_and(|record| record.kind() == Kind::Seeder)
+    }
+
     /// The hosts of a swarm, in the order of their ids.
     pub fn hosts(&self, image: ImageId) -> impl Iterator<Item = HostStatus> + '_ {
         self.swarms.get(&image).into_iter().flat_map(SwarmRecords::iter).map(|(peer, record)| {

@@ -19,6 +19,7 @@ use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::group::GroupRange;
+use super::message::check_group;
 use super::packet::SessionId;
 use crate::id::{ImageId, PeerId};
 use crate::rng::Rng;
@@ -40,6 +41,13 @@ pub struct LeaseRequest {
     pub session: SessionId,
     /// The session's group and port.
     pub group: SocketAddr,
+}
+
+impl LeaseRequest {
+    /// Whether it keeps the bounds that hold for every image.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        check_group(self.group)
+    }
 }
 
 /// What the tracker answers.
@@ -203,7 +211,7 @@ impl Candidate {
         }
         if is_needed && !self.is_needed {
             // Many seeders learn of a need at the same time.
-            self.next_ask = now + self.jitter(RENEW);
+            self.next_ask = now + self.jitter(FIRST_ASK);
         }
         self.is_needed = is_needed;
         self.handle_timeout(now);
@@ -305,6 +313,9 @@ impl Candidate {
 
 /// How often a holder renews, and asks again who was not answered.
 const RENEW: Duration = Duration::from_millis(500);
+/// Within how long the seeders that learn of a need at the same time ask: a tracker answers hundreds in that time, and a fleet that
+/// waits loses no more.
+const FIRST_ASK: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

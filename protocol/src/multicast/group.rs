@@ -51,13 +51,26 @@ pub enum GroupRangeError {
 }
 
 impl Default for GroupRange {
-    /// 239.255.0.0/16, ports 49152 to 65535, which no service is registered for.
+    /// 239.255.0.0/16.
     fn default() -> Self {
-        GroupRange { family: Family::V4 { base: Ipv4Addr::new(239, 255, 0, 0), prefix_len: 16 }, ports: 49152..=65535 }
+        GroupRange { family: Family::V4 { base: Ipv4Addr::new(239, 255, 0, 0), prefix_len: 16 }, ports: Self::PORTS }
+    }
+}
+
+/// Without the ports.
+impl core::fmt::Display for GroupRange {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.family {
+            Family::V4 { base, prefix_len } => write!(f, "{base}/{prefix_len}"),
+            Family::V6 => f.write_str("ff15::/16"),
+        }
     }
 }
 
 impl GroupRange {
+    /// Ports 49152 to 65535, which no service is registered for.
+    pub const PORTS: RangeInclusive<u16> = 49152..=65535;
+
     /// The groups of `base`/`prefix_len` and these ports.
     pub fn v4(base: Ipv4Addr, prefix_len: u32, ports: RangeInclusive<u16>) -> Result<Self, GroupRangeError> {
         if !matches!(base.octets()[0], 232 | 239) || !(8..=24).contains(&prefix_len) {

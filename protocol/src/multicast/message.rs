@@ -107,6 +107,8 @@ pub struct Beat {
     pub sequence: u64,
     /// How often a member reports, in milliseconds; more seldom in large groups.
     pub report_interval_ms: u32,
+    /// Whether every block that is wanted was sent: nothing follows now but repair.
+    pub is_idle: bool,
 }
 
 /// Why a member leaves.
@@ -191,11 +193,15 @@ impl MulticastMessage {
     }
 }
 
+/// Whether this is a group and port that a session may have.
+pub(super) fn check_group(group: SocketAddr) -> Result<(), &'static str> {
+    let is_fit = group.ip().is_multicast() && group.port() >= 1024;
+    if is_fit { Ok(()) } else { Err("no group that a session may have") }
+}
+
 impl Announcement {
-    fn check(&self) -> Result<(), &'static str> {
-        if !self.group.ip().is_multicast() || self.group.port() < 1024 {
-            return Err("no group that a session may have");
-        }
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        check_group(self.group)?;
         if self.source.is_multicast() || self.source.is_unspecified() || self.source.is_ipv4() != self.group.is_ipv4() {
             return Err("no address that a sender may have");
         }

@@ -2,6 +2,7 @@
 //!
 //! A session has one sender, which holds the image, and members, which lack some of it. The machines are
 //!
+//! - [`choice::Choice`]: whether to send at all, or leave all to the swarm;
 //! - [`election::Candidate`] and [`election::Leases`]: which seeder sends, and that there is never more than one;
 //! - [`sender::Sender`]: which symbols, when, and to whom it still makes sense;
 //! - [`receiver::Receiver`]: what came, what is lacking, when to leave.
@@ -17,6 +18,7 @@
 //! others, and every failure here ends the same way: the host leaves the group and asks its peers.
 
 mod blocks;
+pub mod choice;
 pub mod config;
 pub mod election;
 pub mod fec;
@@ -26,6 +28,7 @@ pub mod message;
 pub mod packet;
 pub mod parity;
 mod pass;
+pub mod probe;
 pub mod rate;
 pub mod receiver;
 mod repair;

@@ -54,6 +54,9 @@ pub enum Output {
         /// Which chunk.
         chunk: ChunkIndex,
     },
+    /// From now on multicast brings what this host lacks as fast as its link allows, so that asking peers would only get in the
+    /// way; or it does not any more.
+    Carries(bool),
 }
 
 /// Why a host does not listen (any more).
@@ -117,6 +120,8 @@ pub struct Receiver {
     left_to_peers: ChunkSet,
     blocks: Blocks,
     phase: Phase,
+    /// Since when the last packet with a part of a chunk is on its way or here, while multicast carries.
+    carried_at: Option<Instant>,
     returns: u32,
     highest: u64,
     /// Packets that the sender says it sent, and when anything was heard of it.
@@ -191,6 +196,7 @@ impl Receiver {
             left_to_peers: ChunkSet::empty(&geometry),
             blocks: Blocks::new(config.pool_bytes_most / BlockPool::block_len(symbol_len)),
             phase: Phase::Away { until: None },
+            carried_at: None,
             returns: 0,
             highest: 0,
             sent: 0,
@@ -249,6 +255,9 @@ impl Receiver {
         if self.blocks.is_full() && !self.blocks.contains(chunk) {
             self.leave_to_peers(chunk);
             return Fate::Drop;
+        }
+        if header.symbol < header.k {
+            self.carry(now);
         }
         match self.blocks.add(chunk, header) {
             Symbol::Useless => {
@@ -339,6 +348,9 @@ impl Receiver {
 
     /// The time given to [`Receiver::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.carried_at.is_some_and(|at| at + LULL <= now) {
+            self.stop_carrying();
+        }
         match self.phase {
             Phase::Away { until: Some(until) } if until <= now => {
                 self.returns += 1;
@@ -361,7 +373,10 @@ impl Receiver {
     /// When to call [`Receiver::handle_timeout`]; `None` if the session is over for this host.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Listening => Some(self.next_report),
+            Phase::Listening => {
+                let lull = self.carried_at.map(|at| at + LULL);
+                Some(lull.map_or(self.next_report, |lull| lull.min(self.next_report)))
+            }
             Phase::Away { until } => until,
         }
     }
@@ -415,6 +430,22 @@ impl Receiver {
         self.sent = self.sent.max(beat.sequence.min(SEQUENCE_MOST));
         let interval = Duration::from_millis(u64::from(beat.report_interval_ms));
         self.report_interval = interval.clamp(REPORT_INTERVAL_LEAST, REPORT_INTERVAL_MOST);
+        // A packet that overtook the beat says the contrary.
+        if beat.is_idle && beat.sequence >= self.highest {
+            self.stop_carrying();
+        }
+    }
+
+    fn carry(&mut self, now: Instant) {
+        if self.carried_at.replace(now).is_none() {
+            self.outputs.push_back(Output::Carries(true));
+        }
+    }
+
+    fn stop_carrying(&mut self) {
+        if self.carried_at.take().is_some() {
+            self.outputs.push_back(Output::Carries(false));
+        }
     }
 
     fn report(&mut self, now: Instant) {
@@ -492,6 +523,7 @@ impl Receiver {
                 self.outputs.push_back(Output::Forget { chunk });
             }
             self.outputs.push_back(Output::LeaveGroup { reason });
+            self.stop_carrying();
             self.phase = Phase::Away { until };
         } else if until.is_none() {
             self.phase = Phase::Away { until };
@@ -546,6 +578,9 @@ const GAINED_MOST: usize = 4096;
 const REPORT_INTERVAL_LEAST: Duration = Duration::from_millis(250);
 /// and enough that a sender with very many members is still told of a loss within seconds.
 const REPORT_INTERVAL_MOST: Duration = Duration::from_secs(5);
+
+/// No part of a chunk came for so long: multicast carries nothing at the moment. More than a busy host is away, and little beside what a host loses that waits for nothing.
+const LULL: Duration = Duration::from_millis(300);
 
 /// Higher sequences come from nobody who counts packets; below there is room to add to them.
 const SEQUENCE_MOST: u64 = 1 << 62;

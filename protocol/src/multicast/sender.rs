@@ -104,6 +104,8 @@ pub struct Sender {
     reports_since_tick: usize,
     /// Members that left because blocks failed their verification.
     distrusting: usize,
+    /// Whether every block that is wanted was sent, and members know it.
+    told_idle: bool,
     next_tick: Instant,
     outputs: VecDeque<Output>,
 }
@@ -155,6 +157,7 @@ impl Sender {
             loss: None,
             reports_since_tick: 0,
             distrusting: 0,
+            told_idle: false,
             next_tick: now + config.tick,
             outputs: VecDeque::new(),
             config,
@@ -312,8 +315,16 @@ impl Sender {
         if self.phase == Phase::Ended {
             return;
         }
-        let report_interval_ms = self.report_interval().as_millis() as u32;
-        let beat = Beat { session: self.announcement.session, sequence: self.sequence, report_interval_ms };
+        self.beat();
+    }
+
+    fn beat(&mut self) {
+        let beat = Beat {
+            session: self.announcement.session,
+            sequence: self.sequence,
+            report_interval_ms: self.report_interval().as_millis() as u32,
+            is_idle: self.told_idle,
+        };
         for peer in self.members.peers().collect::<Vec<_>>() {
             self.tell(peer, Message::Beat(beat));
         }
@@ -382,6 +393,7 @@ impl Sender {
             }
             let Some(mut pass) = self.current.take() else {
                 self.phase = Phase::Idle { since: now };
+                self.tell_idle();
                 break;
             };
             let mut sent = 0;
@@ -402,6 +414,14 @@ impl Sender {
         }
         if let Phase::Idle { since } = self.phase {
             self.linger(now, since);
+        }
+    }
+
+    /// Members hear at once that the rest is theirs to find: until then they ask nobody else.
+    fn tell_idle(&mut self) {
+        if !self.told_idle {
+            self.told_idle = true;
+            self.beat();
         }
     }
 
@@ -427,6 +447,7 @@ impl Sender {
             for chunk in self.schedule.next_blocks(&mut self.members, self.config.interleave, least) {
                 let k = self.source_symbols(chunk);
                 self.repair.sent(chunk, self.parity);
+                self.told_idle = false;
                 blocks.push(BlockPlan { chunk, k, h: self.parity, symbols: 0..k + self.parity });
             }
         }

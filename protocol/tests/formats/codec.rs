@@ -14,6 +14,8 @@ use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, MAX_ADDRS, MAX_PEERS, MAX_RANGES, PROTOCOL_VERSIONS, PageRange,
     PeerAddress, PeerMessage, SwarmMessage,
 };
+use drover_protocol::multicast::election::{LeaseReply, LeaseRequest};
+use drover_protocol::multicast::packet::SessionId;
 use drover_protocol::parts::{MAX_PARTS, MAX_PARTS_LEN, WireParts};
 use drover_protocol::release::{MAX_BODY_LEN, SignedRelease};
 use proptest::prelude::*;
@@ -191,6 +193,10 @@ fn a_body_is_used_up() {
 }
 
 /// A message that breaks a bound is not sent, and if a stranger sends it, it is not read.
+fn lease_request(group: &str) -> LeaseRequest {
+    LeaseRequest { number: 7, image: IMAGE, session: SessionId(7), group: group.parse().unwrap() }
+}
+
 fn over_limit<M: Message + PartialEq + core::fmt::Debug>(message: &M) {
     assert!(codec::encode(message).is_err(), "{message:?} was sent");
     let error = codec::decode::<M>(&postcard::to_stdvec(message).unwrap()).unwrap_err();
@@ -221,6 +227,8 @@ fn lists_and_texts_beyond_their_bounds_are_refused() {
     over_limit(&TrackerRequest::Announce(Announce { swarms: vec![swarm_announce(); MAX_SWARMS + 1], ..announce() }));
     over_limit(&TrackerRequest::Releases { names: vec!["n".parse().unwrap(); MAX_RELEASES + 1] });
     over_limit(&TrackerRequest::Renew { csr: vec![0; 4097] });
+    over_limit(&TrackerRequest::Lease(lease_request("10.0.0.1:50000")));
+    over_limit(&TrackerRequest::Lease(lease_request("239.255.0.1:53")));
     over_limit(&TrackerRequest::Post(SignedRelease { body: vec![0; MAX_BODY_LEN + 1], ..release() }));
     over_limit(&TrackerRequest::Post(SignedRelease { signature: vec![0; 65], ..release() }));
 
@@ -275,12 +283,26 @@ fn every_small_message_comes_back() {
     ] {
         assert_eq!(codec::decode(&codec::encode(&message).unwrap()), Ok(message));
     }
-    for request in [TrackerRequest::Watch, TrackerRequest::Renew { csr: vec![1, 2] }, TrackerRequest::Post(release())] {
+    for request in [
+        TrackerRequest::Watch,
+        TrackerRequest::Renew { csr: vec![1, 2] },
+        TrackerRequest::Post(release()),
+        TrackerRequest::Lease(lease_request("239.255.7.1:50000")),
+        TrackerRequest::EndLease { image: IMAGE, session: SessionId(7) },
+    ] {
         assert_eq!(codec::decode(&codec::encode(&request).unwrap()), Ok(request));
     }
     let cohort = Cohort { seeders: 3, leechers: 300, held_permille: 999 };
     let cohorts = TrackerReply::Cohorts(vec![SwarmCohort { image: IMAGE, cohort }]);
-    for reply in [TrackerReply::Posted, TrackerReply::Refused("full".to_owned()), cohorts] {
+    for reply in [
+        TrackerReply::Posted,
+        TrackerReply::Refused("full".to_owned()),
+        cohorts,
+        TrackerReply::Lease(LeaseReply::Granted { number: 1, for_ms: 2000 }),
+        TrackerReply::Lease(LeaseReply::Held { number: 2, retry_after_ms: 1500 }),
+        TrackerReply::Lease(LeaseReply::GroupTaken { number: 3 }),
+        TrackerReply::LeaseEnded,
+    ] {
         assert_eq!(codec::decode(&codec::encode(&reply).unwrap()), Ok(reply));
     }
 }

@@ -18,9 +18,12 @@ use super::program::output;
 use super::{Contender, ContenderError, Delivery, Guard, Stage, poll};
 use crate::network::NetHost;
 
-/// Drover as this build made it.
-#[derive(Debug, Default)]
-pub(crate) struct Drover;
+/// Drover as this build made it, with the default settings or with multicast switched on.
+#[derive(Debug)]
+pub(crate) struct Drover {
+    name: &'static str,
+    settings: &'static str,
+}
 
 /// A cluster whose daemons run and see their tracker. Dropping it ends them.
 #[derive(Debug)]
@@ -44,9 +47,16 @@ pub(crate) struct Agent {
     process: Guard,
 }
 
+impl Drover {
+    /// As it is installed.
+    pub(crate) const DEFAULT: Drover = Drover { name: "drover", settings: "" };
+    /// With `multicast = "on"` on every host. It is not told how fast the wires are.
+    pub(crate) const MULTICAST: Drover = Drover { name: "drover-multicast", settings: "multicast = \"on\"" };
+}
+
 impl Contender for Drover {
     fn name(&self) -> &'static str {
-        "drover"
+        self.name
     }
 
     fn missing(&self) -> Option<String> {
@@ -55,7 +65,7 @@ impl Contender for Drover {
     }
 
     fn run(&self, stage: &Stage<'_>) -> Result<Delivery, ContenderError> {
-        let mut cluster = Cluster::start(stage, "")?;
+        let mut cluster = Cluster::start(stage, self.settings)?;
         stage.start_clock()?;
         let mut publish = cluster.publish(stage, &[])?;
         let finished = stage.finish_line(|host| {

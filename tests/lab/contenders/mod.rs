@@ -45,7 +45,8 @@ pub(crate) trait Contender {
 /// Every contender, in the order of the table.
 pub(crate) fn all() -> Vec<Box<dyn Contender>> {
     vec![
-        Box::new(drover::Drover),
+        Box::new(drover::Drover::DEFAULT),
+        Box::new(drover::Drover::MULTICAST),
         Box::new(uftp::Uftp),
         Box::new(udpcast::Udpcast),
         Box::new(aria2::Aria2),

@@ -15,9 +15,14 @@ const BRIDGES: [&str; 2] = ["rack0", "rack1"];
 pub(super) fn network(network: &Network, case: &Case) -> Result<(), NetworkError> {
     let racks = if case.racks.is_some() { 2 } else { 1 };
     for bridge in &BRIDGES[..racks] {
-        // Without a querier on the wire, snooping would only decide by chance who hears a multicast.
         ip(&["link", "add", bridge, "type", "bridge", "mcast_snooping", "0"])?;
         ip(&["link", "set", bridge, "up"])?;
+        if case.snooping {
+            // Without a querier, snooping would only decide by chance who hears a multicast. The bridge floods for as long as hosts may
+            // take to answer a query: a second instead of ten.
+            let snoop = ["mcast_query_response_interval", "100", "mcast_querier", "1", "mcast_snooping", "1"];
+            ip(&[&["link", "set", bridge, "type", "bridge"], snoop.as_slice()].concat())?;
+        }
     }
     if let Some(racks) = &case.racks {
         ip(&["link", "add", UPLINK, "type", "veth", "peer", "name", UPLINK_FAR])?;

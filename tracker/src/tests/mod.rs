@@ -24,6 +24,7 @@ use crate::{Tracker, cluster};
 mod hostile;
 mod introducing;
 mod joining;
+mod leasing;
 mod posting;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

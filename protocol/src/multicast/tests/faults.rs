@@ -31,6 +31,23 @@ fn who_is_killed_is_left_out_and_the_others_do_not_notice() {
 }
 
 #[test]
+fn peers_are_asked_again_as_soon_as_multicast_brings_nothing() {
+    let mut net = Net::new(1, 512, config());
+    (0..4).for_each(|_| _ = net.join(Path::default()));
+    let blocked_from = Some(Instant::from_millis(1_000));
+    net.join(Path { blocked_from: Some(Instant::START), ..Path::default() });
+    net.join(Path { blocked_from, ..Path::default() });
+    let carried = |net: &Net| net.hosts.iter().map(|host| host.carried).collect::<Vec<_>>();
+    assert_eq!(carried(&net), [false; 6], "nothing was sent yet");
+    net.run_until(Instant::from_millis(900));
+    assert_eq!(carried(&net), [true, true, true, true, false, true]);
+    net.run_until(Instant::from_millis(1_400));
+    assert_eq!(carried(&net), [true, true, true, true, false, false]);
+    net.run();
+    assert_eq!(carried(&net), [false; 6]);
+}
+
+#[test]
 fn who_was_stopped_for_a_while_is_left_out_and_may_come_back() {
     let calm = disturbed(1, 1024, |_| ());
     let net = disturbed(1, 1024, |net| {

@@ -88,7 +88,7 @@ fn sequences_that_nobody_reaches_are_malformed() {
         let expected = if sequence == 0 { Fate::Keep } else { Fate::Drop };
         assert_eq!(machine.handle_packet(Instant::START, &header), expected);
     }
-    let beat = Beat { session: SessionId(1), sequence: u64::MAX, report_interval_ms: 250 };
+    let beat = Beat { session: SessionId(1), sequence: u64::MAX, report_interval_ms: 250, is_idle: false };
     machine.handle_message(Instant::START, &MulticastMessage::Beat(beat));
     machine.handle_timeout(Instant::START + Duration::from_secs(1));
 }
@@ -109,7 +109,7 @@ fn incomplete_blocks_are_bounded_and_the_oldest_goes_to_peers() {
                 receiver::Output::Forget { chunk } => pool.forget(chunk.number()),
                 receiver::Output::LeaveToPeers { chunk } => left.push(chunk.number()),
                 receiver::Output::Decode { .. } | receiver::Output::LeaveGroup { .. } => panic!("{output:?}"),
-                receiver::Output::JoinGroup | receiver::Output::Send(_) => {}
+                receiver::Output::JoinGroup | receiver::Output::Send(_) | receiver::Output::Carries(_) => {}
             }
         }
         assert!(pool.len() * BlockPool::block_len(SYMBOL_LEN) <= pool_bytes_most);

@@ -69,6 +69,8 @@ pub(super) struct Host {
     pub disk: Option<u64>,
     written: u64,
     in_group: bool,
+    /// Whether multicast is said to bring what is lacking.
+    pub carried: bool,
     opener: Opener,
     pool: BlockPool,
     pub pool_most: usize,
@@ -184,6 +186,7 @@ impl Net {
             disk: None,
             written: 0,
             in_group: false,
+            carried: false,
             opener,
             pool: BlockPool::new(symbol_len),
             pool_most: 0,
@@ -364,6 +367,10 @@ impl Net {
                 receiver::Output::Decode { chunk } => self.decode(number, chunk),
                 receiver::Output::Forget { chunk } => host.pool.forget(chunk.number()),
                 receiver::Output::LeaveToPeers { chunk } => assert!(!host.machine.expects(chunk)),
+                receiver::Output::Carries(carries) => {
+                    assert_ne!(host.carried, carries, "told once");
+                    host.carried = carries;
+                }
             }
         }
     }
