@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::Message;
 use crate::id::{ImageId, PublisherKey};
+use crate::lookup::ClusterSecret;
 use crate::message::{MAX_ADDRS, PeerAddress, check_peers, within};
 use crate::release::{Name, SignedRelease};
 
@@ -50,6 +51,9 @@ pub enum TrackerRequest {
         /// PKCS#10 certificate request, DER; only its key counts.
         csr: Vec<u8>,
     },
+    /// The secret that all members of the cluster share and nobody else knows. From version
+    /// [`DISCOVERY_SINCE`](crate::discovery::DISCOVERY_SINCE) on.
+    Secret,
 }
 
 /// Where an agent is and what it exchanges.
@@ -94,6 +98,8 @@ pub enum TrackerReply {
     Refused(String),
     /// To a watch: swarms, at most [`MAX_COHORTS`], in which a host has joined, left or become complete.
     Cohorts(Vec<SwarmCohort>),
+    /// To a question for the cluster's secret.
+    Secret(ClusterSecret),
 }
 
 /// How far one swarm is now.
@@ -182,7 +188,7 @@ impl Message for TrackerRequest {
             }
             TrackerRequest::Post(release) => release.check(),
             TrackerRequest::Releases { names } => within(names.len(), MAX_RELEASES, "too many names"),
-            TrackerRequest::Watch => Ok(()),
+            TrackerRequest::Watch | TrackerRequest::Secret => Ok(()),
             TrackerRequest::Renew { csr } => within(csr.len(), MAX_CERTIFICATE_LEN, "a request that is too long"),
         }
     }
@@ -199,7 +205,7 @@ impl Message for TrackerReply {
                 within(announced.swarms.len(), MAX_SWARMS, "too many swarms")?;
                 announced.swarms.iter().try_for_each(|swarm| check_peers(&swarm.peers, MAX_PEERS_HANDED_OUT))
             }
-            TrackerReply::Posted => Ok(()),
+            TrackerReply::Posted | TrackerReply::Secret(_) => Ok(()),
             TrackerReply::Releases(releases) => {
                 within(releases.len(), MAX_RELEASES, "too many releases")?;
                 releases.iter().try_for_each(Message::check)

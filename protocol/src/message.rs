@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announce::MAX_LABEL_LEN;
 use crate::codec::Message;
+use crate::discovery::DiscoveryMessage;
 use crate::have::{WireDelta, WireHave};
 use crate::id::{ImageId, PeerId};
 use crate::multicast::message::MulticastMessage;
@@ -20,7 +21,7 @@ use crate::parts::WireParts;
 use crate::planted::{Bug, is_planted};
 
 /// The versions of the protocol that this code speaks: lowest and highest.
-pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 1);
+pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 2);
 /// Most ranges in one request.
 pub const MAX_RANGES: usize = 256;
 /// Most peers in one list.
@@ -81,6 +82,8 @@ pub enum PeerMessage {
         /// What about it.
         message: MulticastMessage,
     },
+    /// About hosts, images and releases at large. From version [`DISCOVERY_SINCE`](crate::discovery::DISCOVERY_SINCE) on.
+    Discovery(DiscoveryMessage),
 }
 
 /// What neighbours in a swarm tell each other.
@@ -238,6 +241,7 @@ impl Message for PeerMessage {
                 within(rack.len(), MAX_LABEL_LEN, "a rack's name that is too long")
             }
             PeerMessage::Multicast { message, .. } => message.check(),
+            PeerMessage::Discovery(message) => message.check(),
             // Sets and deltas are checked against their image's geometry when they are read.
             PeerMessage::Swarm { .. } => Ok(()),
         }

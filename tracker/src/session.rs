@@ -90,6 +90,7 @@ async fn reply(server: &Arc<Server>, link: &Link, question: TrackerRequest) -> T
         TrackerRequest::Post(release) => post(server, link, release).await,
         TrackerRequest::Releases { names } => TrackerReply::Releases(server.newest(&names)),
         TrackerRequest::Renew { csr } => renew(server, link, &csr),
+        TrackerRequest::Secret => TrackerReply::Secret(server.ca.cluster_secret()),
         TrackerRequest::Watch => unreachable!("a watch has many replies and is answered elsewhere"),
     }
 }
