@@ -178,6 +178,8 @@ fn exchange_settings(settings: &Settings, listen: SocketAddr) -> ExchangeSetting
     ExchangeSettings {
         rack: settings.rack.clone(),
         listen: vec![listen],
+        peers: settings.peers.clone(),
+        networks: settings.networks.clone(),
         swarm,
         disk_threads: settings.io_threads,
         ..ExchangeSettings::default()

@@ -7,7 +7,7 @@
 //!
 //! A tracker that is away stops nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use drover_link::close;
 use drover_link::endpoint::{Connection, Endpoint, Expect};
 use drover_link::frame::{read_frame, request, write_frame};
 use drover_protocol::announce::{Announce, Announced, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
-use drover_protocol::release::{Name, SignedRelease};
+use drover_protocol::release::SignedRelease;
 use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -23,6 +23,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Announcements;
+use super::gossip::newest_of_each_name;
+use super::source::Source;
 use crate::clock;
 use crate::store::Store;
 use crate::transfer::workers::Workers;
@@ -290,7 +292,7 @@ impl Announcing<'_> {
         let asked: BTreeSet<_> = asked.iter().filter(|swarm| !swarm.leaving).map(|swarm| swarm.image).collect();
         for swarm in announced.swarms.into_iter().filter(|swarm| asked.contains(&swarm.image)) {
             self.parts.announcements.set_cohort(swarm.image, swarm.cohort);
-            let peers = self.parts.links.learn(&swarm.peers);
+            let peers = self.parts.links.learn(&swarm.peers, Source::Tracker);
             if let Some(driver) = self.parts.router.driver_of(swarm.image).filter(|_| !peers.is_empty()) {
                 // A driver that has just ended needs no candidates.
                 let _ = driver.send(Event::Candidates(peers)).await;
@@ -357,13 +359,4 @@ async fn repost(parts: &Parts, quic: &quinn::Connection) -> String {
         }
     }
     core::future::pending().await
-}
-
-fn newest_of_each_name(store: &Store) -> Vec<SignedRelease> {
-    let mut newest: BTreeMap<Name, u64> = BTreeMap::new();
-    for release in store.catalog().all() {
-        let version = newest.entry(release.name).or_default();
-        *version = release.version.max(*version);
-    }
-    newest.iter().filter_map(|(name, &version)| store.catalog().signed(name, version)).collect()
 }

@@ -5,7 +5,7 @@
 //!
 //! - one task for each image (`driver`) that owns the image's `Swarm`;
 //! - one task for each peer that is connected (`transport`), shared by all images;
-//! - one task for each tracker (`discovery`);
+//! - one task for each tracker, and one that keeps this host part of the fleet without any (`discovery`);
 //! - tasks for the bytes under way (`transfer`), bounded by two pools of buffers.
 //!
 //! They know each other by bounded channels. What an image's exchange costs in memory is its manifest, a few bits for
@@ -26,11 +26,15 @@ use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::release::SignedRelease;
 use drover_protocol::swarm::SwarmConfig;
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-pub use self::status::{Banned, PeerExchange, Phase, TransferStatus};
+pub use self::status::{Banned, Connected, PeerExchange, Phase, TransferStatus};
 use crate::discovery::Announcements;
+use crate::discovery::finder;
+use crate::discovery::gossip::Gossip;
+use crate::discovery::remembered::Remembered;
+pub use crate::discovery::source::Source;
 pub use crate::discovery::tracker::TrackerStatus;
 use crate::discovery::tracker::{self, Tracker};
 use crate::driver::limits::{Limits, Rates};
@@ -39,7 +43,9 @@ use crate::store::Store;
 use crate::transfer::buffers::Buffers;
 pub use crate::transfer::workers::StartWorkersError;
 use crate::transfer::workers::Workers;
-use crate::transport::{Links, Router};
+use crate::transport::addresses::AddressBook;
+use crate::transport::{Link, Links, Router};
+use drover_link::networks::Networks;
 
 /// Releases that wait for a listener that does not listen. Older ones are lost to it; trackers tell them again.
 const RELEASES_KEPT: usize = 1024;
@@ -73,6 +79,10 @@ pub struct ExchangeSettings {
     pub rack: Option<String>,
     /// Where this host listens, as trackers are told. An unspecified address stands for the one that they see.
     pub listen: Vec<SocketAddr>,
+    /// Hosts of the cluster, "host:port" each, to begin with when no tracker answers.
+    pub peers: Vec<String>,
+    /// Where hosts may be that others tell of.
+    pub networks: Networks,
     /// How each image's swarm behaves; the limits in it are for all images together.
     pub swarm: SwarmConfig,
     /// Threads that verify, write and read chunks.
@@ -88,6 +98,8 @@ impl Default for ExchangeSettings {
         ExchangeSettings {
             rack: None,
             listen: Vec::new(),
+            peers: Vec::new(),
+            networks: Networks::default(),
             swarm: SwarmConfig::default(),
             // One hashes while the other waits for the disk; hashing alone does 4.6 GB/s a thread.
             disk_threads: 2,
@@ -139,6 +151,8 @@ struct Inner {
     listen: Vec<SocketAddr>,
     rack: Option<String>,
     releases: broadcast::Sender<SignedRelease>,
+    finder: AbortHandle,
+    remembered: Remembered,
     drivers: Mutex<Drivers>,
 }
 
@@ -153,14 +167,19 @@ impl Exchange {
     pub fn start(given: ExchangeParts) -> Result<Self, StartWorkersError> {
         let ExchangeParts { store, endpoint, me, trackers, settings } = given;
         let router = Router::default();
-        let links = Links::new(endpoint.clone(), me, router.clone());
+        let sync = Workers::start("drover-sync", SYNC_THREADS)?;
+        let (releases, _) = broadcast::channel(RELEASES_KEPT);
+        let gossip = Gossip::new(store.clone(), sync.clone(), releases.clone());
+        let book = AddressBook::of(settings.networks.clone());
+        let links = Links::new(endpoint.clone(), me, router.clone(), gossip, book);
+        let remembered = Remembered::in_state(store.state());
         let parts = Arc::new(driver::Parts {
             me,
             store,
             links: links.clone(),
             router,
             disk: Workers::start("drover-disk", settings.disk_threads)?,
-            sync: Workers::start("drover-sync", SYNC_THREADS)?,
+            sync,
             receiving: Buffers::of(settings.receive_buffer),
             serving: Buffers::of(settings.send_buffer),
             manifests: Arc::new(Semaphore::new(MANIFESTS_KIB)),
@@ -171,8 +190,16 @@ impl Exchange {
         let worst_case =
             endpoint.config().worst_case_memory() + (settings.receive_buffer + settings.send_buffer) as u64;
         tracing::info!(worst_case_mib = worst_case >> 20, "memory that peers can make this host use, beside manifests");
-        tokio::spawn(links.accept());
-        let (releases, _) = broadcast::channel(RELEASES_KEPT);
+        tokio::spawn(links.clone().accept());
+        let finder = finder::Parts {
+            links,
+            router: parts.router.clone(),
+            announcements: parts.announcements.clone(),
+            workers: parts.sync.clone(),
+            remembered: remembered.clone(),
+            peers: settings.peers.clone(),
+        };
+        let finder = tokio::spawn(finder::run(finder)).abort_handle();
         let start_tracker = |address| {
             let parts = tracker::Parts {
                 endpoint: endpoint.clone(),
@@ -190,7 +217,7 @@ impl Exchange {
         let trackers = trackers.into_iter().map(start_tracker).collect();
         let ExchangeSettings { listen, rack, .. } = settings;
         let drivers = Mutex::default();
-        Ok(Exchange(Arc::new(Inner { parts, endpoint, trackers, listen, rack, releases, drivers })))
+        Ok(Exchange(Arc::new(Inner { parts, endpoint, trackers, listen, rack, releases, finder, remembered, drivers })))
     }
 
     /// Offers what the store has of an image, and fetches what it lacks. For every image at start, and after a publish.
@@ -229,10 +256,33 @@ impl Exchange {
         self.0.trackers.iter().map(Tracker::status).collect()
     }
 
-    /// Releases as trackers tell of them: all newest ones after each connect, then each new one. Nothing about them is
-    /// checked, and they come again and again.
+    /// Releases as trackers and peers tell of them: all newest ones after each connect, then each new one. Nothing about
+    /// them is checked, and they come again and again.
     pub fn releases(&self) -> broadcast::Receiver<SignedRelease> {
         self.0.releases.subscribe()
+    }
+
+    /// Tells everybody who is connected of a release that is new here.
+    pub fn spread(&self, signed: &SignedRelease) {
+        let links = &self.0.parts.links;
+        links.gossip().spread(&links.all(), signed);
+    }
+
+    /// Hosts that this one is connected with, for whatever image or none.
+    pub fn hosts(&self) -> Vec<Connected> {
+        let links = &self.0.parts.links;
+        let host = |link: Link| Connected {
+            peer: link.peer(),
+            name: link.member().name.clone(),
+            addr: link.remote_addr(),
+            found: links.source(link.peer()),
+        };
+        links.all().into_iter().map(host).collect()
+    }
+
+    /// Of how many hosts an address is known.
+    pub fn known_hosts(&self) -> usize {
+        self.0.parts.links.known()
     }
 
     /// Gives a release to all trackers; goes well if at least one takes it. The others get it when they are reached, if
@@ -293,6 +343,9 @@ impl Exchange {
             );
         }
         self.0.trackers.iter().for_each(Tracker::stop);
+        self.0.finder.abort();
+        let (links, remembered) = (self.0.parts.links.clone(), self.0.remembered.clone());
+        let _ = timeout(CLOSE_DEADLINE, self.0.parts.sync.run(move || finder::remember(&links, &remembered))).await;
         self.0.parts.links.close();
         self.0.endpoint.close("this host shuts down");
         // Peers that do not hear of it notice by their own time-outs.

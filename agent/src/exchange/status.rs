@@ -1,10 +1,13 @@
 //! How a transfer stands, for people and scripts.
 
+use core::net::SocketAddr;
 use core::ops::Range;
 
 use drover_protocol::announce::Cohort;
 use drover_protocol::id::{ImageId, PeerId};
 use serde::{Deserialize, Serialize};
+
+use crate::discovery::source::Source;
 
 /// How the exchange of one image stands.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -68,6 +71,9 @@ pub struct PeerExchange {
     pub peer: PeerId,
     /// Its name, while it is connected.
     pub name: Option<String>,
+    /// How it was found, while it is connected.
+    #[serde(default)]
+    pub found: Option<Source>,
     /// Whether it is a neighbour now.
     pub connected: bool,
     /// The share of the image's pieces that it says it holds, in thousandths.
@@ -78,6 +84,19 @@ pub struct PeerExchange {
     pub given_bytes: u64,
     /// Its rate to us, in bytes per second.
     pub rate_bytes_per_s: u64,
+}
+
+/// A host that this one is connected with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connected {
+    /// Who.
+    pub peer: PeerId,
+    /// What it is called.
+    pub name: String,
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// How it was found.
+    pub found: Option<Source>,
 }
 
 /// A peer that is not let in again.
