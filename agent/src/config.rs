@@ -34,6 +34,11 @@ pub struct Settings {
     pub peers: Vec<String>,
     /// Networks that hosts are in: what trackers and other hosts say is elsewhere is not dialled. Default: all.
     pub networks: Networks,
+    /// Whether this host takes part in the cluster's own hash table, by which hosts find each other when no tracker
+    /// answers. Default true.
+    pub dht: bool,
+    /// UDP port for that. Default: the one after `listen`'s, where others look for it.
+    pub dht_port: Option<u16>,
     /// Names whose releases are fetched by themselves. Default: none.
     pub subscribe: Vec<Name>,
     /// Publishers whose releases count. Default: those that the cluster named at `drover join`.
@@ -140,6 +145,8 @@ struct RawSettings {
     trackers: Option<Vec<String>>,
     peers: Option<Vec<String>>,
     networks: Option<Vec<String>>,
+    dht: Option<bool>,
+    dht_port: Option<u32>,
     subscribe: Option<Vec<String>>,
     publishers: Option<Vec<String>>,
     rack: Option<String>,
@@ -192,6 +199,8 @@ impl RawSettings {
             networks: each("networks", &self.networks.unwrap_or_default(), |text| text.parse::<Networks>())?
                 .into_iter()
                 .collect(),
+            dht: self.dht.unwrap_or(true),
+            dht_port: self.dht_port.map(|port| within("dht_port", port, 1, 65535)).transpose()?.map(|port| port as u16),
             subscribe: each("subscribe", &self.subscribe.unwrap_or_default(), |name| name.parse())?,
             publishers: self.publishers.map(|list| each("publishers", &list, |key| key.parse())).transpose()?,
             rack: self.rack.map(|rack| parsed("rack", &rack, check_rack)).transpose()?,
@@ -212,11 +221,13 @@ impl RawSettings {
 }
 
 /// Names of all settings, for finding mistyped ones; a test keeps it equal to [`RawSettings`].
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 21] = [
     "listen",
     "trackers",
     "peers",
     "networks",
+    "dht",
+    "dht_port",
     "subscribe",
     "publishers",
     "rack",

@@ -73,6 +73,12 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
         let found = found_by(report.hosts.iter().filter_map(|host| host.found));
         lines.push(format!("hosts        {} connected ({found}), {} known", report.hosts.len(), report.known_hosts));
     }
+    if let Some(dht) = &report.dht {
+        lines.push(match (dht.listen, &dht.problem) {
+            (Some(listen), None) => format!("dht          on {listen}, {} nodes known", dht.nodes),
+            (_, problem) => format!("dht          waits: {}", problem.as_deref().unwrap_or("it has just started")),
+        });
+    }
     if !report.subscribed.is_empty() {
         let names = report.subscribed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         lines.push(format!("subscribed   {names}"));

@@ -9,7 +9,7 @@ use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Problem;
-use crate::exchange::Source;
+use crate::exchange::{DhtStatus, Source};
 
 /// The version that every event and status carries as `"v"`.
 pub const API_VERSION: u32 = 1;
@@ -72,6 +72,9 @@ pub struct Status {
     /// Hosts of which an address is known.
     #[serde(default)]
     pub known_hosts: usize,
+    /// The host's node in the cluster's hash table, unless the settings switch it off.
+    #[serde(default)]
+    pub dht: Option<DhtStatus>,
 }
 
 /// A host that this one is connected with.

@@ -35,6 +35,7 @@ impl Daemon {
             transfers: self.exchange().status().iter().map(|status| self.transfer(status)).collect(),
             hosts: self.exchange().hosts().into_iter().map(host).collect(),
             known_hosts: self.exchange().known_hosts(),
+            dht: self.exchange().dht(),
             unposted: self.notes().unposted().iter().map(|(name, version)| format!("{name}@{version}")).collect(),
         }
     }

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Acquaintances that are sought: with four random links each, a fleet of ten thousand is connected.
 const ACQUAINTANCES: usize = 4;
 /// Neighbours below which a swarm is helped.
-const FEW_NEIGHBOURS: usize = 4;
+pub(super) const FEW_NEIGHBOURS: usize = 4;
 /// Hosts in the book below which acquaintances are asked for more, and how often.
 const FEW_HOSTS: usize = 32;
 const ASK_HOSTS_EVERY: Duration = Duration::from_secs(15);

@@ -1,12 +1,15 @@
-//! Where peers come from: trackers, other peers, the settings, and who was known before the last restart. All of it is
+//! Where peers come from: trackers, other peers, the cluster's hash table, the settings, and who was known before the
+//! last restart. All of it is
 //! hints; safety rests on certificates and hashes, and any one of them is enough to go on.
 //!
 //! Drivers note here what they exchange; each tracker's task reads it when it announces, and the [`finder`] when it
 //! looks who lacks neighbours. Nobody waits for anybody.
 
+pub(crate) mod dht;
 pub(crate) mod finder;
 pub(crate) mod gossip;
 pub(crate) mod remembered;
+pub(crate) mod secret;
 pub(crate) mod source;
 pub(crate) mod talk;
 pub(crate) mod tracker;
@@ -82,6 +85,11 @@ impl Announcements {
     /// Notes how many neighbours the swarm of an image has here.
     pub(crate) fn set_neighbours(&self, image: ImageId, count: usize) {
         self.state().neighbours.insert(image, count);
+    }
+
+    /// Images that are exchanged here.
+    pub(crate) fn images(&self) -> Vec<ImageId> {
+        self.state().swarms.keys().copied().collect()
     }
 
     /// Images that are not complete here and have fewer neighbours than `few`.

@@ -15,6 +15,7 @@ use drover_link::close;
 use drover_link::endpoint::{Connection, Endpoint, Expect};
 use drover_link::frame::{read_frame, request, write_frame};
 use drover_protocol::announce::{Announce, Announced, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
+use drover_protocol::discovery::DISCOVERY_SINCE;
 use drover_protocol::release::SignedRelease;
 use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Announcements;
 use super::gossip::newest_of_each_name;
+use super::secret::Secret;
 use super::source::Source;
 use crate::clock;
 use crate::store::Store;
@@ -63,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) router: Router,
     pub(crate) announcements: Announcements,
     pub(crate) store: Store,
+    pub(crate) secret: Secret,
     pub(crate) workers: Workers,
     pub(crate) releases: broadcast::Sender<SignedRelease>,
     /// Where this host listens, as trackers are told.
@@ -186,6 +189,7 @@ impl Task {
                 problem = watch_releases(&self.parts, quic) => problem,
                 problem = carry(quic, calls) => problem,
                 problem = repost(&self.parts, quic) => problem,
+                problem = learn_secret(&self.parts, quic, link.version) => problem,
                 error = quic.closed() => close::reason(&error),
                 // Trackers say nothing on the control stream; its end is the connection's.
                 _ = async { while let Ok(Some(_)) = control.next().await {} } => "it ended the connection".to_owned(),
@@ -336,6 +340,18 @@ async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
         Ok(never) => match never {},
         Err(problem) => problem,
     }
+}
+
+/// Asks for the cluster's secret. Ends only if the tracker does not answer.
+async fn learn_secret(parts: &Parts, quic: &quinn::Connection, version: u16) -> String {
+    if version >= DISCOVERY_SINCE {
+        match ask(quic, &TrackerRequest::Secret).await {
+            Ok(TrackerReply::Secret(secret)) => parts.secret.learn(secret, &parts.workers).await,
+            Ok(_) => tracing::debug!("the tracker does not tell the cluster's secret"),
+            Err(problem) => return problem,
+        }
+    }
+    core::future::pending().await
 }
 
 /// Posts the newest releases that this host knows and the tracker does not. Ends only if the tracker does not answer.

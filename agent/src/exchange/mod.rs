@@ -31,9 +31,12 @@ use tokio::time::timeout;
 
 pub use self::status::{Banned, Connected, PeerExchange, Phase, TransferStatus};
 use crate::discovery::Announcements;
+use crate::discovery::dht;
+pub use crate::discovery::dht::DhtStatus;
 use crate::discovery::finder;
 use crate::discovery::gossip::Gossip;
 use crate::discovery::remembered::Remembered;
+use crate::discovery::secret::Secret;
 pub use crate::discovery::source::Source;
 pub use crate::discovery::tracker::TrackerStatus;
 use crate::discovery::tracker::{self, Tracker};
@@ -72,6 +75,15 @@ pub struct ExchangeParts {
     pub settings: ExchangeSettings,
 }
 
+/// How an exchange takes part in the cluster's hash table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DhtChoice {
+    /// The UDP port of its node, if it is not the one after that for QUIC.
+    pub port: Option<u16>,
+    /// Networks that nodes are in.
+    pub networks: Networks,
+}
+
 /// How an exchange behaves.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ExchangeSettings {
@@ -83,6 +95,8 @@ pub struct ExchangeSettings {
     pub peers: Vec<String>,
     /// Where hosts may be that others tell of.
     pub networks: Networks,
+    /// Whether it takes part in the cluster's hash table, and how.
+    pub dht: Option<DhtChoice>,
     /// How each image's swarm behaves; the limits in it are for all images together.
     pub swarm: SwarmConfig,
     /// Threads that verify, write and read chunks.
@@ -100,6 +114,7 @@ impl Default for ExchangeSettings {
             listen: Vec::new(),
             peers: Vec::new(),
             networks: Networks::default(),
+            dht: None,
             swarm: SwarmConfig::default(),
             // One hashes while the other waits for the disk; hashing alone does 4.6 GB/s a thread.
             disk_threads: 2,
@@ -151,7 +166,9 @@ struct Inner {
     listen: Vec<SocketAddr>,
     rack: Option<String>,
     releases: broadcast::Sender<SignedRelease>,
-    finder: AbortHandle,
+    /// Tasks that look for hosts.
+    seekers: Vec<AbortHandle>,
+    dht: Option<Arc<Mutex<DhtStatus>>>,
     remembered: Remembered,
     drivers: Mutex<Drivers>,
 }
@@ -199,7 +216,27 @@ impl Exchange {
             remembered: remembered.clone(),
             peers: settings.peers.clone(),
         };
-        let finder = tokio::spawn(finder::run(finder)).abort_handle();
+        let mut seekers = vec![tokio::spawn(finder::run(finder)).abort_handle()];
+        let secret = Secret::load(parts.store.state().join("cluster.secret"));
+        let dht = settings.dht.clone().zip(settings.listen.first().copied()).map(|(choice, listen)| {
+            let status = Arc::new(Mutex::new(DhtStatus::default()));
+            let named = trackers.iter().chain(&settings.peers).cloned().collect();
+            let task = dht::Parts {
+                links: parts.links.clone(),
+                router: parts.router.clone(),
+                announcements: parts.announcements.clone(),
+                workers: parts.sync.clone(),
+                secret: secret.watch(),
+                named,
+                listen,
+                port: choice.port,
+                networks: choice.networks,
+                file: parts.store.state().join("dht.json"),
+                status: Arc::clone(&status),
+            };
+            seekers.push(tokio::spawn(dht::run(task)).abort_handle());
+            status
+        });
         let start_tracker = |address| {
             let parts = tracker::Parts {
                 endpoint: endpoint.clone(),
@@ -207,6 +244,7 @@ impl Exchange {
                 router: parts.router.clone(),
                 announcements: parts.announcements.clone(),
                 store: parts.store.clone(),
+                secret: secret.clone(),
                 workers: parts.sync.clone(),
                 releases: releases.clone(),
                 listen: settings.listen.clone(),
@@ -217,7 +255,18 @@ impl Exchange {
         let trackers = trackers.into_iter().map(start_tracker).collect();
         let ExchangeSettings { listen, rack, .. } = settings;
         let drivers = Mutex::default();
-        Ok(Exchange(Arc::new(Inner { parts, endpoint, trackers, listen, rack, releases, finder, remembered, drivers })))
+        Ok(Exchange(Arc::new(Inner {
+            parts,
+            endpoint,
+            trackers,
+            listen,
+            rack,
+            releases,
+            seekers,
+            dht,
+            remembered,
+            drivers,
+        })))
     }
 
     /// Offers what the store has of an image, and fetches what it lacks. For every image at start, and after a publish.
@@ -278,6 +327,11 @@ impl Exchange {
             found: links.source(link.peer()),
         };
         links.all().into_iter().map(host).collect()
+    }
+
+    /// How its node of the cluster's hash table stands; `None` if it has none.
+    pub fn dht(&self) -> Option<DhtStatus> {
+        self.0.dht.as_ref().map(|status| status.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Of how many hosts an address is known.
@@ -343,7 +397,7 @@ impl Exchange {
             );
         }
         self.0.trackers.iter().for_each(Tracker::stop);
-        self.0.finder.abort();
+        self.0.seekers.iter().for_each(AbortHandle::abort);
         let (links, remembered) = (self.0.parts.links.clone(), self.0.remembered.clone());
         let _ = timeout(CLOSE_DEADLINE, self.0.parts.sync.run(move || finder::remember(&links, &remembered))).await;
         self.0.parts.links.close();

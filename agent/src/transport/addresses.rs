@@ -113,6 +113,12 @@ impl AddressBook {
         self.entries.get(&peer)?.reached.map(|(_, source)| source)
     }
 
+    /// Who was reached at this address, last.
+    pub(crate) fn peer_at(&self, addr: SocketAddr) -> Option<PeerId> {
+        let is_there = |entry: &Entry| entry.reached.is_some_and(|(reached, _)| reached == addr);
+        self.entries.iter().find(|(_, entry)| is_there(entry)).map(|(&peer, _)| peer)
+    }
+
     /// What to tell another peer about this one; `None` if nothing is known.
     pub(crate) fn tell(&self, peer: PeerId) -> Option<PeerAddress> {
         let addrs = self.ranked(peer, |_| true);

@@ -212,6 +212,11 @@ impl Links {
         self.book().len()
     }
 
+    /// Who was reached at this address, last.
+    pub(crate) fn peer_at(&self, addr: SocketAddr) -> Option<PeerId> {
+        self.book().peer_at(addr)
+    }
+
     /// How a peer that was reached had been found.
     pub(crate) fn source(&self, peer: PeerId) -> Option<Source> {
         self.book().source(peer)
