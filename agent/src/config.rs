@@ -22,6 +22,7 @@ use drover_protocol::release::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::{parse_duration, parse_rate, parse_size};
+use drover_link::networks::Networks;
 
 /// Settings of a daemon, checked, units resolved. Serializes to what `drover check-config` shows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -30,6 +31,16 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Trackers, `HOST:PORT`. Default: those that `drover join` stored.
     pub trackers: Option<Vec<String>>,
+    /// Hosts of the cluster, `HOST:PORT`, to begin with when no tracker answers. Default: none; those that were reached
+    /// before are remembered.
+    pub peers: Vec<String>,
+    /// Networks that hosts are in: what trackers and other hosts say is elsewhere is not dialled. Default: all.
+    pub networks: Networks,
+    /// Whether this host takes part in the cluster's own hash table, by which hosts find each other when no tracker
+    /// answers. Default true.
+    pub dht: bool,
+    /// UDP port for that. Default: the one after `listen`'s, where others look for it.
+    pub dht_port: Option<u16>,
     /// Names whose releases are fetched by themselves. Default: none.
     pub subscribe: Vec<Name>,
     /// Publishers whose releases count. Default: those that the cluster named at `drover join`.
@@ -143,6 +154,10 @@ pub enum SettingsError {
 struct RawSettings {
     listen: Option<String>,
     trackers: Option<Vec<String>>,
+    peers: Option<Vec<String>>,
+    networks: Option<Vec<String>>,
+    dht: Option<bool>,
+    dht_port: Option<u32>,
     subscribe: Option<Vec<String>>,
     publishers: Option<Vec<String>>,
     rack: Option<String>,
@@ -195,6 +210,12 @@ impl RawSettings {
                 text.parse().map_err(|_| format!("{text:?} is no address with a port; write it like 0.0.0.0:7444"))
             })?,
             trackers: self.trackers.map(|list| each("trackers", &list, check_tracker)).transpose()?,
+            peers: each("peers", &self.peers.unwrap_or_default(), check_peer)?,
+            networks: each("networks", &self.networks.unwrap_or_default(), |text| text.parse::<Networks>())?
+                .into_iter()
+                .collect(),
+            dht: self.dht.unwrap_or(true),
+            dht_port: self.dht_port.map(|port| within("dht_port", port, 1, 65535)).transpose()?.map(|port| port as u16),
             subscribe: each("subscribe", &self.subscribe.unwrap_or_default(), |name| name.parse())?,
             publishers: self.publishers.map(|list| each("publishers", &list, |key| key.parse())).transpose()?,
             rack: self.rack.map(|rack| parsed("rack", &rack, check_rack)).transpose()?,
@@ -222,6 +243,10 @@ impl RawSettings {
 const KEYS: [&str; 21] = [
     "listen",
     "trackers",
+    "peers",
+    "networks",
+    "dht",
+    "dht_port",
     "subscribe",
     "publishers",
     "rack",
@@ -243,7 +268,7 @@ const KEYS: [&str; 21] = [
     "log_format",
 ];
 /// Settings that are lists, which an environment variable separates by commas.
-const LISTS: [&str; 3] = ["trackers", "subscribe", "publishers"];
+const LISTS: [&str; 5] = ["trackers", "peers", "networks", "subscribe", "publishers"];
 const DEFAULT_LISTEN: &str = "0.0.0.0:7444";
 const DEFAULT_SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
 const DEFAULT_SCRUB_RATE: u64 = 20_000_000;
@@ -355,10 +380,24 @@ fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) 
 }
 
 fn check_tracker(text: &str) -> Result<String, String> {
-    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+    if has_port(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no tracker; write it like tracker.example:7440"))
+}
+
+fn check_peer(text: &str) -> Result<String, String> {
+    if has_port(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no host; write it like host-1.example:7444"))
+    }
+}
+
+fn has_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) && !text.contains(char::is_whitespace)
-    });
-    if good { Ok(text.to_owned()) } else { Err(format!("{text:?} is no tracker; write it like tracker.example:7440")) }
+    })
 }
 
 fn check_rack(text: &str) -> Result<String, String> {
@@ -471,6 +510,8 @@ mod tests {
         for (text, part) in [
             ("listen = 'here'", "setting listen: \"here\" is no address"),
             ("trackers = ['tracker']", "setting trackers: \"tracker\" is no tracker"),
+            ("peers = ['host']", "setting peers: \"host\" is no host"),
+            ("networks = ['10.0.0.0']", "setting networks: \"10.0.0.0\" is no network"),
             ("subscribe = ['../x']", "setting subscribe: \"../x\" is no name"),
             ("publishers = ['12']", "setting publishers: an id is 64"),
             ("upload_slots = 0", "setting upload_slots: 0 is out of range"),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_protocol::id::PeerId;
+use drover_protocol::lookup::ClusterSecret;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -114,6 +115,13 @@ impl CertificateAuthority {
         let text = Zeroizing::new(fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?);
         let key = KeyPair::from_pem(&text).map_err(|error| failed(error.to_string()))?;
         Self::new(key, CertificateDer::from(read_certificate(&dir.join(CERTIFICATE))?))
+    }
+
+    /// The secret that members of the cluster share. It follows from the CA's key, so that all trackers of a cluster give
+    /// the same one without having told each other, and tells nothing of that key.
+    pub fn cluster_secret(&self) -> ClusterSecret {
+        let key = Zeroizing::new(self.issuer.key().serialize_der());
+        ClusterSecret::from_bytes(blake3::derive_key("drover cluster secret v1", &key))
     }
 
     /// Puts the CA that lies in `from` into `dir`, too, for another tracker of the same cluster.

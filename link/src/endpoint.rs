@@ -38,6 +38,8 @@ pub enum Expect {
     Peer(PeerId),
     /// Any tracker of the cluster.
     Tracker,
+    /// Any host or publisher of the cluster: only the address is known.
+    Host,
 }
 
 /// A stranger that knocks.
@@ -134,6 +136,14 @@ pub enum ConnectError {
         found: Box<Member>,
         /// Who should.
         expected: PeerId,
+    },
+    /// A tracker answers where a host was to be reached.
+    #[error("{addr} is {found}, which is no host")]
+    NoHost {
+        /// Which address.
+        addr: SocketAddr,
+        /// Who answers there.
+        found: Box<Member>,
     },
     /// A member answers, but no tracker.
     #[error("{addr} is {found}, which is no tracker")]
@@ -445,6 +455,9 @@ fn check_expected(addr: SocketAddr, expect: Expect, found: &Member) -> Result<()
         }
         Expect::Tracker if found.role != Role::Tracker => {
             Err(ConnectError::NoTracker { addr, found: Box::new(found.clone()) })
+        }
+        Expect::Host if found.role == Role::Tracker => {
+            Err(ConnectError::NoHost { addr, found: Box::new(found.clone()) })
         }
         _ => Ok(()),
     }

@@ -11,11 +11,14 @@
 //! - Who somebody is, is read from that certificate alone: never from an address, a name in a message, or a request.
 //! - What a stranger can make this side hold is bounded: handshakes, connections, streams, windows and frames.
 //!
+//! Beside that, a node of the cluster's distributed hash table ([`dht`]), which proves nothing and finds addresses.
+//!
 //! This crate moves frames and proves identities; what is said is decided elsewhere.
 
 pub mod ca;
 pub mod close;
 pub mod config;
+pub mod dht;
 pub mod durable;
 pub mod endpoint;
 pub mod enrol;
@@ -23,6 +26,7 @@ pub mod frame;
 mod handshake;
 pub mod identity;
 pub mod member;
+pub mod networks;
 mod tls;
 pub mod token;
 

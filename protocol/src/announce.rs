@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::Message;
 use crate::id::{ImageId, PublisherKey};
+use crate::lookup::ClusterSecret;
 use crate::message::{MAX_ADDRS, PeerAddress, check_peers, within};
 use crate::multicast::election::{LeaseReply, LeaseRequest};
 use crate::multicast::packet::SessionId;
@@ -63,6 +64,9 @@ pub enum TrackerRequest {
         /// In which session.
         session: SessionId,
     },
+    /// The secret that all members of the cluster share and nobody else knows. From version
+    /// [`DISCOVERY_SINCE`](crate::discovery::DISCOVERY_SINCE) on.
+    Secret,
 }
 
 /// Where an agent is and what it exchanges.
@@ -111,6 +115,8 @@ pub enum TrackerReply {
     Lease(LeaseReply),
     /// To the end of a lease.
     LeaseEnded,
+    /// To a question for the cluster's secret.
+    Secret(ClusterSecret),
 }
 
 /// How far one swarm is now.
@@ -199,7 +205,7 @@ impl Message for TrackerRequest {
             }
             TrackerRequest::Post(release) => release.check(),
             TrackerRequest::Releases { names } => within(names.len(), MAX_RELEASES, "too many names"),
-            TrackerRequest::Watch => Ok(()),
+            TrackerRequest::Watch | TrackerRequest::Secret => Ok(()),
             TrackerRequest::Renew { csr } => within(csr.len(), MAX_CERTIFICATE_LEN, "a request that is too long"),
             TrackerRequest::Lease(request) => request.check(),
             TrackerRequest::EndLease { .. } => Ok(()),
@@ -218,7 +224,7 @@ impl Message for TrackerReply {
                 within(announced.swarms.len(), MAX_SWARMS, "too many swarms")?;
                 announced.swarms.iter().try_for_each(|swarm| check_peers(&swarm.peers, MAX_PEERS_HANDED_OUT))
             }
-            TrackerReply::Posted | TrackerReply::Lease(_) | TrackerReply::LeaseEnded => Ok(()),
+            TrackerReply::Posted | TrackerReply::Lease(_) | TrackerReply::LeaseEnded | TrackerReply::Secret(_) => Ok(()),
             TrackerReply::Releases(releases) => {
                 within(releases.len(), MAX_RELEASES, "too many releases")?;
                 releases.iter().try_for_each(Message::check)

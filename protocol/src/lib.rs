@@ -16,9 +16,11 @@
 pub mod announce;
 pub mod codec;
 pub mod directory;
+pub mod discovery;
 pub mod geometry;
 pub mod have;
 pub mod id;
+pub mod lookup;
 pub mod manifest;
 pub mod message;
 pub mod multicast;

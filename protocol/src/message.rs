@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announce::MAX_LABEL_LEN;
 use crate::codec::Message;
+use crate::discovery::DiscoveryMessage;
 use crate::have::{WireDelta, WireHave};
 use crate::id::{ImageId, PeerId};
 use crate::multicast::message::MulticastMessage;
@@ -87,6 +88,8 @@ pub enum PeerMessage {
     },
     /// About a probe of the network for multicast. From version [`MULTICAST_SINCE`] on.
     Probe(ProbeMessage),
+    /// About hosts, images and releases at large. From version [`DISCOVERY_SINCE`](crate::discovery::DISCOVERY_SINCE) on.
+    Discovery(DiscoveryMessage),
 }
 
 /// What neighbours in a swarm tell each other.
@@ -245,6 +248,7 @@ impl Message for PeerMessage {
             }
             PeerMessage::Multicast { message, .. } => message.check(),
             PeerMessage::Probe(message) => message.check(),
+            PeerMessage::Discovery(message) => message.check(),
             // Sets and deltas are checked against their image's geometry when they are read.
             PeerMessage::Swarm { .. } => Ok(()),
         }

@@ -10,9 +10,11 @@ use drover_protocol::announce::{
     Announce, Announced, Cohort, JoinRequest, SwarmAnnounce, SwarmPeers, TrackerReply, TrackerRequest,
 };
 use drover_protocol::codec::{self, Message};
+use drover_protocol::discovery::DiscoveryMessage;
 use drover_protocol::geometry::{CHUNK_LEN, Geometry};
 use drover_protocol::have::{PieceSet, WireDelta, WireHave};
 use drover_protocol::id::{ContentHash, ImageId, PeerId};
+use drover_protocol::lookup::ClusterSecret;
 use drover_protocol::manifest::{Manifest, ManifestBuilder, hash_chunk, is_zeros};
 use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, PageRange, PeerAddress, PeerMessage, SwarmMessage,
@@ -60,6 +62,10 @@ fn signed_release() -> SignedRelease {
         expires_unix_s: 1_807_776_000,
     };
     release.sign(&SigningKey::from_bytes(&core::array::from_fn(|at| at as u8)))
+}
+
+fn secret() -> ClusterSecret {
+    ClusterSecret::from_bytes(core::array::from_fn(|at| at as u8))
 }
 
 /// A set of some of the 40 pieces of an image of 10 MiB.
@@ -183,7 +189,12 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("rack", body(codec::encode(&about_the_image(SwarmMessage::Rack { rack: "r1".to_owned() })))),
         ("importing", body(codec::encode(&about_the_image(importing)))),
         ("leave", body(codec::encode(&leave))),
+        ("hosts", body(codec::encode(&PeerMessage::Discovery(DiscoveryMessage::Hosts { peers: vec![peer.clone()] })))),
+        ("ask-peers", body(codec::encode(&PeerMessage::Discovery(DiscoveryMessage::AskPeers { image: image() })))),
         ("peers", body(codec::encode(&PeerMessage::Peers { image: image(), peers: vec![peer] }))),
+        ("lookup-secret", secret().as_bytes().to_vec()),
+        ("lookup-image", secret().key_of_image(image()).to_vec()),
+        ("lookup-hosts", secret().key_of_cluster().to_vec()),
         ("manifest-request", body(codec::encode(&DataRequest::Manifest { image: image() }))),
         ("pages-request", body(codec::encode(&DataRequest::Pages { image: image(), piece: 0, ranges }))),
         ("accepted", body(codec::encode(&DataReply::Accepted { len: 131_072 }))),
@@ -219,7 +230,9 @@ fn the_examples_are_accepted() {
         assert!(codec::encode(&message).unwrap() == written[name], "{name} is written as it was read");
     }
     let written = blocks(DESIGN);
-    for name in ["join", "have", "delta", "leave", "partial", "rack", "importing", "peers", "probe-heard"] {
+    for name in
+        ["join", "have", "delta", "leave", "partial", "rack", "importing", "peers", "probe-heard", "hosts", "ask-peers"]
+    {
         read::<PeerMessage>(&written, name);
     }
     for (name, _) in multicast_messages() {

@@ -3,6 +3,7 @@
 mod certificates;
 mod clone;
 mod damage;
+mod discovery;
 mod liar;
 mod limits;
 mod multicast;

@@ -211,6 +211,21 @@ impl Fleet {
         self.tracker_state().join("publisher.key")
     }
 
+    /// From now on, counts what leaves the tracker and the hosts to come for addresses outside of the fleet: `count` of
+    /// them, the tracker first.
+    #[track_caller]
+    pub fn count_what_leaves(&self, count: usize) {
+        let wires = self.wires.as_ref().expect("a fleet on wires");
+        lasts(count).for_each(|last| wires.add_default_route(last));
+    }
+
+    /// How many packets left each of them.
+    #[track_caller]
+    pub fn left(&self) -> Vec<u64> {
+        let wires = self.wires.as_ref().expect("a fleet on wires");
+        lasts(FIRST_HOSTS_COUNTED).map_while(|last| wires.left_by_default_route(last)).collect()
+    }
+
     /// A path in the fleet's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -252,6 +267,14 @@ fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
+
+/// Last bytes of the addresses of the tracker and of hosts.
+fn lasts(count: usize) -> impl Iterator<Item = u8> {
+    std::iter::once(1).chain(11..).take(count)
+}
+
+/// More than any test has.
+const FIRST_HOSTS_COUNTED: usize = 100;
 
 /// First bytes of a 127.x.y.0/24 in which no other fleet of this machine has its tracker.
 fn free_net() -> [u8; 3] {

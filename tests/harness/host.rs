@@ -68,6 +68,12 @@ impl Host {
         }
     }
 
+    /// Another command, to be run on this host.
+    pub fn within(&self, command: &Command) -> Command {
+        let namespace = self.namespace.as_ref().expect("a host on wires");
+        within(namespace, command)
+    }
+
     /// Runs `drover ARGS` on this host.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Outcome {

@@ -3,6 +3,7 @@
 //! [`outer`]: crate::outer
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::Command;
 
 use crate::command::run;
@@ -11,6 +12,9 @@ use crate::outer;
 /// The network that all addresses are in.
 pub(crate) const NET: [u8; 3] = [10, 66, 0];
 const BRIDGE: &str = "fleet";
+/// Where a default route leads, and the other end of that, where nobody listens.
+const SINK: &str = "sink";
+const DRAIN: &str = "drain";
 
 /// A bridge that stands as long as the outer namespace does.
 #[derive(Debug)]
@@ -41,6 +45,32 @@ impl Wires {
         ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
         namespace
+    }
+
+    /// Gives a host a default route, into a device that leads nowhere and counts.
+    #[track_caller]
+    pub(crate) fn add_default_route(&self, last: u8) {
+        let namespace = self.host(last);
+        let in_there = |arguments: &[&str]| ip(&[&["-n", namespace.as_str()], arguments].concat());
+        in_there(&["link", "add", SINK, "type", "veth", "peer", "name", DRAIN]);
+        // IPv6 would send something of its own as soon as a device is up.
+        let quiet = [SINK, DRAIN].map(|device| format!("net.ipv6.conf.{device}.disable_ipv6=1"));
+        run(&mut within(&namespace, Command::new("sysctl").args(["-q", "-w"]).args(quiet))).ok();
+        in_there(&["link", "set", DRAIN, "up"]);
+        in_there(&["link", "set", SINK, "arp", "off", "up"]);
+        in_there(&["route", "add", "default", "dev", SINK]);
+    }
+
+    /// How many packets took that route; `None` for a host without it.
+    #[track_caller]
+    pub(crate) fn left_by_default_route(&self, last: u8) -> Option<u64> {
+        let namespace = format!("fleet-{last}");
+        let path = Path::new("/run/netns").join(&namespace);
+        let show = path.exists().then(|| {
+            run(&mut within(&namespace, Command::new("ip").args(["-j", "-s", "link", "show", "dev", SINK])))
+        })?;
+        let shown = show.json();
+        shown[0]["stats64"]["tx"]["packets"].as_u64()
     }
 }
 

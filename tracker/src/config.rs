@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_link::ca::MEMBER_DAYS;
+use drover_link::networks::Networks;
 use serde::Deserialize;
 
 /// UDP port of trackers.
@@ -35,6 +36,12 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// How long certificates of hosts and publishers are good for.
     pub certificate_life: Duration,
+    /// Whether it has a node of the cluster's hash table, on the port after `listen`'s.
+    pub dht: bool,
+    /// The cluster's other trackers, by whom that node begins.
+    pub trackers: Vec<String>,
+    /// Networks that hosts are in, for that node; none are named for the private ones.
+    pub networks: Networks,
     /// What is logged, as in `info,drover_tracker=debug`.
     pub log: String,
 }
@@ -49,6 +56,12 @@ pub struct RawSettings {
     pub http: Option<String>,
     /// A number with a unit: `12h`, `7d`.
     pub certificate_life: Option<String>,
+    /// `true` or `false`.
+    pub dht: Option<bool>,
+    /// `HOST:PORT` each.
+    pub trackers: Option<Vec<String>>,
+    /// `ADDRESS/BITS` each.
+    pub networks: Option<Vec<String>>,
     /// As in `RUST_LOG`.
     pub log: Option<String>,
 }
@@ -82,6 +95,9 @@ pub enum SettingsError {
         /// What was written.
         value: String,
     },
+    /// A network is none.
+    #[error("networks: {0}")]
+    Network(#[from] drover_link::networks::ParseNetworkError),
     /// Certificates can't live that long, or that short.
     #[error("certificate_life = {0:?} can't be: it goes from 10s, for tests, to 90d; write it as 12h or 7d")]
     CertificateLife(String),
@@ -102,6 +118,12 @@ pub(crate) fn initial(listen: SocketAddr) -> String {
          #http = \"{DEFAULT_HTTP}\"\n\
          # How long certificates of hosts and publishers are good for. They renew after two thirds of it.\n\
          #certificate_life = \"7d\"\n\
+         # Whether it has a node of the cluster's hash table (UDP, on the port after listen's), by which hosts find each\n\
+         # other when no tracker answers.\n\
+         #dht = true\n\
+         # The cluster's other trackers, by whom that node begins, and the networks that hosts are in (default: private ones).\n\
+         #trackers = [\"OTHER:{DEFAULT_PORT}\"]\n\
+         #networks = [\"10.0.0.0/8\"]\n\
          # What is logged, as in \"info,drover_tracker=debug\".\n\
          #log = \"info\"\n"
     )
@@ -128,6 +150,15 @@ impl Settings {
                 .certificate_life
                 .or(file.certificate_life)
                 .map_or(Ok(DEFAULT_CERTIFICATE_LIFE), |text| parse_certificate_life(&text))?,
+            dht: over.dht.or(file.dht).unwrap_or(true),
+            trackers: over.trackers.or(file.trackers).unwrap_or_default(),
+            networks: over
+                .networks
+                .or(file.networks)
+                .unwrap_or_default()
+                .iter()
+                .map(|text| text.parse::<Networks>())
+                .collect::<Result<_, _>>()?,
             log: over.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         })
     }
@@ -186,6 +217,9 @@ mod tests {
                 listen: "[::1]:9".parse().expect("an address"),
                 http: None,
                 certificate_life: DEFAULT_CERTIFICATE_LIFE,
+                dht: true,
+                trackers: Vec::new(),
+                networks: Networks::default(),
                 log: "info".to_owned()
             }
         );

@@ -11,6 +11,7 @@
 //! DIR/tokens/            one small file for each join token, named by its hash
 //! DIR/releases.redb      the newest release of each name
 //! DIR/tracker.toml       settings that `init` was told
+//! DIR/dht.json           nodes of the hash table to begin with
 //! DIR/lock               held by the one tracker that runs on this folder
 //! ```
 //!
@@ -32,6 +33,7 @@
 
 pub mod cluster;
 pub mod config;
+mod dht;
 mod http;
 mod introductions;
 mod joining;
@@ -44,7 +46,8 @@ mod session;
 pub mod tokens;
 mod tracker;
 
-pub use tracker::{StartError, Tracker};
+pub use dht::DhtOptions;
+pub use tracker::{StartError, StartOptions, Tracker};
 
 #[cfg(test)]
 mod tests;

@@ -98,6 +98,7 @@ async fn reply(server: &Arc<Server>, link: &Link, question: TrackerRequest) -> T
             server.introductions.end_lease(link.member.peer, image, session).await;
             TrackerReply::LeaseEnded
         }
+        TrackerRequest::Secret => TrackerReply::Secret(server.ca.cluster_secret()),
         TrackerRequest::Watch => unreachable!("a watch has many replies and is answered elsewhere"),
     }
 }

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::cluster::{self, InitError, LockError, StateLock};
 use crate::config::DEFAULT_CERTIFICATE_LIFE;
+use crate::dht::{self, DhtOptions};
 use crate::http;
 use crate::introductions::Introductions;
 use crate::limits::WATCH_BACKLOG;
@@ -43,6 +44,19 @@ pub struct Tracker {
     local_addr: SocketAddr,
     http_addr: Option<SocketAddr>,
     _lock: StateLock,
+}
+
+/// How a tracker is started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StartOptions {
+    /// UDP address for hosts.
+    pub listen: SocketAddr,
+    /// TCP address for status, if any.
+    pub http: Option<SocketAddr>,
+    /// How long certificates of hosts and publishers are good for.
+    pub certificate_life: Duration,
+    /// The node of the hash table, if there is to be one.
+    pub dht: Option<DhtOptions>,
 }
 
 /// Why a tracker does not start.
@@ -101,19 +115,16 @@ pub enum OwnRenewalError {
 }
 
 impl Tracker {
-    /// Starts a tracker on the state folder `dir`, which `init` made. Must be called within a tokio runtime; reads some
-    /// small files before it returns.
+    /// Starts a tracker without a node of the hash table on the state folder `dir`, which `init` made. Must be called
+    /// within a tokio runtime; reads some small files before it returns.
     pub fn start(dir: &Path, listen: SocketAddr, http: Option<SocketAddr>) -> Result<Tracker, StartError> {
-        Self::start_with(dir, listen, http, DEFAULT_CERTIFICATE_LIFE)
+        let certificate_life = DEFAULT_CERTIFICATE_LIFE;
+        Self::start_with(dir, StartOptions { listen, http, certificate_life, dht: None })
     }
 
-    /// The same, with certificates for hosts and publishers that are good for so long.
-    pub fn start_with(
-        dir: &Path,
-        listen: SocketAddr,
-        http: Option<SocketAddr>,
-        certificate_life: Duration,
-    ) -> Result<Tracker, StartError> {
+    /// The same, with all choices.
+    pub fn start_with(dir: &Path, options: StartOptions) -> Result<Tracker, StartError> {
+        let StartOptions { listen, http, certificate_life, dht } = options;
         if !cluster::ca_folder(dir).exists() {
             return Err(StartError::NoCluster(dir.to_owned()));
         }
@@ -145,6 +156,7 @@ impl Tracker {
         let accepting = tokio::spawn(server::accept(server.clone(), endpoint.clone()));
         let mut tasks =
             vec![tokio::spawn(directory_task), tokio::spawn(upkeep(dir.to_owned(), server.clone(), endpoint.clone()))];
+        tasks.extend(dht.map(|options| tokio::spawn(dht::run(dir.to_owned(), local_addr, options))));
         let http_addr = status.as_ref().map(|(_, addr)| *addr);
         if let Some((listener, _)) = status {
             tasks.push(tokio::spawn(http::serve(Arc::downgrade(&server), listener)));

@@ -12,7 +12,7 @@ use super::progress::{Rate, line, reading, wait_reason};
 use super::{Common, Exit};
 use crate::control::Problem;
 use crate::control::api::{Phase, Status as Report, Transfer};
-use crate::exchange::{MulticastRole, MulticastStatus};
+use crate::exchange::{MulticastRole, MulticastStatus, Source};
 use crate::quantity::{Bytes, show_duration};
 
 /// Show how the daemon stands: trackers, transfers, peers
@@ -70,6 +70,16 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
         };
         lines.push(format!("tracker      {} {state}", tracker.address));
     }
+    if report.known_hosts > 0 {
+        let found = found_by(report.hosts.iter().filter_map(|host| host.found));
+        lines.push(format!("hosts        {} connected ({found}), {} known", report.hosts.len(), report.known_hosts));
+    }
+    if let Some(dht) = &report.dht {
+        lines.push(match (dht.listen, &dht.problem) {
+            (Some(listen), None) => format!("dht          on {listen}, {} nodes known", dht.nodes),
+            (_, problem) => format!("dht          waits: {}", problem.as_deref().unwrap_or("it has just started")),
+        });
+    }
     if !report.subscribed.is_empty() {
         let names = report.subscribed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         lines.push(format!("subscribed   {names}"));
@@ -103,6 +113,10 @@ fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<S
         ),
     ];
     lines.extend(multicast_line(&transfer.multicast).map(|line| format!("    multicast: {line}")));
+    let found = found_by(transfer.peers.iter().filter(|peer| peer.connected).filter_map(|peer| peer.found));
+    if !found.is_empty() {
+        lines.push(format!("    found: {found}"));
+    }
     lines.extend(wait_reason(transfer).map(|reason| format!("    {reason}")));
     lines
         .extend(transfer.banned.iter().map(|banned| format!("    banned {}: {}", banned.peer.short(), banned.misdeed)));
@@ -130,5 +144,25 @@ fn multicast_line(multicast: &MulticastStatus) -> Option<String> {
             Some(format!("brought {}, {lost}", Bytes(multicast.brought_bytes)))
         }
         (MulticastRole::None, _) => why_not.map(|why| format!("not used: {why}")),
+    }
+}
+
+/// How many of these were found in which way.
+fn found_by(sources: impl Iterator<Item = Source>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for source in sources {
+        *counts.entry(source.word()).or_default() += 1;
+    }
+    counts.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ways_are_counted() {
+        let sources = [Source::Tracker, Source::Dht, Source::Tracker];
+        assert_eq!(found_by(sources.into_iter()), "1 in the DHT, 2 by a tracker");
     }
 }

@@ -10,7 +10,7 @@ use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Problem;
-use crate::exchange::MulticastStatus;
+use crate::exchange::{DhtStatus, MulticastStatus, Source};
 
 /// The version that every event and status carries as `"v"`.
 pub const API_VERSION: u32 = 1;
@@ -67,6 +67,28 @@ pub struct Status {
     pub transfers: Vec<Transfer>,
     /// Releases that no tracker has taken yet.
     pub unposted: Vec<String>,
+    /// Hosts that this one is connected with, for whatever image or none.
+    #[serde(default)]
+    pub hosts: Vec<Host>,
+    /// Hosts of which an address is known.
+    #[serde(default)]
+    pub known_hosts: usize,
+    /// The host's node in the cluster's hash table, unless the settings switch it off.
+    #[serde(default)]
+    pub dht: Option<DhtStatus>,
+}
+
+/// A host that this one is connected with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Host {
+    /// Who.
+    pub peer: PeerId,
+    /// What it is called.
+    pub name: String,
+    /// Where it is.
+    pub addr: std::net::SocketAddr,
+    /// How it was found.
+    pub found: Option<Source>,
 }
 
 /// A tracker, as this host sees it.
@@ -146,6 +168,9 @@ pub struct Peer {
     /// What it is called, while it is connected.
     #[serde(default)]
     pub name: Option<String>,
+    /// How it was found, while it is connected.
+    #[serde(default)]
+    pub found: Option<Source>,
     /// Whether it is a neighbour now.
     pub connected: bool,
     /// What it gave us.

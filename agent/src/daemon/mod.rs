@@ -28,6 +28,7 @@ use std::time::Duration;
 use drover_link::config::LinkConfig;
 use drover_link::endpoint::{BindError, Endpoint};
 use drover_link::identity::{Identity, IdentityError};
+use drover_link::networks::Networks;
 use drover_protocol::swarm::SwarmConfig;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
@@ -35,7 +36,7 @@ use tokio::task::JoinSet;
 use crate::config::Settings;
 use crate::control::problem::chain;
 use crate::control::{Code, Problem, server};
-use crate::exchange::{Exchange, ExchangeParts, ExchangeSettings};
+use crate::exchange::{DhtChoice, Exchange, ExchangeParts, ExchangeSettings};
 use crate::handover::{Handover, Outcome};
 use crate::multicast::MulticastSettings;
 use crate::store::{Store, StoreError};
@@ -179,6 +180,9 @@ fn exchange_settings(settings: &Settings, listen: SocketAddr) -> ExchangeSetting
     ExchangeSettings {
         rack: settings.rack.clone(),
         listen: vec![listen],
+        peers: settings.peers.clone(),
+        networks: settings.networks.clone(),
+        dht: settings.dht.then(|| dht_choice(settings)),
         swarm,
         disk_threads: settings.io_threads,
         multicast: MulticastSettings {
@@ -189,6 +193,14 @@ fn exchange_settings(settings: &Settings, listen: SocketAddr) -> ExchangeSetting
         },
         ..ExchangeSettings::default()
     }
+}
+
+/// What is found in the table comes from anybody who reaches it, so it must lie in a private network unless the settings
+/// name others.
+fn dht_choice(settings: &Settings) -> DhtChoice {
+    let named = &settings.networks;
+    let networks = if named.is_empty() { Networks::private() } else { named.clone() };
+    DhtChoice { port: settings.dht_port, networks }
 }
 
 fn refuse_identity(state: &Path, error: &IdentityError) -> Problem {

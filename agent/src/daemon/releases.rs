@@ -1,4 +1,4 @@
-//! Releases: which are believed, what they set off, and how those made here reach the trackers.
+//! Releases: which are believed, what they set off, and how those made here reach the trackers and other hosts.
 //!
 //! Every release that a trusted publisher signed is kept, whatever its name, so that a version never goes back and the
 //! next one is known. What is subscribed to is fetched; a newer release ends the fetch of an older one, which is left
@@ -38,6 +38,7 @@ impl Daemon {
             daemon.notes().to_post(&kept.0, kept.1).map_err(|error| Problem::failed("keep the release", error))
         })
         .await?;
+        self.exchange().spread(&signed);
         self.follow(&release).await;
         match self.post(&name, version, signed).await {
             Ok(outcome) => Ok(Posted { name, version, taken_by: outcome.taken, problems: told(outcome.refused) }),
@@ -55,7 +56,7 @@ impl Daemon {
         NextRelease { newest, next: newest.map_or(1, |version| version + 1), publishers: self.trusted() }
     }
 
-    /// Acts on releases as trackers tell of them. Ends when the exchange does.
+    /// Acts on releases as trackers and other hosts tell of them. Ends when the exchange does.
     ///
     /// A release by somebody unknown may be by a publisher who joined after this host: the trackers are asked whom they
     /// trust, at most once in [`LEARN_INTERVAL`], and it is looked at once more.
@@ -185,6 +186,7 @@ impl Daemon {
             Ok(Ok(Accepted { release, new })) => {
                 if new {
                     tracing::info!("release {}@{}: image {}", release.name, release.version, release.image);
+                    self.exchange().spread(&signed);
                 }
                 self.follow(&release).await;
             }
@@ -265,7 +267,7 @@ impl Daemon {
 }
 
 fn not_accepted(error: &AcceptError) {
-    tracing::warn!("a release heard from a tracker is not accepted: {error}");
+    tracing::warn!("a release that was heard of is not accepted: {error}");
 }
 
 fn told(refused: Vec<(String, String)>) -> Vec<String> {

@@ -16,6 +16,12 @@ impl Daemon {
             reachable: tracker.reachable,
             problem: tracker.problem,
         };
+        let host = |host: crate::exchange::Connected| api::Host {
+            peer: host.peer,
+            name: host.name,
+            addr: host.addr,
+            found: host.found,
+        };
         api::Status {
             v: API_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -28,6 +34,9 @@ impl Daemon {
             trackers: self.exchange().trackers().into_iter().map(tracker).collect(),
             subscribed: self.settings().subscribe.clone(),
             transfers: self.exchange().status().iter().map(|status| self.transfer(status)).collect(),
+            hosts: self.exchange().hosts().into_iter().map(host).collect(),
+            known_hosts: self.exchange().known_hosts(),
+            dht: self.exchange().dht(),
             unposted: self.notes().unposted().iter().map(|(name, version)| format!("{name}@{version}")).collect(),
         }
     }
@@ -54,6 +63,7 @@ impl Daemon {
         let peers = status.peers.iter().map(|peer| api::Peer {
             peer: peer.peer,
             name: peer.name.clone(),
+            found: peer.found,
             connected: peer.connected,
             taken_bytes: peer.taken_bytes,
             given_bytes: peer.given_bytes,

@@ -1,7 +1,17 @@
-//! Where peers come from: trackers today. All of it is hints; safety rests on certificates and hashes.
+//! Where peers come from: trackers, other peers, the cluster's hash table, the settings, and who was known before the
+//! last restart. All of it is
+//! hints; safety rests on certificates and hashes, and any one of them is enough to go on.
 //!
-//! Drivers note here what they exchange; each tracker's task reads it when it announces. Nobody waits for anybody.
+//! Drivers note here what they exchange; each tracker's task reads it when it announces, and the [`finder`] when it
+//! looks who lacks neighbours. Nobody waits for anybody.
 
+pub(crate) mod dht;
+pub(crate) mod finder;
+pub(crate) mod gossip;
+pub(crate) mod remembered;
+pub(crate) mod secret;
+pub(crate) mod source;
+pub(crate) mod talk;
 pub(crate) mod tracker;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +39,8 @@ struct State {
     /// Swarms left, with the count of urgent changes after it.
     left: VecDeque<(u64, ImageId)>,
     cohorts: BTreeMap<ImageId, Cohort>,
+    /// Connected neighbours in each swarm.
+    neighbours: BTreeMap<ImageId, usize>,
 }
 
 impl Default for Announcements {
@@ -57,6 +69,7 @@ impl Announcements {
     pub(crate) fn remove(&self, image: ImageId) {
         let mut state = self.state();
         state.cohorts.remove(&image);
+        state.neighbours.remove(&image);
         if state.swarms.remove(&image).is_none() {
             return;
         }
@@ -67,6 +80,24 @@ impl Announcements {
         }
         drop(state);
         self.urgent.send_modify(|urgent| *urgent += 1);
+    }
+
+    /// Notes how many neighbours the swarm of an image has here.
+    pub(crate) fn set_neighbours(&self, image: ImageId, count: usize) {
+        self.state().neighbours.insert(image, count);
+    }
+
+    /// Images that are exchanged here.
+    pub(crate) fn images(&self) -> Vec<ImageId> {
+        self.state().swarms.keys().copied().collect()
+    }
+
+    /// Images that are not complete here and have fewer neighbours than `few`.
+    pub(crate) fn lacking(&self, few: usize) -> Vec<ImageId> {
+        let state = self.state();
+        let is_complete = |swarm: &SwarmAnnounce| swarm.data_chunks > 0 && swarm.held_chunks == swarm.data_chunks;
+        let open = state.swarms.values().filter(|swarm| !is_complete(swarm)).map(|swarm| swarm.image);
+        open.filter(|image| state.neighbours.get(image).is_none_or(|&count| count < few)).collect()
     }
 
     /// How far all hosts are with an image, as a tracker said last.
@@ -129,6 +160,21 @@ mod tests {
             count += u64::from(urgent);
             assert_eq!(announcements.announced_since(0).1, count, "{held} of {data}");
         }
+    }
+
+    #[test]
+    fn only_what_is_not_complete_lacks_neighbours() {
+        let announcements = Announcements::default();
+        let image = swarm(0, 0).image;
+        announcements.set(swarm(0, 0));
+        assert_eq!(announcements.lacking(4), [image], "nobody was ever met");
+        announcements.set_neighbours(image, 3);
+        assert_eq!(announcements.lacking(4), [image]);
+        announcements.set_neighbours(image, 4);
+        assert_eq!(announcements.lacking(4), []);
+        announcements.set_neighbours(image, 0);
+        announcements.set(swarm(9, 9));
+        assert_eq!(announcements.lacking(4), [], "whoever lacks it looks for this host");
     }
 
     #[test]

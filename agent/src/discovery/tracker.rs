@@ -7,7 +7,7 @@
 //!
 //! A tracker that is away stops nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use drover_link::close;
 use drover_link::endpoint::{Connection, Endpoint, Expect};
 use drover_link::frame::{read_frame, request, write_frame};
 use drover_protocol::announce::{Announce, Announced, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
+use drover_protocol::discovery::DISCOVERY_SINCE;
 use drover_protocol::message::MULTICAST_SINCE;
-use drover_protocol::release::{Name, SignedRelease};
+use drover_protocol::release::SignedRelease;
 use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -24,6 +25,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Announcements;
+use super::gossip::newest_of_each_name;
+use super::secret::Secret;
+use super::source::Source;
 use crate::clock;
 use crate::store::Store;
 use crate::transfer::workers::Workers;
@@ -62,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) router: Router,
     pub(crate) announcements: Announcements,
     pub(crate) store: Store,
+    pub(crate) secret: Secret,
     pub(crate) workers: Workers,
     pub(crate) releases: broadcast::Sender<SignedRelease>,
     /// Where this host listens, as trackers are told.
@@ -185,6 +190,7 @@ impl Task {
                 problem = watch_releases(&self.parts, quic) => problem,
                 problem = carry(quic, link.version, calls) => problem,
                 problem = repost(&self.parts, quic) => problem,
+                problem = learn_secret(&self.parts, quic, link.version) => problem,
                 error = quic.closed() => close::reason(&error),
                 // Trackers say nothing on the control stream; its end is the connection's.
                 _ = async { while let Ok(Some(_)) = control.next().await {} } => "it ended the connection".to_owned(),
@@ -295,7 +301,7 @@ impl Announcing<'_> {
         let asked: BTreeSet<_> = asked.iter().filter(|swarm| !swarm.leaving).map(|swarm| swarm.image).collect();
         for swarm in announced.swarms.into_iter().filter(|swarm| asked.contains(&swarm.image)) {
             self.parts.announcements.set_cohort(swarm.image, swarm.cohort);
-            let peers = self.parts.links.learn(&swarm.peers);
+            let peers = self.parts.links.learn(&swarm.peers, Source::Tracker);
             if let Some(driver) = self.parts.router.driver_of(swarm.image).filter(|_| !peers.is_empty()) {
                 // A driver that has just ended needs no candidates.
                 let _ = driver.send(Event::Candidates(peers)).await;
@@ -341,6 +347,18 @@ async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
     }
 }
 
+/// Asks for the cluster's secret. Ends only if the tracker does not answer.
+async fn learn_secret(parts: &Parts, quic: &quinn::Connection, version: u16) -> String {
+    if version >= DISCOVERY_SINCE {
+        match ask(quic, &TrackerRequest::Secret).await {
+            Ok(TrackerReply::Secret(secret)) => parts.secret.learn(secret, &parts.workers).await,
+            Ok(_) => tracing::debug!("the tracker does not tell the cluster's secret"),
+            Err(problem) => return problem,
+        }
+    }
+    core::future::pending().await
+}
+
 /// Posts the newest releases that this host knows and the tracker does not. Ends only if the tracker does not answer.
 async fn repost(parts: &Parts, quic: &quinn::Connection) -> String {
     let store = parts.store.clone();
@@ -362,13 +380,4 @@ async fn repost(parts: &Parts, quic: &quinn::Connection) -> String {
         }
     }
     core::future::pending().await
-}
-
-fn newest_of_each_name(store: &Store) -> Vec<SignedRelease> {
-    let mut newest: BTreeMap<Name, u64> = BTreeMap::new();
-    for release in store.catalog().all() {
-        let version = newest.entry(release.name).or_default();
-        *version = release.version.max(*version);
-    }
-    newest.iter().filter_map(|(name, &version)| store.catalog().signed(name, version)).collect()
 }

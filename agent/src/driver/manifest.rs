@@ -146,6 +146,8 @@ impl Search<'_> {
                     link.send(PeerMessage::Swarm { image: self.image, message });
                 }
             }
+            // It exchanges the image or wants to, and may find the manifest first. There is nobody to name yet.
+            Event::AskedPeers(link) => self.add(link.peer()),
             Event::Asked(asked) => answer(asked.send, DataReply::NotHeld),
             // Whoever does not know yet what to lack takes part in no session.
             Event::Multicast { .. } | Event::Disconnected(_) => {}

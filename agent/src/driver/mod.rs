@@ -268,6 +268,10 @@ impl<'a> Driver<'a> {
             }
             Event::Multicast { link, message } => self.on_multicast_message(now, &link, message),
             Event::Candidates(peers) => self.swarm.handle_candidates(now, &peers),
+            Event::AskedPeers(link) => {
+                let about: Vec<PeerId> = self.peers.keys().copied().filter(|&peer| peer != link.peer()).collect();
+                self.parts.links.tell_peers(&link, self.disk.id(), &about);
+            }
             Event::Asked(asked) => self.on_asked(now, asked),
             Event::Disconnected(link) => {
                 self.multicast.note_disconnected(link.peer());
@@ -385,7 +389,7 @@ impl<'a> Driver<'a> {
             return false;
         }
         link.hold();
-        self.reporter.note_name(peer, &link.member().name);
+        self.reporter.note_peer(peer, &link.member().name, self.parts.links.source(peer));
         self.peers.insert(peer, link.clone());
         true
     }

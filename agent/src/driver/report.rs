@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::discovery::Announcements;
+use crate::discovery::source::Source;
 use crate::exchange::{Banned, MulticastStatus, PeerExchange, Phase, TransferStatus};
 use crate::store::Image;
 
@@ -32,10 +33,17 @@ pub(super) struct Reporter {
     status: watch::Sender<TransferStatus>,
     announcements: Announcements,
     geometry: Option<Geometry>,
-    names: BTreeMap<PeerId, String>,
+    names: BTreeMap<PeerId, Known>,
     /// When to publish next, if anything happened since the last time.
     due: Option<Instant>,
     published: Option<Instant>,
+}
+
+/// What is shown of a peer beside what the swarm knows.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    found: Option<Source>,
 }
 
 impl Reporter {
@@ -68,9 +76,9 @@ impl Reporter {
         self.note_change();
     }
 
-    /// A peer's name, for as long as it is of interest.
-    pub(super) fn note_name(&mut self, peer: PeerId, name: &str) {
-        self.names.insert(peer, name.to_owned());
+    /// A peer's name and how it was found, for as long as that is of interest.
+    pub(super) fn note_peer(&mut self, peer: PeerId, name: &str, found: Option<Source>) {
+        self.names.insert(peer, Known { name: name.to_owned(), found });
     }
 
     /// Something happened.
@@ -104,6 +112,7 @@ impl Reporter {
         let now = swarm.status();
         self.names.retain(|peer, _| now.peers.iter().any(|status| status.peer == *peer));
         self.announce(now.held_chunks, now.data_chunks);
+        self.announcements.set_neighbours(self.image, now.peers.iter().filter(|peer| peer.connected).count());
         let (cohort, trackers) = (self.announcements.cohort(self.image), self.announcements.trackers_reachable());
         self.status.send_modify(|status| {
             status.content_len = Some(geometry.len());
@@ -123,7 +132,7 @@ impl Reporter {
     }
 }
 
-fn fill(status: &mut TransferStatus, geometry: &Geometry, now: &SwarmStatus, names: &BTreeMap<PeerId, String>) {
+fn fill(status: &mut TransferStatus, geometry: &Geometry, now: &SwarmStatus, names: &BTreeMap<PeerId, Known>) {
     status.held_bytes = now.held_bytes;
     status.data_bytes = now.data_bytes;
     status.taken_bytes = now.peers.iter().map(|peer| peer.taken_bytes).sum();
@@ -133,7 +142,8 @@ fn fill(status: &mut TransferStatus, geometry: &Geometry, now: &SwarmStatus, nam
     let held_permille = |pieces: u32| (u64::from(pieces) * 1000 / u64::from(geometry.piece_count())) as u16;
     let peers = now.peers.iter().map(|peer| PeerExchange {
         peer: peer.peer,
-        name: names.get(&peer.peer).cloned(),
+        name: names.get(&peer.peer).map(|known| known.name.clone()),
+        found: names.get(&peer.peer).and_then(|known| known.found),
         connected: peer.connected,
         held_permille: held_permille(peer.held_pieces),
         taken_bytes: peer.taken_bytes,

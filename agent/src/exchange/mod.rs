@@ -5,7 +5,7 @@
 //!
 //! - one task for each image (`driver`) that owns the image's `Swarm`;
 //! - one task for each peer that is connected (`transport`), shared by all images;
-//! - one task for each tracker (`discovery`);
+//! - one task for each tracker, and one that keeps this host part of the fleet without any (`discovery`);
 //! - tasks for the bytes under way (`transfer`), bounded by two pools of buffers.
 //!
 //! They know each other by bounded channels. What an image's exchange costs in memory is its manifest, a few bits for
@@ -26,11 +26,18 @@ use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::release::SignedRelease;
 use drover_protocol::swarm::SwarmConfig;
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-pub use self::status::{Banned, MulticastRole, MulticastStatus, PeerExchange, Phase, TransferStatus};
+pub use self::status::{Banned, Connected, MulticastRole, MulticastStatus, PeerExchange, Phase, TransferStatus};
 use crate::discovery::Announcements;
+use crate::discovery::dht;
+pub use crate::discovery::dht::DhtStatus;
+use crate::discovery::finder;
+use crate::discovery::gossip::Gossip;
+use crate::discovery::remembered::Remembered;
+use crate::discovery::secret::Secret;
+pub use crate::discovery::source::Source;
 pub use crate::discovery::tracker::TrackerStatus;
 use crate::discovery::tracker::{self, Tracker};
 use crate::driver::limits::{Limits, Rates};
@@ -41,7 +48,9 @@ use crate::store::Store;
 use crate::transfer::buffers::Buffers;
 pub use crate::transfer::workers::StartWorkersError;
 use crate::transfer::workers::Workers;
-use crate::transport::{Links, Router};
+use crate::transport::addresses::AddressBook;
+use crate::transport::{Link, Links, Router};
+use drover_link::networks::Networks;
 
 /// Releases that wait for a listener that does not listen. Older ones are lost to it; trackers tell them again.
 const RELEASES_KEPT: usize = 1024;
@@ -69,6 +78,15 @@ pub struct ExchangeParts {
     pub settings: ExchangeSettings,
 }
 
+/// How an exchange takes part in the cluster's hash table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DhtChoice {
+    /// The UDP port of its node, if it is not the one after that for QUIC.
+    pub port: Option<u16>,
+    /// Networks that nodes are in.
+    pub networks: Networks,
+}
+
 /// How an exchange behaves.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ExchangeSettings {
@@ -76,6 +94,12 @@ pub struct ExchangeSettings {
     pub rack: Option<String>,
     /// Where this host listens, as trackers are told. An unspecified address stands for the one that they see.
     pub listen: Vec<SocketAddr>,
+    /// Hosts of the cluster, "host:port" each, to begin with when no tracker answers.
+    pub peers: Vec<String>,
+    /// Where hosts may be that others tell of.
+    pub networks: Networks,
+    /// Whether it takes part in the cluster's hash table, and how.
+    pub dht: Option<DhtChoice>,
     /// How each image's swarm behaves; the limits in it are for all images together.
     pub swarm: SwarmConfig,
     /// Threads that verify, write and read chunks.
@@ -93,6 +117,9 @@ impl Default for ExchangeSettings {
         ExchangeSettings {
             rack: None,
             listen: Vec::new(),
+            peers: Vec::new(),
+            networks: Networks::default(),
+            dht: None,
             swarm: SwarmConfig::default(),
             // One hashes while the other waits for the disk; hashing alone does 4.6 GB/s a thread.
             disk_threads: 2,
@@ -145,6 +172,10 @@ struct Inner {
     listen: Vec<SocketAddr>,
     rack: Option<String>,
     releases: broadcast::Sender<SignedRelease>,
+    /// Tasks that look for hosts.
+    seekers: Vec<AbortHandle>,
+    dht: Option<Arc<Mutex<DhtStatus>>>,
+    remembered: Remembered,
     drivers: Mutex<Drivers>,
 }
 
@@ -159,13 +190,45 @@ impl Exchange {
     pub fn start(given: ExchangeParts) -> Result<Self, StartWorkersError> {
         let ExchangeParts { store, endpoint, me, trackers, settings } = given;
         let router = Router::default();
-        let links = Links::new(endpoint.clone(), me, router.clone());
+        let sync = Workers::start("drover-sync", SYNC_THREADS)?;
+        let (releases, _) = broadcast::channel(RELEASES_KEPT);
+        let gossip = Gossip::new(store.clone(), sync.clone(), releases.clone());
+        let book = AddressBook::of(settings.networks.clone());
+        let links = Links::new(endpoint.clone(), me, router.clone(), gossip, book);
         let listening = settings.listen.first().map_or(UNSPECIFIED, |listen| listen.ip());
         let prober = Prober::new(me, settings.multicast.clone(), listening);
         router.set_prober(prober.clone());
-        let sync = Workers::start("drover-sync", SYNC_THREADS)?;
         let announcements = Announcements::default();
-        let (releases, _) = broadcast::channel(RELEASES_KEPT);
+        let remembered = Remembered::in_state(store.state());
+        let finder = finder::Parts {
+            links: links.clone(),
+            router: router.clone(),
+            announcements: announcements.clone(),
+            workers: sync.clone(),
+            remembered: remembered.clone(),
+            peers: settings.peers.clone(),
+        };
+        let mut seekers = vec![tokio::spawn(finder::run(finder)).abort_handle()];
+        let secret = Secret::load(store.state().join("cluster.secret"));
+        let dht = settings.dht.clone().zip(settings.listen.first().copied()).map(|(choice, listen)| {
+            let status = Arc::new(Mutex::new(DhtStatus::default()));
+            let named = trackers.iter().chain(&settings.peers).cloned().collect();
+            let task = dht::Parts {
+                links: links.clone(),
+                router: router.clone(),
+                announcements: announcements.clone(),
+                workers: sync.clone(),
+                secret: secret.watch(),
+                named,
+                listen,
+                port: choice.port,
+                networks: choice.networks,
+                file: store.state().join("dht.json"),
+                status: Arc::clone(&status),
+            };
+            seekers.push(tokio::spawn(dht::run(task)).abort_handle());
+            status
+        });
         let start_tracker = |address| {
             let parts = tracker::Parts {
                 endpoint: endpoint.clone(),
@@ -173,6 +236,7 @@ impl Exchange {
                 router: router.clone(),
                 announcements: announcements.clone(),
                 store: store.clone(),
+                secret: secret.clone(),
                 workers: sync.clone(),
                 releases: releases.clone(),
                 listen: settings.listen.clone(),
@@ -204,7 +268,18 @@ impl Exchange {
         tokio::spawn(links.accept());
         let ExchangeSettings { listen, rack, .. } = settings;
         let drivers = Mutex::default();
-        Ok(Exchange(Arc::new(Inner { parts, prober, endpoint, listen, rack, releases, drivers })))
+        Ok(Exchange(Arc::new(Inner {
+            parts,
+            prober,
+            endpoint,
+            listen,
+            rack,
+            releases,
+            seekers,
+            dht,
+            remembered,
+            drivers,
+        })))
     }
 
     /// Offers what the store has of an image, and fetches what it lacks. For every image at start, and after a publish.
@@ -243,10 +318,38 @@ impl Exchange {
         self.0.parts.trackers.iter().map(Tracker::status).collect()
     }
 
-    /// Releases as trackers tell of them: all newest ones after each connect, then each new one. Nothing about them is
-    /// checked, and they come again and again.
+    /// Releases as trackers and peers tell of them: all newest ones after each connect, then each new one. Nothing about
+    /// them is checked, and they come again and again.
     pub fn releases(&self) -> broadcast::Receiver<SignedRelease> {
         self.0.releases.subscribe()
+    }
+
+    /// Tells everybody who is connected of a release that is new here.
+    pub fn spread(&self, signed: &SignedRelease) {
+        let links = &self.0.parts.links;
+        links.gossip().spread(&links.all(), signed);
+    }
+
+    /// Hosts that this one is connected with, for whatever image or none.
+    pub fn hosts(&self) -> Vec<Connected> {
+        let links = &self.0.parts.links;
+        let host = |link: Link| Connected {
+            peer: link.peer(),
+            name: link.member().name.clone(),
+            addr: link.remote_addr(),
+            found: links.source(link.peer()),
+        };
+        links.all().into_iter().map(host).collect()
+    }
+
+    /// How its node of the cluster's hash table stands; `None` if it has none.
+    pub fn dht(&self) -> Option<DhtStatus> {
+        self.0.dht.as_ref().map(|status| status.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Of how many hosts an address is known.
+    pub fn known_hosts(&self) -> usize {
+        self.0.parts.links.known()
     }
 
     /// Gives a release to all trackers; goes well if at least one takes it. The others get it when they are reached, if
@@ -318,6 +421,9 @@ impl Exchange {
             );
         }
         self.0.parts.trackers.iter().for_each(Tracker::stop);
+        self.0.seekers.iter().for_each(AbortHandle::abort);
+        let (links, remembered) = (self.0.parts.links.clone(), self.0.remembered.clone());
+        let _ = timeout(CLOSE_DEADLINE, self.0.parts.sync.run(move || finder::remember(&links, &remembered))).await;
         self.0.parts.links.close();
         self.0.endpoint.close("this host shuts down");
         // Peers that do not hear of it notice by their own time-outs.

@@ -1,11 +1,14 @@
 //! How a transfer stands, for people and scripts.
 
+use core::net::SocketAddr;
 use core::ops::Range;
 
 use drover_protocol::announce::Cohort;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::multicast::choice::Mode;
 use serde::{Deserialize, Serialize};
+
+use crate::discovery::source::Source;
 
 /// How the exchange of one image stands.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -72,6 +75,9 @@ pub struct PeerExchange {
     pub peer: PeerId,
     /// Its name, while it is connected.
     pub name: Option<String>,
+    /// How it was found, while it is connected.
+    #[serde(default)]
+    pub found: Option<Source>,
     /// Whether it is a neighbour now.
     pub connected: bool,
     /// The share of the image's pieces that it says it holds, in thousandths.
@@ -124,6 +130,19 @@ pub enum MulticastRole {
     Sending,
     /// It listens.
     Receiving,
+}
+
+/// A host that this one is connected with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connected {
+    /// Who.
+    pub peer: PeerId,
+    /// What it is called.
+    pub name: String,
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// How it was found.
+    pub found: Option<Source>,
 }
 
 /// A peer that is not let in again.

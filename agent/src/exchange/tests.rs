@@ -57,7 +57,7 @@ impl Host {
     }
 
     fn hear_of(&self, other: &Host) {
-        self.links().learn(&[PeerAddress { peer: other.me, addrs: vec![other.addr] }]);
+        self.links().learn(&[PeerAddress { peer: other.me, addrs: vec![other.addr] }], Source::Tracker);
     }
 
     fn publish(&self, content: &[u8]) -> ImageId {

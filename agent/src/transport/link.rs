@@ -5,6 +5,7 @@
 //! number by the connection's limits and have a deadline for their header.
 
 use core::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use drover_link::close;
 use drover_link::endpoint::{self, Connection};
 use drover_link::frame::{FrameReceiver, FrameSender, prompt, read_frame, write_frame};
 use drover_link::member::Member;
+use drover_protocol::discovery::DISCOVERY_SINCE;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{
     DataReply, DataRequest, LeaveReason, MULTICAST_SINCE, PeerAddress, PeerMessage, SwarmMessage,
@@ -24,6 +26,8 @@ use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::router::{Asked, Event};
 use super::{Closing, Links};
+use crate::discovery::source::Source;
+use crate::discovery::talk::Talk;
 
 /// Control messages that wait for one peer. At ten have-deltas a second for each of a few images this is seconds.
 const QUEUE_LEN: usize = 256;
@@ -77,6 +81,16 @@ impl Link {
     /// Whether the other end knows of multicast: to one that does not, nothing is said of it.
     pub(crate) fn knows_multicast(&self) -> bool {
         self.0.wire.version >= MULTICAST_SINCE
+    }
+
+    /// Where the other end is.
+    pub(crate) fn remote_addr(&self) -> SocketAddr {
+        self.0.wire.remote_addr()
+    }
+
+    /// Whether the other end understands what is said about hosts, images and releases at large.
+    pub(crate) fn knows_discovery(&self) -> bool {
+        self.0.wire.version >= DISCOVERY_SINCE
     }
 
     /// Rises with each link of this process: of two links with one peer the later has the higher.
@@ -185,6 +199,7 @@ pub(super) async fn run(links: Links, link: Link, ends: Ends) {
 
 async fn read_control(links: &Links, link: &Link, mut receiver: FrameReceiver<PeerMessage>) -> String {
     let (mut second, mut read) = (Instant::now(), 0);
+    let mut talk = Talk::default();
     loop {
         let message = match receiver.next().await {
             Ok(Some(message)) => message,
@@ -216,6 +231,7 @@ async fn read_control(links: &Links, link: &Link, mut receiver: FrameReceiver<Pe
                     let _ = driver.send(Event::Multicast { link: link.clone(), message }).await;
                 }
             }
+            PeerMessage::Discovery(message) => talk.hear(links, link, message).await,
         }
     }
 }
@@ -234,12 +250,11 @@ async fn route(links: &Links, link: &Link, image: ImageId, message: SwarmMessage
 
 async fn take_peers(links: &Links, link: &Link, image: ImageId, peers: Vec<PeerAddress>) {
     let Some(driver) = links.router().driver_of(image) else { return };
-    let mut peers = links.learn(&peers);
-    peers.retain(|&peer| peer != link.peer());
-    if !peers.is_empty() {
-        // A driver that has just ended needs no candidates.
-        let _ = driver.send(Event::Candidates(peers)).await;
-    }
+    let mut peers = links.learn(&peers, Source::PeerExchange(link.peer()));
+    // Who tells of others that exchange an image does so itself.
+    peers.push(link.peer());
+    // A driver that has just ended needs no candidates.
+    let _ = driver.send(Event::Candidates(peers)).await;
 }
 
 async fn write_control(mut sender: FrameSender<PeerMessage>, mut queue: mpsc::Receiver<PeerMessage>) -> String {

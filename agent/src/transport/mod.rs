@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use drover_link::endpoint::{Connection, Endpoint, Expect, Incoming};
 use drover_link::member::Role;
+use drover_protocol::discovery::DiscoveryMessage;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{MAX_PEERS, PeerAddress, PeerMessage};
+use drover_protocol::rng::Rng;
 use drover_protocol::time::Instant;
 use quinn::VarInt;
 use tokio::sync::{Semaphore, oneshot};
@@ -30,6 +32,8 @@ use self::addresses::AddressBook;
 pub(crate) use self::link::Link;
 pub(crate) use self::router::{Asked, Event, Router};
 use crate::clock;
+use crate::discovery::gossip::Gossip;
+use crate::discovery::source::Source;
 
 /// The next address of a peer is tried beside the one before after so long.
 const DIAL_STAGGER: Duration = Duration::from_millis(250);
@@ -51,6 +55,7 @@ struct Inner {
     endpoint: Endpoint,
     me: PeerId,
     router: Router,
+    gossip: Gossip,
     book: Mutex<AddressBook>,
     table: Mutex<Table>,
     dials: Semaphore,
@@ -94,13 +99,14 @@ pub(crate) enum Closing {
 }
 
 impl Links {
-    /// Links of the host `me` over `endpoint`; events go to the drivers in `router`.
-    pub(crate) fn new(endpoint: Endpoint, me: PeerId, router: Router) -> Self {
+    /// Links of the host `me` over `endpoint`; events go to the drivers in `router`, addresses into `book`.
+    pub(crate) fn new(endpoint: Endpoint, me: PeerId, router: Router, gossip: Gossip, book: AddressBook) -> Self {
         Links(Arc::new(Inner {
             endpoint,
             me,
             router,
-            book: Mutex::default(),
+            gossip,
+            book: Mutex::new(book),
             table: Mutex::default(),
             dials: Semaphore::new(MOST_DIALS),
         }))
@@ -130,6 +136,14 @@ impl Links {
         self.table().links.values().filter(|link| !link.is_closed()).cloned().collect()
     }
 
+    /// The link with whatever host of the cluster answers at `addr`, of which `source` told.
+    pub(crate) async fn reach_addr(&self, addr: SocketAddr, source: Source) -> Option<Link> {
+        let _permit = self.0.dials.acquire().await.ok()?;
+        let dialled = self.0.endpoint.connect(addr, Expect::Host).await;
+        let connection = dialled.inspect_err(|error| tracing::debug!(%error, "can't connect")).ok()?;
+        self.register(connection, Some(source))
+    }
+
     /// The link with `peer`, dialled if there is none; `None` if it can't be reached now.
     pub(crate) async fn reach(&self, peer: PeerId) -> Option<Link> {
         let reached = {
@@ -151,26 +165,61 @@ impl Links {
         reached.await.ok().flatten()
     }
 
-    /// Remembers where these peers may be reached; gives those that are worth trying.
-    pub(crate) fn learn(&self, peers: &[PeerAddress]) -> Vec<PeerId> {
+    /// Remembers where these peers may be reached, as `source` told; gives those that are worth trying.
+    pub(crate) fn learn(&self, peers: &[PeerAddress], source: Source) -> Vec<PeerId> {
         let now = clock::now();
-        let mut book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut book = self.book();
         let others = || peers.iter().take(MAX_PEERS).filter(|about| about.peer != self.0.me);
         for about in others() {
-            book.hint(now, about.peer, &about.addrs);
+            book.hint(now, about.peer, &about.addrs, source);
         }
         others().map(|about| about.peer).collect()
     }
 
     /// Tells a peer about others that exchange `image`, as far as their addresses are known.
     pub(crate) fn introduce(&self, to: &Link, image: ImageId, about: &[PeerId]) {
-        let peers: Vec<_> = {
-            let book = self.0.book.lock().unwrap_or_else(PoisonError::into_inner);
-            about.iter().take(MAX_PEERS).filter_map(|&peer| book.tell(peer)).collect()
-        };
+        let peers = self.addresses(about);
         if !peers.is_empty() {
             to.send(PeerMessage::Peers { image, peers });
         }
+    }
+
+    /// The same, also if there is nobody to tell about: that, too, is an answer.
+    pub(crate) fn tell_peers(&self, to: &Link, image: ImageId, about: &[PeerId]) {
+        to.send(PeerMessage::Peers { image, peers: self.addresses(about) });
+    }
+
+    /// Tells a peer about hosts that were reached, whatever they exchange.
+    pub(crate) fn tell_hosts(&self, to: &Link) {
+        let reachable = self.reachable(&mut Rng::seeded(clock::seed()), MAX_PEERS);
+        let others = reachable.into_iter().filter(|&(peer, _)| peer != to.peer());
+        let peers = others.map(|(peer, addr)| PeerAddress { peer, addrs: vec![addr] }).collect();
+        to.send(PeerMessage::Discovery(DiscoveryMessage::Hosts { peers }));
+    }
+
+    /// Some of the hosts that were reached, and where.
+    pub(crate) fn reachable(&self, rng: &mut Rng, most: usize) -> Vec<(PeerId, SocketAddr)> {
+        self.book().reachable(rng, most)
+    }
+
+    /// Some hosts that may be dialled now.
+    pub(crate) fn some(&self, rng: &mut Rng, most: usize) -> Vec<PeerId> {
+        self.book().some(clock::now(), rng, most)
+    }
+
+    /// How many hosts there is an address of.
+    pub(crate) fn known(&self) -> usize {
+        self.book().len()
+    }
+
+    /// Who was reached at this address, last.
+    pub(crate) fn peer_at(&self, addr: SocketAddr) -> Option<PeerId> {
+        self.book().peer_at(addr)
+    }
+
+    /// How a peer that was reached had been found.
+    pub(crate) fn source(&self, peer: PeerId) -> Option<Source> {
+        self.book().source(peer)
     }
 
     /// Disconnects a peer and never lets it in again.
@@ -203,14 +252,18 @@ impl Links {
         }
     }
 
-    fn router(&self) -> &Router {
+    pub(crate) fn router(&self) -> &Router {
         &self.0.router
+    }
+
+    pub(crate) fn gossip(&self) -> &Gossip {
+        &self.0.gossip
     }
 
     async fn let_in(self, incoming: Incoming) {
         match incoming.handshake().await {
             Ok(connection) => {
-                self.register(connection);
+                self.register(connection, None);
             }
             Err(error) => tracing::debug!(%error, "a connection from outside failed"),
         }
@@ -218,7 +271,7 @@ impl Links {
 
     async fn dial(self, peer: PeerId) {
         let link = match self.dial_addrs(peer).await {
-            Some(connection) => self.register(connection),
+            Some(connection) => self.register(connection, None),
             None => None,
         };
         let waiters = {
@@ -237,27 +290,31 @@ impl Links {
     /// Dials the peer's addresses, each a little later than the one before, and takes the first that answers.
     async fn dial_addrs(&self, peer: PeerId) -> Option<Connection> {
         let _permit = self.0.dials.acquire().await.ok()?;
-        let addrs = self.0.book.lock().unwrap_or_else(PoisonError::into_inner).addrs(peer);
+        let addrs = self.book().addrs(clock::now(), peer);
         let mut dials = JoinSet::new();
         for (at, addr) in addrs.into_iter().enumerate() {
             let endpoint = self.0.endpoint.clone();
             dials.spawn(async move {
                 sleep(DIAL_STAGGER * at as u32).await;
                 let dialled = endpoint.connect(addr, Expect::Peer(peer)).await;
-                dialled.inspect_err(|error| tracing::debug!(peer = %peer.short(), %error, "can't connect")).ok()
+                let dialled =
+                    dialled.inspect_err(|error| tracing::debug!(peer = %peer.short(), %error, "can't connect"));
+                dialled.map_err(|_| addr)
             });
         }
         while let Some(dialled) = dials.join_next().await {
-            if let Ok(Some(connection)) = dialled {
-                return Some(connection);
+            match dialled {
+                Ok(Ok(connection)) => return Some(connection),
+                Ok(Err(addr)) => self.book().failed(clock::now(), peer, addr),
+                Err(_) => {}
             }
         }
-        self.0.book.lock().unwrap_or_else(PoisonError::into_inner).not_reached(peer);
         None
     }
 
     /// Makes a fresh connection the link with its peer, or closes it; gives the link that stands with the peer then.
-    fn register(&self, connection: Connection) -> Option<Link> {
+    /// `told` is who named its address, if no peer was expected there.
+    fn register(&self, connection: Connection, told: Option<Source>) -> Option<Link> {
         let member = connection.member();
         let (peer, addr) = (member.peer, connection.link().remote_addr());
         if member.role == Role::Tracker {
@@ -279,14 +336,15 @@ impl Links {
         if let Some(old) = stands {
             old.close(Closing::Duplicate);
         }
-        self.note_reached(peer, addr);
+        self.book().reached(clock::now(), peer, addr, told);
         tracing::debug!(peer = %peer.short(), name = link.member().name, %addr, dialled = link.dialled_here(), "linked");
         tokio::spawn(self.clone().run(link.clone(), ends));
         Some(link)
     }
 
     async fn run(self, link: Link, ends: link::Ends) {
-        link::run(self.clone(), link.clone(), ends).await;
+        let greet = self.0.gossip.greet(&link);
+        let (_, ()) = tokio::join!(greet, link::run(self.clone(), link.clone(), ends));
         {
             let mut table = self.table();
             if table.links.get(&link.peer()) == Some(&link) {
@@ -299,8 +357,13 @@ impl Links {
         }
     }
 
-    fn note_reached(&self, peer: PeerId, addr: SocketAddr) {
-        self.0.book.lock().unwrap_or_else(PoisonError::into_inner).reached(clock::now(), peer, addr);
+    fn addresses(&self, about: &[PeerId]) -> Vec<PeerAddress> {
+        let book = self.book();
+        about.iter().take(MAX_PEERS).filter_map(|&peer| book.tell(peer)).collect()
+    }
+
+    fn book(&self) -> MutexGuard<'_, AddressBook> {
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -34,6 +34,8 @@ pub(crate) enum Event {
     },
     /// Peers that may exchange the image, by a tracker or another peer; their addresses are in the book.
     Candidates(Vec<PeerId>),
+    /// A peer wants to know who exchanges the image.
+    AskedPeers(Link),
     /// A peer asks for bytes.
     Asked(Asked),
     /// A link is gone. Sent to every driver, whether it knew the link or not.

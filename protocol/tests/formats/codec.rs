@@ -7,9 +7,11 @@ use drover_protocol::announce::{
     MAX_SWARMS, SwarmAnnounce, SwarmCohort, SwarmPeers, TrackerReply, TrackerRequest,
 };
 use drover_protocol::codec::{self, DecodeError, FRAME_HEADER_LEN, Message};
+use drover_protocol::discovery::{DiscoveryMessage, MAX_RELEASES_TOLD};
 use drover_protocol::geometry::{Geometry, MAX_IMAGE_LEN};
 use drover_protocol::have::{PieceSet, WireDelta, WireHave};
 use drover_protocol::id::{ImageId, PeerId, PublisherKey};
+use drover_protocol::lookup::ClusterSecret;
 use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, MAX_ADDRS, MAX_PEERS, MAX_RANGES, PROTOCOL_VERSIONS, PageRange,
     PeerAddress, PeerMessage, SwarmMessage,
@@ -50,6 +52,14 @@ fn addrs(count: usize) -> Vec<SocketAddr> {
 
 fn peers(count: usize) -> Vec<PeerAddress> {
     (0..count).map(|_| PeerAddress { peer: PeerId::from_bytes([9; 32]), addrs: addrs(MAX_ADDRS) }).collect()
+}
+
+fn hosts(count: usize) -> PeerMessage {
+    PeerMessage::Discovery(DiscoveryMessage::Hosts { peers: peers(count) })
+}
+
+fn releases(count: usize) -> PeerMessage {
+    PeerMessage::Discovery(DiscoveryMessage::Releases { releases: vec![release(); count] })
 }
 
 fn release() -> SignedRelease {
@@ -98,6 +108,8 @@ fn largest_bodies() -> Vec<(&'static str, Vec<u8>)> {
         body("have", codec::encode(&PeerMessage::Swarm { image: IMAGE, message: have })),
         body("partial", codec::encode(&PeerMessage::Swarm { image: IMAGE, message: partial })),
         body("peers", codec::encode(&PeerMessage::Peers { image: IMAGE, peers: peers(MAX_PEERS) })),
+        body("hosts", codec::encode(&hosts(MAX_PEERS))),
+        body("releases of a peer", codec::encode(&releases(MAX_RELEASES_TOLD))),
         body("request", codec::encode(&DataRequest::Pages { image: IMAGE, piece: u32::MAX, ranges })),
         body("busy", codec::encode(&DataReply::Busy { retry_after_ms: u32::MAX, instead: Some(u32::MAX) })),
         body("announce", codec::encode(&TrackerRequest::Announce(announce()))),
@@ -207,8 +219,11 @@ fn over_limit<M: Message + PartialEq + core::fmt::Debug>(message: &M) {
 fn lists_and_texts_beyond_their_bounds_are_refused() {
     over_limit(&Hello { lowest: 1, highest: 1, agent: "a".repeat(65) });
     over_limit(&PeerMessage::Peers { image: IMAGE, peers: peers(MAX_PEERS + 1) });
+    over_limit(&hosts(MAX_PEERS + 1));
+    over_limit(&releases(MAX_RELEASES_TOLD + 1));
     let mut many_addrs = peers(1);
     many_addrs[0].addrs = addrs(MAX_ADDRS + 1);
+    over_limit(&PeerMessage::Discovery(DiscoveryMessage::Hosts { peers: many_addrs.clone() }));
     over_limit(&PeerMessage::Peers { image: IMAGE, peers: many_addrs.clone() });
     for (pieces, len) in [
         (vec![(0, 1); MAX_PARTS + 1], 0),
@@ -280,11 +295,16 @@ fn every_small_message_comes_back() {
             is_stuck: false,
             parts: WireParts { pieces: WireDelta(vec![(3, 1)]), chunks: vec![6] },
         }),
+        PeerMessage::Discovery(DiscoveryMessage::AskPeers { image: IMAGE }),
+        PeerMessage::Discovery(DiscoveryMessage::AskHosts),
+        hosts(0),
+        releases(1),
     ] {
         assert_eq!(codec::decode(&codec::encode(&message).unwrap()), Ok(message));
     }
     for request in [
         TrackerRequest::Watch,
+        TrackerRequest::Secret,
         TrackerRequest::Renew { csr: vec![1, 2] },
         TrackerRequest::Post(release()),
         TrackerRequest::Lease(lease_request("239.255.7.1:50000")),
@@ -302,6 +322,7 @@ fn every_small_message_comes_back() {
         TrackerReply::Lease(LeaseReply::Held { number: 2, retry_after_ms: 1500 }),
         TrackerReply::Lease(LeaseReply::GroupTaken { number: 3 }),
         TrackerReply::LeaseEnded,
+        TrackerReply::Secret(ClusterSecret::from_bytes([9; 32])),
     ] {
         assert_eq!(codec::decode(&codec::encode(&reply).unwrap()), Ok(reply));
     }

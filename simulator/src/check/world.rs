@@ -622,8 +622,8 @@ impl World {
                 }
                 self.tell(at, |swarm, now| swarm.handle_candidates(now, &about));
             }
-            PeerMessage::Multicast { .. } => {
-                self.fail(format!("host {from} speaks of multicast, which nobody takes part in"));
+            PeerMessage::Multicast { .. } | PeerMessage::Probe(_) | PeerMessage::Discovery(_) => {
+                self.fail(format!("host {from} speaks of multicast or discovery, which nobody here takes part in"));
             }
         }
     }

@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use drover_tracker::Tracker;
+use drover_link::networks::Networks;
 use drover_tracker::config::{RawSettings, Settings};
+use drover_tracker::{DhtOptions, StartOptions, Tracker};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -67,7 +68,10 @@ async fn serve(state: &std::path::Path, settings: &Settings) -> Result<(), Failu
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let Settings { listen, http, certificate_life, .. } = *settings;
-    let tracker = Tracker::start_with(state, listen, http, certificate_life).map_err(Failure::failed)?;
+    let networks = if settings.networks.is_empty() { Networks::private() } else { settings.networks.clone() };
+    let dht = settings.dht.then(|| DhtOptions { trackers: settings.trackers.clone(), networks });
+    let options = StartOptions { listen, http, certificate_life, dht };
+    let tracker = Tracker::start_with(state, options).map_err(Failure::failed)?;
     info!(listen = %tracker.local_addr(), http = ?tracker.http_addr(), "the tracker runs");
     notify(&[NotifyState::Ready, NotifyState::Status(&status(&tracker))]);
     tokio::select! {

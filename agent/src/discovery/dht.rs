@@ -1,0 +1,330 @@
+//! The task of this host's node in the cluster's hash table.
+//!
+//! It announces what this host exchanges, and looks up what has few neighbours here; both also under a key for the cluster
+//! as such, so that a host that exchanges nothing finds others by which it hears of releases. What it finds are
+//! addresses: whoever answers there by QUIC and belongs to the cluster is a candidate, others cost a dial now and then.
+//!
+//! The node begins with trackers and with hosts of the settings, of the last run and of the address book, each one port
+//! after its own. Nodes that it knew are kept in `STATE/dht.json`. One that knows nobody for a while is started anew with
+//! the addresses that are known by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use drover_link::dht::{DhtNode, DhtSettings, beside, load_nodes, save_nodes};
+use drover_link::networks::Networks;
+use drover_protocol::id::ImageId;
+use drover_protocol::lookup::ClusterSecret;
+use drover_protocol::rng::Rng;
+use serde::{Deserialize, Serialize};
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::Announcements;
+use super::finder::FEW_NEIGHBOURS;
+use super::source::Source;
+use crate::clock;
+use crate::transfer::workers::Workers;
+use crate::transport::{Event, Links, Router};
+
+/// How often it is looked what is due.
+const LOOK: Duration = Duration::from_secs(1);
+/// What is announced is announced again after this time, three times as late each time: the first nodes that took it may
+/// be few, and later ones closer.
+const ANNOUNCE_FIRST: Duration = Duration::from_secs(5);
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(300);
+/// What nobody took is announced again so soon.
+const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
+/// Announces and lookups that are under way at a time.
+const AT_ONCE: usize = 4;
+/// What is looked up in vain is looked up again after this time, twice as late each time.
+const FIND_LEAST: Duration = Duration::from_secs(2);
+const FIND_MOST: Duration = Duration::from_secs(60);
+/// While a tracker answers it is the first to name neighbours.
+const TRACKERS_FIRST: Duration = Duration::from_secs(5);
+/// Hosts that are dialled after a lookup.
+const DIALS_MOST: usize = 32;
+/// An address that led nowhere is not dialled again so soon, and so many are remembered.
+const DEAD_FOR: Duration = Duration::from_secs(120);
+const DEAD_MOST: usize = 1024;
+/// A node that knows nobody for so long is started anew, if there is somebody to begin with.
+const ALONE_MOST: Duration = Duration::from_secs(20);
+/// How often it is looked how many nodes are known.
+const LOOK_AT_NODES: Duration = Duration::from_secs(4);
+/// How soon nodes are kept, and how often after that.
+const KEEP_FIRST: Duration = Duration::from_secs(5);
+const KEEP_EVERY: Duration = Duration::from_secs(300);
+
+/// How this host's node stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DhtStatus {
+    /// Where it listens, if it runs.
+    pub listen: Option<SocketAddrV4>,
+    /// Nodes that it knows.
+    pub nodes: usize,
+    /// Why it does not run.
+    pub problem: Option<String>,
+}
+
+/// What the task needs.
+pub(crate) struct Parts {
+    pub(crate) links: Links,
+    pub(crate) router: Router,
+    pub(crate) announcements: Announcements,
+    pub(crate) workers: Workers,
+    pub(crate) secret: watch::Receiver<Option<ClusterSecret>>,
+    /// Trackers and hosts of the settings, "host:port".
+    pub(crate) named: Vec<String>,
+    /// Where this host listens for QUIC.
+    pub(crate) listen: SocketAddr,
+    /// The node's port, if it is not the usual one.
+    pub(crate) port: Option<u16>,
+    pub(crate) networks: Networks,
+    /// Where nodes are kept.
+    pub(crate) file: PathBuf,
+    pub(crate) status: Arc<Mutex<DhtStatus>>,
+}
+
+/// What hosts are found under.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Sought {
+    Cluster,
+    Image(ImageId),
+}
+
+/// What has ended.
+enum Done {
+    Announced(Sought, Result<(), String>),
+    Found(Sought, BTreeSet<SocketAddr>),
+    Dialled(SocketAddr, bool),
+}
+
+struct Task {
+    parts: Parts,
+    secret: ClusterSecret,
+    node: DhtNode,
+    rng: Rng,
+    announced: BTreeMap<Sought, (Instant, u32)>,
+    finding: BTreeMap<Sought, (Instant, u32)>,
+    busy: BTreeSet<Sought>,
+    dead: BTreeMap<SocketAddr, Instant>,
+    under_way: JoinSet<Done>,
+}
+
+/// Runs until dropped.
+pub(crate) async fn run(mut parts: Parts) {
+    say(&parts, |status| status.problem = Some("no tracker has told the cluster's secret yet".to_owned()));
+    let Ok(secret) = parts.secret.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
+        return;
+    };
+    let Some(mut listen) = beside(parts.listen) else {
+        return say(&parts, |status| status.problem = Some("it needs an IPv4 address to listen on".to_owned()));
+    };
+    listen.set_port(parts.port.unwrap_or(listen.port()));
+    loop {
+        let bootstraps = bootstraps(&parts, listen).await;
+        if bootstraps.is_empty() {
+            say(&parts, |status| status.problem = Some("no tracker and no host is known to begin with".to_owned()));
+            sleep(KEEP_FIRST).await;
+            continue;
+        }
+        let settings = DhtSettings { listen, bootstraps: bootstraps.clone(), networks: parts.networks.clone() };
+        let node = match DhtNode::start(settings) {
+            Ok(node) => node,
+            Err(error) => {
+                tracing::warn!(
+                    "no DHT: can't listen on {listen} (UDP): {error}; the setting dht_port takes another port"
+                );
+                say(&parts, |status| status.problem = Some(format!("can't listen on {listen}: {error}")));
+                sleep(FIND_MOST).await;
+                continue;
+            }
+        };
+        say(&parts, |status| *status = DhtStatus { listen: Some(listen), nodes: 0, problem: None });
+        parts = Task::new(parts, secret, node).run(listen, &bootstraps).await;
+    }
+}
+
+fn say(parts: &Parts, change: impl FnOnce(&mut DhtStatus)) {
+    change(&mut parts.status.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Nodes to begin with.
+async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
+    let file = parts.file.clone();
+    let mut found: BTreeSet<SocketAddrV4> = parts.workers.run(move || load_nodes(&file)).await.into_iter().collect();
+    for text in &parts.named {
+        // A name that leads nowhere now may do so later.
+        let addrs = lookup_host(text).await.into_iter().flatten();
+        found.extend(addrs.filter_map(beside));
+    }
+    let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), DIALS_MOST);
+    found.extend(hosts.into_iter().filter_map(|(_, addr)| beside(addr)));
+    found.remove(&own);
+    found.into_iter().collect()
+}
+
+impl Task {
+    fn new(parts: Parts, secret: ClusterSecret, node: DhtNode) -> Self {
+        Task {
+            parts,
+            secret,
+            node,
+            rng: Rng::seeded(clock::seed()),
+            announced: BTreeMap::new(),
+            finding: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            dead: BTreeMap::new(),
+            under_way: JoinSet::new(),
+        }
+    }
+
+    /// Runs for as long as the node is of use; gives the parts back for the next.
+    async fn run(mut self, own: SocketAddrV4, began_with: &[SocketAddrV4]) -> Parts {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut look_at, mut keep_at) = (Instant::now(), Instant::now() + KEEP_FIRST);
+        let mut alone_since = Instant::now();
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                Some(done) = self.under_way.join_next() => {
+                    if let Ok(done) = done {
+                        self.on_done(done).await;
+                    }
+                    continue;
+                }
+            }
+            let now = Instant::now();
+            self.announce_what_is_due(now);
+            self.find_what_lacks(now);
+            if now < look_at {
+                continue;
+            }
+            look_at = now + LOOK_AT_NODES;
+            let nodes = self.node.nodes().await;
+            say(&self.parts, |status| status.nodes = nodes.len());
+            if !nodes.is_empty() {
+                alone_since = now;
+            } else if now - alone_since >= ALONE_MOST {
+                alone_since = now;
+                if bootstraps(&self.parts, own).await.iter().any(|known| !began_with.contains(known)) {
+                    return self.parts;
+                }
+            }
+            if now >= keep_at {
+                keep_at = if nodes.is_empty() { now } else { now + clock::jittered(KEEP_EVERY) };
+                self.keep(nodes).await;
+            }
+        }
+    }
+
+    async fn keep(&self, nodes: Vec<SocketAddrV4>) {
+        if nodes.is_empty() {
+            return;
+        }
+        let file = self.parts.file.clone();
+        if let Err(error) = self.parts.workers.run(move || save_nodes(&file, &nodes)).await {
+            tracing::warn!("nodes of the DHT are not kept: {error}");
+        }
+    }
+
+    fn key(&self, sought: Sought) -> [u8; drover_protocol::lookup::KEY_LEN] {
+        match sought {
+            Sought::Cluster => self.secret.key_of_cluster(),
+            Sought::Image(image) => self.secret.key_of_image(image),
+        }
+    }
+
+    fn announce_what_is_due(&mut self, now: Instant) {
+        let images = self.parts.announcements.images().into_iter().map(Sought::Image);
+        let current: BTreeSet<Sought> = images.chain([Sought::Cluster]).collect();
+        self.announced.retain(|sought, _| current.contains(sought));
+        for sought in current {
+            let (at, _) = *self.announced.entry(sought).or_insert((now, 0));
+            if at > now || self.under_way.len() >= AT_ONCE || !self.busy.insert(sought) {
+                continue;
+            }
+            let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
+            self.under_way.spawn(async move { Done::Announced(sought, node.announce(key, port).await) });
+        }
+    }
+
+    fn find_what_lacks(&mut self, now: Instant) {
+        let mut lacking: Vec<Sought> =
+            self.parts.announcements.lacking(FEW_NEIGHBOURS).into_iter().map(Sought::Image).collect();
+        if self.parts.links.all().len() < FEW_NEIGHBOURS {
+            lacking.push(Sought::Cluster);
+        }
+        self.finding.retain(|sought, _| lacking.contains(sought));
+        let first = if self.parts.announcements.trackers_reachable() > 0 { now + TRACKERS_FIRST } else { now };
+        for sought in lacking {
+            let (at, tries) = self.finding.entry(sought).or_insert((first, 0));
+            if *at > now || self.under_way.len() >= AT_ONCE || !self.busy.insert(sought) {
+                continue;
+            }
+            *at = now + clock::jittered((FIND_LEAST * 2u32.pow((*tries).min(10))).min(FIND_MOST));
+            *tries += 1;
+            let (node, key) = (self.node.clone(), self.key(sought));
+            self.under_way.spawn(async move { Done::Found(sought, node.find(key).await) });
+        }
+    }
+
+    async fn on_done(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Announced(sought, result) => {
+                self.busy.remove(&sought);
+                if let Err(error) = &result {
+                    tracing::debug!(?sought, error, "announced to nobody");
+                }
+                if let Some((at, times)) = self.announced.get_mut(&sought) {
+                    let wait = (ANNOUNCE_FIRST * 3u32.pow((*times).min(8))).min(ANNOUNCE_EVERY);
+                    *at = now + clock::jittered(if result.is_ok() { wait } else { ANNOUNCE_RETRY });
+                    *times += u32::from(result.is_ok());
+                }
+            }
+            Done::Found(sought, found) => {
+                self.busy.remove(&sought);
+                self.dial(now, sought, found).await;
+            }
+            Done::Dialled(addr, true) => drop(self.dead.remove(&addr)),
+            Done::Dialled(addr, false) => {
+                if self.dead.len() < DEAD_MOST {
+                    self.dead.insert(addr, now + DEAD_FOR);
+                }
+            }
+        }
+    }
+
+    /// Dials some of the hosts that were found; those that are known are candidates at once.
+    async fn dial(&mut self, now: Instant, sought: Sought, found: BTreeSet<SocketAddr>) {
+        self.dead.retain(|_, until| *until > now);
+        let mut found: Vec<SocketAddr> = found.into_iter().filter(|addr| *addr != self.parts.listen).collect();
+        self.rng.shuffle(&mut found);
+        tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
+        let fresh = found.into_iter().filter(|addr| !self.dead.contains_key(addr)).take(DIALS_MOST);
+        for addr in fresh.collect::<Vec<_>>() {
+            let (links, router) = (self.parts.links.clone(), self.parts.router.clone());
+            self.under_way.spawn(async move {
+                let link = match links.peer_at(addr) {
+                    Some(peer) => links.reach(peer).await,
+                    None => links.reach_addr(addr, Source::Dht).await,
+                };
+                let reached = link.is_some();
+                if let (Some(link), Sought::Image(image)) = (link, sought)
+                    && let Some(driver) = router.driver_of(image)
+                {
+                    // A driver that has just ended needs no candidates.
+                    let _ = driver.send(Event::Candidates(vec![link.peer()])).await;
+                }
+                Done::Dialled(addr, reached)
+            });
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A node of the cluster's own distributed hash table: where hosts find each other when no tracker answers.
+//!
+//! It speaks BEP 5 by the `mainline` crate, over UDP and IPv4, on the port after the one for QUIC, and is always a server: the
+//! crate's own way of becoming one asks for a public address. Its bootstraps are trackers and hosts of the cluster; the
+//! crate's public ones are never used, for a node without any bootstrap is not started at all. Requests from outside of
+//! the cluster's networks are not answered, and addresses outside of them are not given out.
+//!
+//! Nothing here is trusted. A node that lies can name wrong addresses, and is told keys that say nothing to who does not
+//! know the cluster's secret; who answers at an address proves by certificate whether it belongs here.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
+
+use drover_protocol::lookup::KEY_LEN;
+use futures_util::StreamExt;
+use mainline::async_dht::AsyncDht;
+use mainline::{Dht, Id, RequestFilter, RequestSpecific, ServerSettings};
+
+use crate::durable::{self, WriteError};
+use crate::networks::Networks;
+
+/// Addresses that are taken from one lookup; a table full of lies gives no more.
+pub const FOUND_MOST: usize = 256;
+/// Keys, and hosts for each, that a node keeps for others: 4 MB.
+const KEYS_KEPT: usize = 512;
+const HOSTS_KEPT: usize = 128;
+/// Values of other kinds, of which the cluster has none.
+const VALUES_KEPT: usize = 1;
+/// Nodes that are kept over restarts.
+const NODES_KEPT: usize = 64;
+/// A file of ours is no longer.
+const LONGEST_FILE: u64 = 16 * 1024;
+
+/// What a node is told.
+#[derive(Clone, Debug)]
+pub struct DhtSettings {
+    /// Where it listens.
+    pub listen: SocketAddrV4,
+    /// Nodes to begin with; not empty but for the first node of a table.
+    pub bootstraps: Vec<SocketAddrV4>,
+    /// Networks that hosts are in.
+    pub networks: Networks,
+}
+
+/// A running node. It ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct DhtNode {
+    dht: AsyncDht,
+    networks: Networks,
+}
+
+/// Where the node beside a QUIC endpoint is, by the rule that holds for all members; `None` if there is none, as for IPv6.
+pub fn beside(endpoint: SocketAddr) -> Option<SocketAddrV4> {
+    match (endpoint.ip().to_canonical(), endpoint.port().checked_add(1)) {
+        (IpAddr::V4(ip), Some(port)) => Some(SocketAddrV4::new(ip, port)),
+        (IpAddr::V6(ip), Some(port)) if ip.is_unspecified() => Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)),
+        _ => None,
+    }
+}
+
+impl DhtNode {
+    /// Starts a node, which has a thread of its own.
+    pub fn start(settings: DhtSettings) -> io::Result<Self> {
+        let DhtSettings { listen, bootstraps, networks } = settings;
+        let server = ServerSettings {
+            max_info_hashes: KEYS_KEPT,
+            max_peers_per_info_hash: HOSTS_KEPT,
+            max_immutable_values: VALUES_KEPT,
+            max_mutable_values: VALUES_KEPT,
+            filter: Box::new(OfTheCluster(networks.clone())),
+        };
+        let mut builder = Dht::builder();
+        builder.server_mode().server_settings(server).bind_address(*listen.ip()).port(listen.port());
+        // Without this the crate takes public bootstraps.
+        builder.no_bootstrap().extra_bootstrap(&bootstraps);
+        Ok(DhtNode { dht: builder.build()?.as_async(), networks })
+    }
+
+    /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only.
+    pub async fn find(&self, key: [u8; KEY_LEN]) -> BTreeSet<SocketAddr> {
+        let mut answers = self.dht.get_peers(Id::from(key));
+        let mut found = BTreeSet::new();
+        while let Some(addrs) = answers.next().await {
+            let usable = addrs.into_iter().filter(|addr| self.networks.contain((*addr.ip()).into()));
+            found.extend(usable.map(SocketAddr::V4));
+            if found.len() >= FOUND_MOST {
+                break;
+            }
+        }
+        found.into_iter().take(FOUND_MOST).collect()
+    }
+
+    /// Announces this host under a key, at the address that others see and this port. The error says why nobody took it.
+    pub async fn announce(&self, key: [u8; KEY_LEN], port: u16) -> Result<(), String> {
+        self.dht.announce_peer(Id::from(key), Some(port)).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Other nodes that this one knows.
+    pub async fn nodes(&self) -> Vec<SocketAddrV4> {
+        let nodes = self.dht.to_bootstrap().await;
+        let nodes = nodes.iter().filter_map(|text| text.parse::<SocketAddrV4>().ok());
+        nodes.filter(|node| self.networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
+    }
+}
+
+/// The nodes that [`save_nodes`] kept; none if the file is missing or damaged, which costs a slower start.
+pub fn load_nodes(path: &Path) -> Vec<SocketAddrV4> {
+    let is_ours = std::fs::metadata(path).is_ok_and(|facts| facts.len() <= LONGEST_FILE);
+    let text = is_ours.then(|| std::fs::read(path).ok()).flatten();
+    text.and_then(|text| serde_json::from_slice::<Vec<SocketAddrV4>>(&text).ok()).unwrap_or_default()
+}
+
+/// Keeps nodes over a restart.
+pub fn save_nodes(path: &Path, nodes: &[SocketAddrV4]) -> Result<(), WriteError> {
+    let json = serde_json::to_vec(nodes).expect("addresses are plain JSON");
+    durable::replace(path, &json, durable::PRIVATE)
+}
+
+/// Lets in requests from the cluster's networks only.
+#[derive(Clone, Debug)]
+struct OfTheCluster(Networks);
+
+impl RequestFilter for OfTheCluster {
+    fn allow_request(&self, _request: &RequestSpecific, from: SocketAddrV4) -> bool {
+        self.0.contain((*from.ip()).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
+
+    fn node(last: u8, port: u16, bootstraps: &[SocketAddrV4], networks: &str) -> (DhtNode, SocketAddrV4) {
+        let listen = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), port);
+        let (bootstraps, networks) = (bootstraps.to_vec(), networks.parse().expect("a network"));
+        (DhtNode::start(DhtSettings { listen, bootstraps, networks }).expect("a free port"), listen)
+    }
+
+    /// Waits until `key` is found at `at`, asked of `node`.
+    async fn finds(node: &DhtNode, key: [u8; KEY_LEN], wanted: usize) -> BTreeSet<SocketAddr> {
+        let found = async {
+            loop {
+                let found = node.find(key).await;
+                if found.len() >= wanted {
+                    return found;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), found).await.expect("found in time")
+    }
+
+    async fn announced(node: &DhtNode, port: u16) {
+        let announced = async {
+            while node.announce(KEY, port).await.is_err() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), announced).await.expect("announced in time");
+    }
+
+    #[tokio::test]
+    async fn hosts_find_each_other_by_their_key_and_also_once_the_first_node_is_gone() {
+        let (first, at) = node(1, 17_441, &[], "127.0.0.0/8");
+        let others: Vec<_> = (2..6).map(|last| node(last, 17_445, &[at], "127.0.0.0/8").0).collect();
+        announced(&others[0], 7444).await;
+        announced(&others[1], 7444).await;
+        let expected: BTreeSet<SocketAddr> =
+            [2, 3].map(|last| SocketAddr::from(([127, 66, 0, last], 7444))).into_iter().collect();
+        assert_eq!(finds(&others[3], KEY, 2).await, expected);
+        assert_eq!(others[3].find([8; KEY_LEN]).await, BTreeSet::new(), "another key");
+        drop(first);
+        assert_eq!(finds(&others[2], KEY, 2).await, expected);
+        assert!(!others[2].nodes().await.is_empty(), "what is kept over a restart");
+    }
+
+    #[tokio::test]
+    async fn who_asks_from_elsewhere_is_not_answered() {
+        let (_first, at) = node(11, 17_441, &[], "10.0.0.0/8");
+        let (stranger, _) = node(12, 17_445, &[at], "127.0.0.0/8");
+        assert_eq!(stranger.find(KEY).await, BTreeSet::new());
+        assert!(stranger.announce(KEY, 7444).await.is_err());
+        assert_eq!(stranger.nodes().await, []);
+    }
+
+    #[test]
+    fn the_node_of_a_member_is_on_the_port_after_its_own() {
+        let beside = |text: &str| beside(text.parse().expect("an address")).map(|addr| addr.to_string());
+        assert_eq!(beside("10.0.0.1:7440").as_deref(), Some("10.0.0.1:7441"));
+        assert_eq!(beside("[::]:7444").as_deref(), Some("0.0.0.0:7445"));
+        assert_eq!((beside("[fd00::1]:7444"), beside("10.0.0.1:65535")), (None, None));
+    }
+
+    #[test]
+    fn nodes_come_back_and_a_damaged_file_is_none() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("dht.json");
+        assert_eq!(load_nodes(&path), []);
+        let nodes = [SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 7445)];
+        save_nodes(&path, &nodes).expect("written");
+        assert_eq!(load_nodes(&path), nodes);
+        std::fs::write(&path, b"{").expect("written");
+        assert_eq!(load_nodes(&path), []);
+    }
+}

@@ -1,0 +1,73 @@
+//! Under which keys hosts are found in the cluster's distributed hash table.
+//!
+//! A key is a keyed hash of what is sought, with a secret that only members of the cluster know: who listens to the
+//! table, or stands in it, learns neither which images exist nor what they are called, and can't ask for one.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ImageId;
+
+/// Length of a key, as BEP 5 has it.
+pub const KEY_LEN: usize = 20;
+
+/// What all members of a cluster know and nobody else does. It protects no content: who has it can find hosts, not join
+/// them.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSecret([u8; 32]);
+
+impl ClusterSecret {
+    /// The secret that these bytes are.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        ClusterSecret(bytes)
+    }
+
+    /// As bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Where hosts that exchange an image are found.
+    pub fn key_of_image(&self, image: ImageId) -> [u8; KEY_LEN] {
+        self.key(b"image", image.as_bytes())
+    }
+
+    /// Where any host of the cluster is found.
+    pub fn key_of_cluster(&self) -> [u8; KEY_LEN] {
+        self.key(b"hosts", &[])
+    }
+
+    fn key(&self, kind: &[u8; 5], what: &[u8]) -> [u8; KEY_LEN] {
+        let hash = blake3::Hasher::new_keyed(&self.0).update(kind).update(what).finalize();
+        core::array::from_fn(|at| hash.as_bytes()[at])
+    }
+}
+
+impl fmt::Debug for ClusterSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterSecret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ_by_image_by_kind_and_by_cluster_and_show_nothing_of_the_image() {
+        let image = ImageId::from_bytes([7; 32]);
+        let (ours, theirs) = (ClusterSecret::from_bytes([1; 32]), ClusterSecret::from_bytes([2; 32]));
+        let keys = [
+            ours.key_of_image(image),
+            ours.key_of_image(ImageId::from_bytes([8; 32])),
+            ours.key_of_cluster(),
+            theirs.key_of_image(image),
+            theirs.key_of_cluster(),
+        ];
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(key), "key {at}");
+        }
+        assert_eq!(format!("{ours:?}"), "ClusterSecret(..)", "a log must not tell it");
+    }
+}

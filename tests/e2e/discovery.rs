@@ -1,0 +1,156 @@
+//! A fleet that outlives its trackers: hosts find each other, and what is released, without any.
+
+use std::process::Command;
+use std::time::Duration;
+
+use drover_harness::{Fleet, Host, LONG, TestImage, outer, run, seed, wait_until};
+
+const HOSTS: usize = 12;
+
+#[test]
+fn twelve_hosts_find_each_other_and_a_release_by_the_hash_table_alone() {
+    let seed = seed("twelve_hosts_find_each_other_and_a_release_by_the_hash_table_alone");
+    let mut fleet = Fleet::start(0);
+    for _ in 0..HOSTS {
+        fleet.add_host("subscribe = [\"golden\"]");
+    }
+    // The tracker has introduced nobody, since nobody exchanges anything; nodes of the table know each other.
+    for host in &fleet.hosts {
+        let nodes = || host.status()["dht"]["nodes"].as_u64().unwrap_or(0);
+        wait_until(&format!("{} to know nodes", host.name), LONG, nodes, |&nodes| nodes >= 4);
+    }
+    fleet.kill_tracker();
+
+    let image = release_and_complete(&fleet, 0, "v1.raw", seed);
+    let found: Vec<String> = fleet.hosts.iter().flat_map(ways).collect();
+    assert!(found.iter().any(|by| by == "dht"), "{found:?}");
+    let without_a_centre = |by: &String| ["dht", "dialled-here", "peer-exchange"].contains(&by.as_str());
+    assert!(found.iter().all(without_a_centre), "{found:?}");
+
+    // A host that was away finds the fleet again by what it kept, its master gone.
+    let late = fleet.hosts.last_mut().expect("there are twelve");
+    late.terminate();
+    std::fs::remove_file(late.state.join("hosts.json")).expect("it remembered hosts");
+    late.start();
+    late.run(&["rm", "golden@1"]).ok();
+    late.run(&["fetch", "golden@1", "--no-wait"]).ok();
+    image.assert_same(&late.wait_sealed("golden@1", LONG).path);
+}
+
+#[test]
+fn twelve_hosts_that_restart_find_each_other_by_whom_they_remember() {
+    let seed = seed("twelve_hosts_that_restart_find_each_other_by_whom_they_remember");
+    let mut fleet = Fleet::start(0);
+    for _ in 0..HOSTS {
+        fleet.add_host("subscribe = [\"golden\"]\ndht = false");
+    }
+    let first = TestImage::make(&fleet.path("v1.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&first.path, "golden", &[]);
+    for host in &fleet.hosts {
+        first.assert_same(&host.wait_sealed("golden@1", LONG).path);
+        let remembered = || std::fs::read_to_string(host.state.join("hosts.json")).unwrap_or_default();
+        wait_until(&format!("{} to remember hosts", host.name), LONG, remembered, |text| text.contains("peer"));
+    }
+    fleet.kill_tracker();
+    fleet.hosts.iter_mut().for_each(Host::terminate);
+    fleet.hosts.iter_mut().for_each(Host::start);
+
+    release_and_complete(&fleet, 0, "v2.raw", !seed);
+    let found: Vec<String> = fleet.hosts.iter().flat_map(ways).collect();
+    assert!(found.iter().any(|by| by == "remembered"), "{found:?}");
+    assert!(!found.iter().any(|by| by == "tracker" || by == "dht"), "{found:?}");
+}
+
+#[test]
+fn one_living_member_is_enough_for_twelve_hosts_and_for_a_newcomer() {
+    let seed = seed("one_living_member_is_enough_for_twelve_hosts_and_for_a_newcomer");
+    let mut fleet = Fleet::start(0);
+    let settings = |known: &Host| format!("subscribe = [\"golden\"]\ndht = false\npeers = [\"{}\"]", known.listen());
+    let alone = fleet.join_host("subscribe = [\"golden\"]\ndht = false");
+    let to_alone = settings(&alone);
+    fleet.hosts.push(alone);
+    for _ in 1..HOSTS {
+        let host = fleet.join_host(&to_alone);
+        fleet.hosts.push(host);
+    }
+    let newcomer = fleet.join_host(&settings(&fleet.hosts[7]));
+    // From here on everybody has a certificate, and nobody ever reached a tracker as a member.
+    fleet.kill_tracker();
+    fleet.hosts.iter_mut().for_each(Host::start);
+
+    let image = release_and_complete(&fleet, 5, "v1.raw", seed);
+    let found: Vec<String> = fleet.hosts.iter().flat_map(ways).collect();
+    let by_hand_or_word = |by: &String| ["static", "dialled-here", "peer-exchange"].contains(&by.as_str());
+    assert!(found.iter().all(by_hand_or_word), "{found:?}");
+    assert!(found.iter().any(|by| by == "peer-exchange"), "{found:?}");
+
+    // The one whom all were told of is not needed any more.
+    fleet.hosts[0].kill();
+    fleet.hosts.push(newcomer);
+    let newcomer = fleet.hosts.last_mut().expect("just added");
+    newcomer.start();
+    image.assert_same(&newcomer.wait_sealed("golden@1", LONG).path);
+    let shown = newcomer.run(&["status"]).ok();
+    assert!(shown.contains("by the settings"), "a person can see how it was found: {shown}");
+}
+
+/// Everything that is for an address outside of the wires' network leaves by the default route, where it is counted.
+#[test]
+fn nothing_leaves_for_an_address_outside_of_the_fleet() {
+    if !outer::runs_inside("discovery::nothing_leaves_for_an_address_outside_of_the_fleet") {
+        return;
+    }
+    let seed = seed("nothing_leaves_for_an_address_outside_of_the_fleet");
+    let mut fleet = Fleet::wired();
+    fleet.count_what_leaves(4);
+    fleet.kill_tracker();
+    fleet.start_tracker();
+    for _ in 0..3 {
+        fleet.add_host("subscribe = [\"golden\"]\nnetworks = [\"10.66.0.0/16\"]");
+    }
+    let first = TestImage::make(&fleet.path("v1.raw"), 4 << 20, 4 << 20, seed);
+    fleet.publish(&first.path, "golden", &[]);
+    for host in &fleet.hosts {
+        first.assert_same(&host.wait_sealed("golden@1", LONG).path);
+        let nodes = || host.status()["dht"]["nodes"].as_u64().unwrap_or(0);
+        wait_until(&format!("{} to know nodes", host.name), LONG, nodes, |&nodes| nodes >= 2);
+    }
+    fleet.kill_tracker();
+    release_and_complete(&fleet, 0, "v2.raw", !seed);
+    // The table asks its bootstraps when it is empty: a host that is all alone does so all the time.
+    fleet.hosts[1].terminate();
+    fleet.hosts[2].terminate();
+    fleet.hosts[0].terminate();
+    fleet.hosts[0].start();
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(fleet.left(), [0; 4], "packets that left, of the tracker and each host");
+
+    // The counter counts: the same test with a packet that leaves.
+    let mut packet = Command::new("bash");
+    run(&mut fleet.hosts[0].within(packet.args(["-c", "echo > /dev/udp/192.0.2.1/7444"])));
+    assert!(fleet.left()[1] > 0, "the counter counts nothing");
+}
+
+/// Releases a new image from one host, with no tracker to take it, and waits until it is everywhere.
+#[track_caller]
+fn release_and_complete(fleet: &Fleet, from: usize, file: &str, seed: u64) -> TestImage {
+    let image = TestImage::make(&fleet.path(file), 24 << 20, 16 << 20, seed);
+    let mut publish = fleet.hosts[from].command();
+    publish.arg("publish").arg(&image.path).args(["--name", "golden", "--json", "--key"]).arg(fleet.publisher_key());
+    let published = run(&mut publish);
+    let line = published.stdout.lines().last().unwrap_or_default();
+    let released: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{published:#?}"));
+    assert_eq!(released["taken_by"], serde_json::json!([]), "no tracker lives");
+    let release = format!("golden@{}", released["version"]);
+    for host in &fleet.hosts {
+        image.assert_same(&host.wait_sealed(&release, LONG).path);
+    }
+    image
+}
+
+/// How a host found those that it is connected with.
+fn ways(host: &Host) -> Vec<String> {
+    let status = host.status();
+    let hosts = status["hosts"].as_array().into_iter().flatten();
+    hosts.map(|other| other["found"]["by"].as_str().unwrap_or("nobody knows how").to_owned()).collect()
+}
