@@ -64,8 +64,11 @@ impl Availability {
 
     /// The rarest open piece among `have` without `except`, ties broken at random.
     pub(super) fn rarest(&self, have: &PieceSet, except: &[&PieceSet], rng: &mut Rng) -> Option<PieceIndex> {
-        let held = self.levels.iter().skip(1).filter(|level| !level.is_empty());
-        held.into_iter().find_map(|level| any_of(level, have, except, &self.geometry, rng))
+        let is_any = |level: &&PieceSet| {
+            (0..level.words().len()).any(|at| common(at, level, have, except) != 0)
+        };
+        let rarest = self.levels.iter().skip(1).find(is_any)?;
+        any_of(rarest, have, except, &self.geometry, rng)
     }
 
     fn move_to(&mut self, piece: PieceIndex, holders: u16) {
@@ -82,9 +85,6 @@ impl Availability {
 }
 
 /// A random piece that is in `among` and in `have` and in none of `except`.
-///
-/// The search begins at a random word and takes a random bit of the first word that has one. That is not quite
-/// uniform (pieces after a gap are likelier), but no two hosts agree on it, which is what matters.
 pub(super) fn any_of(
     among: &PieceSet,
     have: &PieceSet,
@@ -92,18 +92,25 @@ pub(super) fn any_of(
     geometry: &Geometry,
     rng: &mut Rng,
 ) -> Option<PieceIndex> {
-    let (among, have) = (among.words(), have.words());
-    let start = rng.below(among.len() as u32) as usize;
-    for at in (start..among.len()).chain(0..start) {
-        let mut word = except.iter().fold(among[at] & have[at], |word, except| word & !except.words()[at]);
-        if word != 0 {
-            for _ in 0..rng.below(word.count_ones()) {
-                word &= word - 1;
-            }
-            return geometry.piece(at as u32 * 64 + word.trailing_zeros());
-        }
+    any_in(among.words().len(), |at| common(at, among, have, except), geometry, rng)
+}
+
+/// A random piece of those whose bits are in so many words.
+///
+/// The search begins at a random word and takes a random bit of the first word that has one. That is not quite
+/// uniform (pieces after a gap are likelier), but no two hosts agree on it, which is what matters.
+fn any_in(words: usize, word_at: impl Fn(usize) -> u64, geometry: &Geometry, rng: &mut Rng) -> Option<PieceIndex> {
+    let start = rng.below(words as u32) as usize;
+    let (at, mut word) = (start..words).chain(0..start).map(|at| (at, word_at(at))).find(|&(_, word)| word != 0)?;
+    for _ in 0..rng.below(word.count_ones()) {
+        word &= word - 1;
     }
-    None
+    geometry.piece(at as u32 * 64 + word.trailing_zeros())
+}
+
+/// A word of the pieces that are in both sets and in none of `except`.
+fn common(at: usize, one: &PieceSet, other: &PieceSet, except: &[&PieceSet]) -> u64 {
+    except.iter().fold(one.words()[at] & other.words()[at], |word, except| word & !except.words()[at])
 }
 
 /// Whether two sets have a member in common.
