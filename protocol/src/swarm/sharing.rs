@@ -148,10 +148,9 @@ impl Swarm {
 
     /// Whether something is lacking that can be asked of nobody, and nothing is on its way.
     fn is_stuck(&self) -> bool {
-        let open = self.availability.open().count();
-        let nobody_holds = || self.availability.level(0).is_some_and(|unheld| unheld.count() == open);
         let no_parts = || self.peers.values().all(|neighbour| self.wanted_parts(neighbour).next().is_none());
-        open > 0 && !self.paused && self.requests.is_empty() && nobody_holds() && no_parts()
+        let is_lacking = !self.availability.open().is_empty() && !self.availability.is_any_held();
+        is_lacking && !self.paused && self.requests.is_empty() && no_parts()
     }
 
     fn is_stuck_since(&self, now: Instant) -> bool {
