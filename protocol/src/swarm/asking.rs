@@ -14,6 +14,7 @@ use super::picker::{Offer, Pick};
 use super::racks::STARVED_AFTER;
 use super::requests::Request;
 use crate::geometry::{CHUNK_LEN, PieceIndex};
+use crate::have::PieceSet;
 use crate::id::PeerId;
 use crate::message::MAX_RANGES;
 use crate::time::Instant;
@@ -61,7 +62,7 @@ impl Swarm {
         self.intake.roll(now);
         self.intake_peak = (self.intake_peak - self.intake_peak / 128).max(self.intake.rate());
         for peer in self.peers.values_mut() {
-            peer.forget_declined(now, &self.geometry);
+            peer.forget_declined(now);
         }
         self.note_hunger(now);
         self.forget_imports(now);
@@ -137,14 +138,14 @@ impl Swarm {
                 match advice.filter(|_| neighbour.advise(now, &self.config)) {
                     None => neighbour.busy(now, retry_after, &self.config, &mut self.rng),
                     Some(advice) => {
-                        neighbour.decline(now, piece);
+                        neighbour.decline(now, piece, &self.geometry);
                         self.follow_advice(now, peer, advice);
                     }
                 }
             }
             RequestEnd::NotHeld => {
                 neighbour.parts.remove(piece);
-                neighbour.decline(now, piece);
+                neighbour.decline(now, piece, &self.geometry);
                 neighbour.fail(now, &self.config);
             }
             RequestEnd::Failed => neighbour.fail(now, &self.config),
@@ -227,9 +228,7 @@ impl Swarm {
     /// Whether to hear what a peer came to hold could make it ask for something at once. If not, a driver may keep such
     /// news back until it has something else to say to this swarm.
     pub fn wants_news(&self) -> bool {
-        let has_room = |peer: &PeerId| self.room(self.now, *peer).is_some();
-        let could_ask = || self.has_place_for_source() || self.requests.asked_peers().any(has_room);
-        self.is_asking() && (self.next_look.is_none() || (self.has_room_for_all(self.now) && could_ask()))
+        self.is_asking() && (self.next_look.is_none() || self.has_room_for_any(self.now))
     }
 
     /// Finds anew when the next peer may be asked again, and when the next one has been silent for too long.
@@ -248,6 +247,12 @@ impl Swarm {
     /// Whether anybody may be asked for more.
     fn has_room_for_all(&self, now: Instant) -> bool {
         self.is_asking() && self.download.is_ready(now) && self.requests.in_flight() < self.in_flight_most()
+    }
+
+    /// Whether there may be somebody who may be asked for more.
+    fn has_room_for_any(&self, now: Instant) -> bool {
+        let has_room = |peer: &PeerId| self.room(now, *peer).is_some();
+        self.has_room_for_all(now) && (self.has_place_for_source() || self.requests.asked_peers().any(has_room))
     }
 
     fn is_asking(&self) -> bool {
@@ -293,13 +298,14 @@ impl Swarm {
         }
         let restrict = neighbour.is_seeder() && !self.is_hungry();
         let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_seeder()).count());
-        let except = [neighbour.declined(), self.racks.nearby(), self.racks.late()];
-        let except = &except[..match self.asks_only_imports(neighbour) {
-            false => 1,
-            true if self.is_looking => 2,
-            true => 3,
-        }];
-        let offer = Offer { have: &neighbour.have, except, only_with_seeders: seeders, len };
+        let imports = [self.racks.nearby(), self.racks.late()];
+        let imports = imports.into_iter().take(match self.asks_only_imports(neighbour) {
+            false => 0,
+            true if self.is_looking => 1,
+            true => 2,
+        });
+        let except: Vec<&PieceSet> = neighbour.declined().into_iter().chain(imports).collect();
+        let offer = Offer { have: &neighbour.have, except: &except, only_with_seeders: seeders, len };
         if let Some(pick) = self.picker.pick_for_reader(&self.progress, &offer).filter(|_| is_urgent) {
             return Some(pick);
         }
@@ -329,14 +335,19 @@ impl Swarm {
         if !self.has_room_for_all(now) {
             return None;
         }
-        let neighbour = self.peers.get(&peer).filter(|neighbour| neighbour.is_askable(now))?;
-        let limited = self.download.rate().map_or(u64::MAX, |rate| (rate / 10).max(u64::from(CHUNK_LEN)));
-        let len = neighbour.request_len(&self.config).min(limited);
         let in_flight = self.requests.in_flight_of(peer);
-        if in_flight == 0 {
-            return self.has_place_for_source().then_some(len);
+        let limited = self.download.rate().map_or(u64::MAX, |rate| (rate / 10).max(u64::from(CHUNK_LEN)));
+        // This is asked for every peer at every turn, so what needs no look at the peer comes first.
+        let may_fit = match in_flight {
+            0 => self.has_place_for_source(),
+            _ => in_flight + self.config.shortest_request().min(limited) <= self.config.widest_window(),
+        };
+        if !may_fit {
+            return None;
         }
-        (in_flight + len <= neighbour.window(&self.config)).then_some(len)
+        let neighbour = self.peers.get(&peer).filter(|neighbour| neighbour.is_askable(now))?;
+        let len = neighbour.request_len(&self.config).min(limited);
+        (in_flight == 0 || in_flight + len <= neighbour.window(&self.config)).then_some(len)
     }
 
     /// Most bytes on their way from everybody: about what comes in a second. More would only queue up at the peers, and

@@ -71,11 +71,15 @@ impl Swarm {
 
     /// Whether a peer is so far behind the others that a piece given to it is not soon to be had from it.
     fn is_laggard(&self, peer: &PeerId) -> bool {
-        let leechers = self.peers.values().filter(|neighbour| neighbour.has_answered && !neighbour.is_seeder());
-        let most =
-            leechers.map(|neighbour| neighbour.have.count() - self.zero_pieces.min(neighbour.have.count())).max();
+        let most = self.most_of_leechers.saturating_sub(self.zero_pieces);
         let held = self.peers.get(peer).map_or(0, |neighbour| neighbour.have.count().saturating_sub(self.zero_pieces));
-        most.is_some_and(|most| most >= LAGGARD_FROM && held * LAGGARD_SHARE < most)
+        most >= LAGGARD_FROM && held * LAGGARD_SHARE < most
+    }
+
+    /// Counts anew how many pieces the leecher holds that holds most.
+    pub(super) fn count_most_of_leechers(&self) -> u32 {
+        let leechers = self.peers.values().filter(|neighbour| neighbour.has_answered && !neighbour.is_seeder());
+        leechers.map(|neighbour| neighbour.have.count()).max().unwrap_or(0)
     }
 
     fn claim(&self, peer: &PeerId) -> Claim {

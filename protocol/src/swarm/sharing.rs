@@ -120,7 +120,8 @@ impl Swarm {
     /// What to ask of a peer of the pieces that it holds in part.
     pub(super) fn pick_part(&mut self, peer: PeerId, len: u64) -> Option<Pick> {
         let neighbour = self.peers.get(&peer)?;
-        let wanted = self.wanted_parts(neighbour).filter(|&piece| !neighbour.declined().contains(piece));
+        let is_declined = |piece| neighbour.declined().is_some_and(|declined| declined.contains(piece));
+        let wanted = self.wanted_parts(neighbour).filter(|&piece| !is_declined(piece));
         let wanted: Vec<PieceIndex> = wanted.collect();
         let piece = *self.rng.pick(&wanted)?;
         let mut told = ChunkMask::default();
