@@ -12,6 +12,7 @@ use std::sync::Arc;
 use drover_protocol::codec;
 use drover_protocol::geometry::{CHUNK_LEN, Geometry, PieceIndex};
 use drover_protocol::have::{ChunkSet, WireDelta};
+use drover_protocol::id::PeerId;
 use drover_protocol::message::{PeerMessage, SwarmMessage};
 use drover_protocol::rng::Rng;
 use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
@@ -206,6 +207,7 @@ impl<'a> World<'a> {
             Event::Announce { host, life } => self.announce(host, life),
             Event::Told { host, life, peers, again } => {
                 if self.lives(host, life) {
+                    let peers: Vec<PeerId> = peers.iter().map(|&peer| peer_id(peer as usize)).collect();
                     self.tell(host, |swarm, now| swarm.handle_candidates(now, &peers));
                     let wait = jittered(again, &mut self.rng);
                     self.after(wait, Event::Announce { host, life });
@@ -224,6 +226,7 @@ impl<'a> World<'a> {
             }
             Event::Peers { to, life, about } => {
                 if self.lives(to, life) {
+                    let about: Vec<PeerId> = about.iter().map(|&peer| peer_id(peer as usize)).collect();
                     self.tell(to, |swarm, now| swarm.handle_candidates(now, &about));
                 }
             }
@@ -426,8 +429,9 @@ impl<'a> World<'a> {
         let counts = &mut self.hosts[to].counts;
         *(if from == 0 { &mut counts.from_publisher } else { &mut counts.from_peers }) += new;
         counts.wasted += len - new;
-        if is_done && self.hosts[to].end_request(request) {
-            self.tell(to, |swarm, now| swarm.handle_request_ended(now, request, RequestEnd::Done));
+        // That it has ended is no news to a swarm that has all of it.
+        if is_done {
+            self.hosts[to].end_request(request);
         }
     }
 
@@ -524,6 +528,7 @@ impl<'a> World<'a> {
             Output::SendPeers { peer, about } => {
                 let to = host_of(peer);
                 self.charge(host, about.len() as u64 * PEER_LEN);
+                let about = about.into_iter().map(|peer| host_of(peer) as u32).collect();
                 self.after(latency(peer), Event::Peers { to, life: self.hosts[to].life, about });
             }
             Output::Request { peer, request, piece, chunks } => {
