@@ -404,7 +404,7 @@ impl<'a> World<'a> {
         if is_done {
             self.flows[flow.place()] = None;
             self.hosts[from].end_serve(serve);
-            self.tell(from, |swarm, now| swarm.handle_served(now, serve, sent));
+            self.call(from, |swarm, now| swarm.handle_served(now, serve, sent));
         }
         if !chunks.is_empty() || is_done {
             let latency = self.scenario.latency_between(from, to);
@@ -461,9 +461,14 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Calls a host's swarm, if it runs, and does what it says.
+    /// Calls a host's swarm, if it runs, and does what it says. Before that it hears the news.
     fn tell(&mut self, host: usize, call: impl FnOnce(&mut Swarm, Instant)) {
         self.hear_news(host);
+        self.call(host, call);
+    }
+
+    /// The same when what it could hear makes no difference: nothing is asked of anybody, and nobody's request judged.
+    fn call(&mut self, host: usize, call: impl FnOnce(&mut Swarm, Instant)) {
         if let Some(swarm) = &mut self.hosts[host].swarm {
             call(swarm, self.now);
             self.drain(host);

@@ -61,9 +61,7 @@ impl Swarm {
     pub(super) fn look(&mut self, now: Instant) {
         self.intake.roll(now);
         self.intake_peak = (self.intake_peak - self.intake_peak / 128).max(self.intake.rate());
-        for peer in self.peers.values_mut() {
-            peer.forget_declined(now);
-        }
+        self.forget_declined(now);
         self.note_hunger(now);
         self.forget_imports(now);
         self.next_look = None;
@@ -76,6 +74,14 @@ impl Swarm {
             }
         }
         self.plan_look(now);
+    }
+
+    fn forget_declined(&mut self, now: Instant) {
+        if core::mem::take(&mut self.has_declined) {
+            for peer in self.peers.values_mut() {
+                self.has_declined |= !peer.forget_declined(now);
+            }
+        }
     }
 
     /// Asks everybody for as much as fits.
@@ -139,6 +145,7 @@ impl Swarm {
                     None => neighbour.busy(now, retry_after, &self.config, &mut self.rng),
                     Some(advice) => {
                         neighbour.decline(now, piece, &self.geometry);
+                        self.has_declined = true;
                         self.follow_advice(now, peer, advice);
                     }
                 }
@@ -146,6 +153,7 @@ impl Swarm {
             RequestEnd::NotHeld => {
                 neighbour.parts.remove(piece);
                 neighbour.decline(now, piece, &self.geometry);
+                self.has_declined = true;
                 neighbour.fail(now, &self.config);
             }
             RequestEnd::Failed => neighbour.fail(now, &self.config),
@@ -170,13 +178,12 @@ impl Swarm {
             0 => Duration::ZERO,
             peak => time_of(self.requests.in_flight() * 2, peak),
         };
-        let is_stalled = |(peer, neighbour): (&PeerId, &Peer)| {
-            let stalls = neighbour.stalls_at(&self.config) <= now
-                && neighbour.silence(now) >= own_queue
-                && self.requests.is_asked(*peer);
-            stalls.then_some(*peer)
+        let is_stalled = |peer: &&PeerId| {
+            self.peers.get(peer).is_some_and(|neighbour| {
+                neighbour.stalls_at(&self.config) <= now && neighbour.silence(now) >= own_queue
+            })
         };
-        let stalled: Vec<PeerId> = self.peers.iter().filter_map(is_stalled).collect();
+        let stalled: Vec<PeerId> = self.requests.asked_peers().filter(is_stalled).copied().collect();
         for peer in stalled {
             if let Some(neighbour) = self.peers.get_mut(&peer) {
                 neighbour.snub(now, &self.config);
@@ -491,9 +498,11 @@ impl Swarm {
         let neighbour = self.peers.get(&thief)?;
         let (have, only_imports) = (&neighbour.have, self.asks_only_imports(neighbour));
         let worth = if self.progress.unasked_chunks() == 0 { WORTH_STEALING } else { WORTH_STEALING_EARLY };
+        let usual_rate = self.usual_rate();
         let mut slowest: Option<(Duration, RequestId, bool)> = None;
-        for (peer, neighbour) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
-            let rate = if neighbour.rate() > 0 { neighbour.rate() } else { self.usual_rate() };
+        for peer in self.requests.asked_peers().filter(|peer| **peer != thief) {
+            let Some(neighbour) = self.peers.get(peer) else { continue };
+            let rate = if neighbour.rate() > 0 { neighbour.rate() } else { usual_rate };
             let (mut ahead, silence) = (0, neighbour.silence(now));
             for (id, request) in self.requests.of_peer(*peer) {
                 let is_waiting = ahead > 0 && request.untouched;
@@ -515,8 +524,9 @@ impl Swarm {
 
     /// The mean rate of the peers whose rate is known.
     fn usual_rate(&self) -> u64 {
-        let rates: Vec<u64> = self.peers.values().map(Peer::rate).filter(|&rate| rate > 0).collect();
-        rates.iter().sum::<u64>().checked_div(rates.len() as u64).unwrap_or(RATE_ASSUMED).max(1)
+        let rates = self.peers.values().map(Peer::rate).filter(|&rate| rate > 0);
+        let (sum, count) = rates.fold((0, 0), |(sum, count), rate| (sum + rate, count + 1));
+        u64::checked_div(sum, count).unwrap_or(RATE_ASSUMED).max(1)
     }
 }
 

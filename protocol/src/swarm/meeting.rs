@@ -99,14 +99,15 @@ impl Swarm {
         }
         match delta.pieces(&self.geometry) {
             Ok(pieces) => {
-                self.hear_news(now, peer, &pieces, 0);
+                self.hear_pieces(peer, &pieces, 0);
+                self.fill(now, peer);
             }
             Err(_) => self.ban(now, peer, Misdeed::BadHave),
         }
     }
 
     /// A neighbour came to hold pieces. Returns its place, to begin with when one after it is looked for.
-    pub(super) fn hear_news(&mut self, now: Instant, peer: PeerId, pieces: &[PieceIndex], from: usize) -> usize {
+    pub(super) fn hear_pieces(&mut self, peer: PeerId, pieces: &[PieceIndex], from: usize) -> usize {
         let Some((at, neighbour)) = self.peers.find_from(from, &peer) else { return from };
         // It goes on by itself; if it is stuck once more, it says so.
         neighbour.is_stuck = false;
@@ -127,7 +128,6 @@ impl Swarm {
         } else if neighbour.has_answered {
             self.most_of_leechers = self.most_of_leechers.max(neighbour.have.count());
         }
-        self.fill(now, peer);
         at
     }
 

@@ -93,6 +93,8 @@ pub struct Swarm {
     intake_peak: u64,
     /// Since when less comes in than could.
     wanting_since: Option<Instant>,
+    /// Whether some neighbour would rather not hand out some piece.
+    has_declined: bool,
     /// Until when it counts as hungry.
     hungry_until: Instant,
     /// Since when nearly nothing comes in.
@@ -194,6 +196,7 @@ impl Swarm {
             intake: Meter::default(),
             intake_peak: 0,
             wanting_since: None,
+            has_declined: false,
             hungry_until: now,
             starving_since: None,
             intake_at: now,
@@ -264,9 +267,12 @@ impl Swarm {
     /// in the order of their ids.
     pub fn handle_news<'a>(&mut self, now: Instant, news: impl IntoIterator<Item = (PeerId, &'a [PieceIndex])>) {
         self.now = now;
-        let mut place = 0;
+        let (mut place, can_ask) = (0, self.wants_news());
         for (peer, pieces) in news {
-            place = self.hear_news(now, peer, pieces, place);
+            place = self.hear_pieces(peer, pieces, place);
+            if can_ask {
+                self.fill(now, peer);
+            }
         }
         self.finish(now);
     }

@@ -141,11 +141,12 @@ impl Peer {
         self.declined_until = now + DECLINED_FOR;
     }
 
-    /// Forgets what it would rather not hand out, when that was long ago.
-    pub(super) fn forget_declined(&mut self, now: Instant) {
+    /// Forgets what it would rather not hand out, when that was long ago. Says whether there is nothing of that now.
+    pub(super) fn forget_declined(&mut self, now: Instant) -> bool {
         if self.declined_until <= now {
             self.declined = None;
         }
+        self.declined.is_none()
     }
 
     /// Pieces that it is not asked for now, if there are any.
