@@ -319,11 +319,21 @@ impl<'a> World<'a> {
             if self.dead_links.remove(&(to, from)) {
                 self.lose(to, from);
             }
+            self.dead_links.remove(&(from, to));
             self.hosts[from].connect(to, self.news.heard(to));
             self.hosts[to].connect(from, self.news.heard(from));
             self.tell(from, |swarm, now| swarm.handle_connected(now, peer_id(to)));
         } else {
             self.tell(from, |swarm, now| swarm.handle_connect_failed(now, peer_id(to)));
+        }
+    }
+
+    /// A host closes a connection; the other learns it a latency later.
+    fn hang_up(&mut self, host: usize, peer: usize) {
+        if self.hosts[host].disconnect(peer) {
+            self.dead_links.insert((peer, host));
+            let life = self.hosts[peer].life;
+            self.after(self.scenario.latency_between(host, peer), Event::Lost { host: peer, life, peer: host });
         }
     }
 
@@ -550,8 +560,7 @@ impl<'a> World<'a> {
             Output::Serve { serve, .. } => self.serve(host, serve),
             Output::Refuse { serve, refusal, .. } => self.refuse(host, serve, refusal),
             Output::Ban { peer, misdeed } => panic!("host {host} bans honest {peer:?}: {misdeed}"),
-            // Connections stay: nothing here costs anything while it is idle.
-            Output::Dropped { .. } => {}
+            Output::Dropped { peer } => self.hang_up(host, host_of(peer)),
             Output::Complete => {
                 self.trace.note(self.now, "complete", [host as u64, 0]);
                 if self.hosts[host].completed_at.is_none() {
