@@ -87,7 +87,7 @@ impl Swarm {
     /// Asks everybody for as much as fits.
     pub(super) fn fill_all(&mut self, now: Instant) {
         for peer in self.in_order_of_preference(now) {
-            if !self.has_room_for_all(now) {
+            if !self.has_room_for_any(now) {
                 break;
             }
             self.fill(now, peer);
@@ -238,10 +238,12 @@ impl Swarm {
         self.is_asking() && (self.next_look.is_none() || self.has_room_for_any(self.now))
     }
 
-    /// Finds anew when the next peer may be asked again, and when the next one has been silent for too long.
+    /// Finds anew when the next peer may be asked again, if that time has come, and when the next one has been silent for too
+    /// long.
     pub(super) fn plan_waits(&mut self, now: Instant) {
-        let askable = self.peers.values().map(Peer::askable_at).filter(|&at| at > now);
-        self.next_askable = askable.min();
+        if self.next_askable.is_some_and(|at| at <= now) {
+            self.next_askable = self.peers.values().map(Peer::askable_at).filter(|&at| at > now).min();
+        }
         let asked = self.requests.asked_peers().filter_map(|peer| self.peers.get(peer));
         self.next_stall = asked.map(|neighbour| neighbour.stalls_at(&self.config)).filter(|&at| at > now).min();
     }
@@ -283,7 +285,7 @@ impl Swarm {
     /// Where only few requests are on their way at a time, leechers would fill them all, and a publisher would stand idle
     /// with what only it can give: there it is the other way round, except for who is hungry and asks seeders for everything.
     fn in_order_of_preference(&mut self, now: Instant) -> Vec<PeerId> {
-        if !self.has_room_for_all(now) {
+        if !self.has_room_for_any(now) {
             return Vec::new();
         }
         let askable = self.peers.iter().filter(|(_, neighbour)| neighbour.is_askable(now));
