@@ -194,9 +194,10 @@ impl Swarm {
         // A peer that serves others of our requests may still have lost one of them.
         let late = self.config.no_progress * 5;
         let is_lost = |request: &Request| {
-            let rate = self.peers.get(&request.peer).map_or(0, Peer::rate);
-            let queue = time_of(self.requests.in_flight_of(request.peer), rate.max(1));
-            now.since(request.progress_at) > late.max(queue * 4)
+            let silence = now.since(request.progress_at);
+            let rate = || self.peers.get(&request.peer).map_or(0, Peer::rate);
+            let queue = || time_of(self.requests.in_flight_of(request.peer), rate().max(1));
+            silence > late && silence > queue() * 4
         };
         let lost: Vec<RequestId> =
             self.requests.iter().filter(|(_, request)| is_lost(request)).map(|(id, _)| id).collect();
@@ -236,6 +237,11 @@ impl Swarm {
     /// news back until it has something else to say to this swarm.
     pub fn wants_news(&self) -> bool {
         self.is_asking() && (self.next_look.is_none() || self.has_room_for_any(self.now))
+    }
+
+    /// Whether to hear of these pieces could do so, if `wants_news` says that some news could.
+    pub fn wants_news_of(&self, pieces: &[PieceIndex]) -> bool {
+        self.next_look.is_none() || pieces.iter().any(|&piece| self.availability.open().contains(piece))
     }
 
     /// Finds anew when the next peer may be asked again, if that time has come, and when the next one has been silent for too

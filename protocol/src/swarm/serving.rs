@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::Swarm;
 use super::event::{Output, Refusal, ServeId};
+use super::mask::ChunkMask;
 use super::slots::{Claim, Job};
 use crate::geometry::PieceIndex;
 use crate::id::PeerId;
@@ -94,17 +95,16 @@ impl Swarm {
         if chunks.is_empty() || chunks.len() > MAX_RANGES {
             return None;
         }
-        let (mut after, mut bytes) = (within.start, 0);
+        let (mut after, mut wanted) = (within.start, ChunkMask::default());
         for range in chunks {
             if range.is_empty() || range.start < after || range.end > within.end {
                 return None;
             }
             after = range.end;
-            for number in range.clone() {
-                let chunk = self.geometry.chunk(number).filter(|&chunk| self.progress.is_servable(chunk))?;
-                bytes += u64::from(self.geometry.chunk_len(chunk));
-            }
+            let before = ChunkMask::first(range.start - within.start);
+            wanted = wanted.or(ChunkMask::first(range.end - within.start).without(before));
         }
-        Some(bytes)
+        let is_servable = wanted.without(self.progress.servable(piece)).is_empty();
+        is_servable.then(|| wanted.bytes(&self.geometry, piece))
     }
 }

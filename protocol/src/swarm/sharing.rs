@@ -124,9 +124,7 @@ impl Swarm {
         let wanted = self.wanted_parts(neighbour).filter(|&piece| !is_declined(piece));
         let wanted: Vec<PieceIndex> = wanted.collect();
         let piece = *self.rng.pick(&wanted)?;
-        let mut told = ChunkMask::default();
-        let first = self.geometry.chunk_numbers(piece).start;
-        neighbour.parts.chunks_of(&self.geometry, piece).for_each(|chunk| told.insert(chunk.number() - first));
+        let told = ChunkMask::of_parts(&neighbour.parts, piece);
         Some((piece, self.progress.unasked_among(piece, told).front(&self.geometry, piece, len, MAX_RANGES)))
     }
 
@@ -134,7 +132,7 @@ impl Swarm {
     pub(super) fn wanted_parts<'a>(&'a self, neighbour: &'a Peer) -> impl Iterator<Item = PieceIndex> + 'a {
         let open = neighbour.parts.pieces().filter(|&piece| self.progress.is_open(piece));
         open.filter(|&piece| {
-            neighbour.parts.chunks_of(&self.geometry, piece).any(|chunk| self.progress.is_unasked(chunk))
+            !self.progress.unasked_among(piece, ChunkMask::of_parts(&neighbour.parts, piece)).is_empty()
         })
     }
 
