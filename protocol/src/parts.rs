@@ -50,7 +50,10 @@ impl Parts {
 
     /// Drops a piece.
     pub fn remove(&mut self, piece: PieceIndex) {
-        self.pieces.remove(&piece);
+        if self.pieces.remove(&piece).is_some() && self.pieces.is_empty() {
+            // An empty tree keeps the memory of its root.
+            self.pieces = BTreeMap::new();
+        }
     }
 
     /// Drops the pieces for which `keep` is false.
@@ -78,6 +81,11 @@ impl Parts {
     /// The pieces, rising.
     pub fn pieces(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.pieces.keys().copied()
+    }
+
+    /// The chunks of a piece that are among them: a bit for each, counted from the piece's first.
+    pub(crate) fn words_of(&self, piece: PieceIndex) -> [u64; WORDS] {
+        self.pieces.get(&piece).copied().unwrap_or_default()
     }
 
     /// The chunks of a piece that are among them, rising.

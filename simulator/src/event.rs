@@ -3,7 +3,6 @@
 use core::ops::Range;
 use core::time::Duration;
 
-use drover_protocol::id::PeerId;
 use drover_protocol::message::SwarmMessage;
 use drover_protocol::swarm::{RequestEnd, RequestId};
 
@@ -32,7 +31,7 @@ pub(crate) enum Event {
     Told {
         host: usize,
         life: u32,
-        peers: Vec<PeerId>,
+        peers: Box<[u32]>,
         again: Duration,
     },
     Dialled {
@@ -56,7 +55,7 @@ pub(crate) enum Event {
     Peers {
         to: usize,
         life: u32,
-        about: Vec<PeerId>,
+        about: Box<[u32]>,
     },
     Ask {
         from: usize,

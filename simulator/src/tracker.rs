@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use drover_protocol::announce::{Announce, Announced, SwarmAnnounce};
 use drover_protocol::directory::{Directory, DirectoryConfig};
-use drover_protocol::id::{ImageId, PeerId};
+use drover_protocol::id::ImageId;
 use drover_protocol::rng::Rng;
 use drover_protocol::time::Instant;
 
@@ -36,7 +36,7 @@ impl Tracker {
         host: usize,
         rack: Option<&str>,
         (held_chunks, data_chunks): (u32, u32),
-    ) -> (Vec<PeerId>, Duration) {
+    ) -> (Box<[u32]>, Duration) {
         let ip = IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() | host as u32));
         let is_seeder = held_chunks == data_chunks;
         let swarm = SwarmAnnounce {
@@ -54,8 +54,9 @@ impl Tracker {
             self.directory.poll_changes(now);
         }
         let Announced { interval_ms, swarms } = self.directory.handle_announce(now, peer_id(host), ip, &announce);
-        let peers = swarms.into_iter().flat_map(|swarm| swarm.peers).map(|peer| peer.peer);
-        (peers.inspect(|&peer| assert_ne!(host_of(peer), host)).collect(), Duration::from_millis(interval_ms.into()))
+        let peers = swarms.into_iter().flat_map(|swarm| swarm.peers).map(|peer| host_of(peer.peer));
+        let peers = peers.inspect(|&peer| assert_ne!(peer, host)).map(|peer| peer as u32);
+        (peers.collect(), Duration::from_millis(interval_ms.into()))
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use drover_protocol::codec;
 use drover_protocol::geometry::{CHUNK_LEN, Geometry, PieceIndex};
 use drover_protocol::have::{ChunkSet, WireDelta};
+use drover_protocol::id::PeerId;
 use drover_protocol::message::{PeerMessage, SwarmMessage};
 use drover_protocol::rng::Rng;
 use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
@@ -206,6 +207,7 @@ impl<'a> World<'a> {
             Event::Announce { host, life } => self.announce(host, life),
             Event::Told { host, life, peers, again } => {
                 if self.lives(host, life) {
+                    let peers: Vec<PeerId> = peers.iter().map(|&peer| peer_id(peer as usize)).collect();
                     self.tell(host, |swarm, now| swarm.handle_candidates(now, &peers));
                     let wait = jittered(again, &mut self.rng);
                     self.after(wait, Event::Announce { host, life });
@@ -224,6 +226,7 @@ impl<'a> World<'a> {
             }
             Event::Peers { to, life, about } => {
                 if self.lives(to, life) {
+                    let about: Vec<PeerId> = about.iter().map(|&peer| peer_id(peer as usize)).collect();
                     self.tell(to, |swarm, now| swarm.handle_candidates(now, &about));
                 }
             }
@@ -316,11 +319,21 @@ impl<'a> World<'a> {
             if self.dead_links.remove(&(to, from)) {
                 self.lose(to, from);
             }
+            self.dead_links.remove(&(from, to));
             self.hosts[from].connect(to, self.news.heard(to));
             self.hosts[to].connect(from, self.news.heard(from));
             self.tell(from, |swarm, now| swarm.handle_connected(now, peer_id(to)));
         } else {
             self.tell(from, |swarm, now| swarm.handle_connect_failed(now, peer_id(to)));
+        }
+    }
+
+    /// A host closes a connection; the other learns it a latency later.
+    fn hang_up(&mut self, host: usize, peer: usize) {
+        if self.hosts[host].disconnect(peer) {
+            self.dead_links.insert((peer, host));
+            let life = self.hosts[peer].life;
+            self.after(self.scenario.latency_between(host, peer), Event::Lost { host: peer, life, peer: host });
         }
     }
 
@@ -401,7 +414,7 @@ impl<'a> World<'a> {
         if is_done {
             self.flows[flow.place()] = None;
             self.hosts[from].end_serve(serve);
-            self.tell(from, |swarm, now| swarm.handle_served(now, serve, sent));
+            self.call(from, |swarm, now| swarm.handle_served(now, serve, sent));
         }
         if !chunks.is_empty() || is_done {
             let latency = self.scenario.latency_between(from, to);
@@ -426,8 +439,9 @@ impl<'a> World<'a> {
         let counts = &mut self.hosts[to].counts;
         *(if from == 0 { &mut counts.from_publisher } else { &mut counts.from_peers }) += new;
         counts.wasted += len - new;
-        if is_done && self.hosts[to].end_request(request) {
-            self.tell(to, |swarm, now| swarm.handle_request_ended(now, request, RequestEnd::Done));
+        // That it has ended is no news to a swarm that has all of it.
+        if is_done {
+            self.hosts[to].end_request(request);
         }
     }
 
@@ -436,10 +450,17 @@ impl<'a> World<'a> {
         self.news.arrive(host, len);
         for at in 0..self.hosts[host].links.len() {
             let Some(to) = self.hosts[host].links.get(at).map(|link| link.host as usize) else { return };
-            if self.wants_news[to] {
+            if self.wants_news[to] && self.is_news_of_use(host, to) {
                 self.tell(to, |_, _| {});
             }
         }
+    }
+
+    /// Whether `to` could make use at once of what it did not hear yet of a host.
+    fn is_news_of_use(&self, host: usize, to: usize) -> bool {
+        let hearer = &self.hosts[to];
+        let unheard = hearer.heard_of(host).map(|heard| self.news.since(host, heard));
+        hearer.swarm.as_ref().zip(unheard).is_some_and(|(swarm, unheard)| swarm.wants_news_of(unheard))
     }
 
     /// Lets a host hear what its neighbours said.
@@ -457,9 +478,14 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Calls a host's swarm, if it runs, and does what it says.
+    /// Calls a host's swarm, if it runs, and does what it says. Before that it hears the news.
     fn tell(&mut self, host: usize, call: impl FnOnce(&mut Swarm, Instant)) {
         self.hear_news(host);
+        self.call(host, call);
+    }
+
+    /// The same when what it could hear makes no difference: nothing is asked of anybody, and nobody's request judged.
+    fn call(&mut self, host: usize, call: impl FnOnce(&mut Swarm, Instant)) {
         if let Some(swarm) = &mut self.hosts[host].swarm {
             call(swarm, self.now);
             self.drain(host);
@@ -524,6 +550,7 @@ impl<'a> World<'a> {
             Output::SendPeers { peer, about } => {
                 let to = host_of(peer);
                 self.charge(host, about.len() as u64 * PEER_LEN);
+                let about = about.into_iter().map(|peer| host_of(peer) as u32).collect();
                 self.after(latency(peer), Event::Peers { to, life: self.hosts[to].life, about });
             }
             Output::Request { peer, request, piece, chunks } => {
@@ -540,8 +567,7 @@ impl<'a> World<'a> {
             Output::Serve { serve, .. } => self.serve(host, serve),
             Output::Refuse { serve, refusal, .. } => self.refuse(host, serve, refusal),
             Output::Ban { peer, misdeed } => panic!("host {host} bans honest {peer:?}: {misdeed}"),
-            // Connections stay: nothing here costs anything while it is idle.
-            Output::Dropped { .. } => {}
+            Output::Dropped { peer } => self.hang_up(host, host_of(peer)),
             Output::Complete => {
                 self.trace.note(self.now, "complete", [host as u64, 0]);
                 if self.hosts[host].completed_at.is_none() {

@@ -14,6 +14,7 @@ use super::picker::{Offer, Pick};
 use super::racks::STARVED_AFTER;
 use super::requests::Request;
 use crate::geometry::{CHUNK_LEN, PieceIndex};
+use crate::have::PieceSet;
 use crate::id::PeerId;
 use crate::message::MAX_RANGES;
 use crate::time::Instant;
@@ -60,9 +61,7 @@ impl Swarm {
     pub(super) fn look(&mut self, now: Instant) {
         self.intake.roll(now);
         self.intake_peak = (self.intake_peak - self.intake_peak / 128).max(self.intake.rate());
-        for peer in self.peers.values_mut() {
-            peer.forget_declined(now, &self.geometry);
-        }
+        self.forget_declined(now);
         self.note_hunger(now);
         self.forget_imports(now);
         self.next_look = None;
@@ -77,10 +76,18 @@ impl Swarm {
         self.plan_look(now);
     }
 
+    fn forget_declined(&mut self, now: Instant) {
+        if core::mem::take(&mut self.has_declined) {
+            for peer in self.peers.values_mut() {
+                self.has_declined |= !peer.forget_declined(now);
+            }
+        }
+    }
+
     /// Asks everybody for as much as fits.
     pub(super) fn fill_all(&mut self, now: Instant) {
         for peer in self.in_order_of_preference(now) {
-            if !self.has_room_for_all(now) {
+            if !self.has_room_for_any(now) {
                 break;
             }
             self.fill(now, peer);
@@ -137,14 +144,16 @@ impl Swarm {
                 match advice.filter(|_| neighbour.advise(now, &self.config)) {
                     None => neighbour.busy(now, retry_after, &self.config, &mut self.rng),
                     Some(advice) => {
-                        neighbour.decline(now, piece);
+                        neighbour.decline(now, piece, &self.geometry);
+                        self.has_declined = true;
                         self.follow_advice(now, peer, advice);
                     }
                 }
             }
             RequestEnd::NotHeld => {
                 neighbour.parts.remove(piece);
-                neighbour.decline(now, piece);
+                neighbour.decline(now, piece, &self.geometry);
+                self.has_declined = true;
                 neighbour.fail(now, &self.config);
             }
             RequestEnd::Failed => neighbour.fail(now, &self.config),
@@ -169,13 +178,12 @@ impl Swarm {
             0 => Duration::ZERO,
             peak => time_of(self.requests.in_flight() * 2, peak),
         };
-        let is_stalled = |(peer, neighbour): (&PeerId, &Peer)| {
-            let stalls = neighbour.stalls_at(&self.config) <= now
-                && neighbour.silence(now) >= own_queue
-                && self.requests.is_asked(*peer);
-            stalls.then_some(*peer)
+        let is_stalled = |peer: &&PeerId| {
+            self.peers.get(peer).is_some_and(|neighbour| {
+                neighbour.stalls_at(&self.config) <= now && neighbour.silence(now) >= own_queue
+            })
         };
-        let stalled: Vec<PeerId> = self.peers.iter().filter_map(is_stalled).collect();
+        let stalled: Vec<PeerId> = self.requests.asked_peers().filter(is_stalled).copied().collect();
         for peer in stalled {
             if let Some(neighbour) = self.peers.get_mut(&peer) {
                 neighbour.snub(now, &self.config);
@@ -186,9 +194,10 @@ impl Swarm {
         // A peer that serves others of our requests may still have lost one of them.
         let late = self.config.no_progress * 5;
         let is_lost = |request: &Request| {
-            let rate = self.peers.get(&request.peer).map_or(0, Peer::rate);
-            let queue = time_of(self.requests.in_flight_of(request.peer), rate.max(1));
-            now.since(request.progress_at) > late.max(queue * 4)
+            let silence = now.since(request.progress_at);
+            let rate = || self.peers.get(&request.peer).map_or(0, Peer::rate);
+            let queue = || time_of(self.requests.in_flight_of(request.peer), rate().max(1));
+            silence > late && silence > queue() * 4
         };
         let lost: Vec<RequestId> =
             self.requests.iter().filter(|(_, request)| is_lost(request)).map(|(id, _)| id).collect();
@@ -227,15 +236,20 @@ impl Swarm {
     /// Whether to hear what a peer came to hold could make it ask for something at once. If not, a driver may keep such
     /// news back until it has something else to say to this swarm.
     pub fn wants_news(&self) -> bool {
-        let has_room = |peer: &PeerId| self.room(self.now, *peer).is_some();
-        let could_ask = || self.has_place_for_source() || self.requests.asked_peers().any(has_room);
-        self.is_asking() && (self.next_look.is_none() || (self.has_room_for_all(self.now) && could_ask()))
+        self.is_asking() && (self.next_look.is_none() || self.has_room_for_any(self.now))
     }
 
-    /// Finds anew when the next peer may be asked again, and when the next one has been silent for too long.
+    /// Whether to hear of these pieces could do so, if `wants_news` says that some news could.
+    pub fn wants_news_of(&self, pieces: &[PieceIndex]) -> bool {
+        self.next_look.is_none() || pieces.iter().any(|&piece| self.availability.open().contains(piece))
+    }
+
+    /// Finds anew when the next peer may be asked again, if that time has come, and when the next one has been silent for too
+    /// long.
     pub(super) fn plan_waits(&mut self, now: Instant) {
-        let askable = self.peers.values().map(Peer::askable_at).filter(|&at| at > now);
-        self.next_askable = askable.min();
+        if self.next_askable.is_some_and(|at| at <= now) {
+            self.next_askable = self.peers.values().map(Peer::askable_at).filter(|&at| at > now).min();
+        }
         let asked = self.requests.asked_peers().filter_map(|peer| self.peers.get(peer));
         self.next_stall = asked.map(|neighbour| neighbour.stalls_at(&self.config)).filter(|&at| at > now).min();
     }
@@ -248,6 +262,12 @@ impl Swarm {
     /// Whether anybody may be asked for more.
     fn has_room_for_all(&self, now: Instant) -> bool {
         self.is_asking() && self.download.is_ready(now) && self.requests.in_flight() < self.in_flight_most()
+    }
+
+    /// Whether there may be somebody who may be asked for more.
+    fn has_room_for_any(&self, now: Instant) -> bool {
+        let has_room = |peer: &PeerId| self.room(now, *peer).is_some();
+        self.has_room_for_all(now) && (self.has_place_for_source() || self.requests.asked_peers().any(has_room))
     }
 
     fn is_asking(&self) -> bool {
@@ -271,7 +291,7 @@ impl Swarm {
     /// Where only few requests are on their way at a time, leechers would fill them all, and a publisher would stand idle
     /// with what only it can give: there it is the other way round, except for who is hungry and asks seeders for everything.
     fn in_order_of_preference(&mut self, now: Instant) -> Vec<PeerId> {
-        if !self.has_room_for_all(now) {
+        if !self.has_room_for_any(now) {
             return Vec::new();
         }
         let askable = self.peers.iter().filter(|(_, neighbour)| neighbour.is_askable(now));
@@ -293,13 +313,14 @@ impl Swarm {
         }
         let restrict = neighbour.is_seeder() && !self.is_hungry();
         let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_seeder()).count());
-        let except = [neighbour.declined(), self.racks.nearby(), self.racks.late()];
-        let except = &except[..match self.asks_only_imports(neighbour) {
-            false => 1,
-            true if self.is_looking => 2,
-            true => 3,
-        }];
-        let offer = Offer { have: &neighbour.have, except, only_with_seeders: seeders, len };
+        let imports = [self.racks.nearby(), self.racks.late()];
+        let imports = imports.into_iter().take(match self.asks_only_imports(neighbour) {
+            false => 0,
+            true if self.is_looking => 1,
+            true => 2,
+        });
+        let except: Vec<&PieceSet> = neighbour.declined().into_iter().chain(imports).collect();
+        let offer = Offer { have: &neighbour.have, except: &except, only_with_seeders: seeders, len };
         if let Some(pick) = self.picker.pick_for_reader(&self.progress, &offer).filter(|_| is_urgent) {
             return Some(pick);
         }
@@ -329,14 +350,19 @@ impl Swarm {
         if !self.has_room_for_all(now) {
             return None;
         }
-        let neighbour = self.peers.get(&peer).filter(|neighbour| neighbour.is_askable(now))?;
-        let limited = self.download.rate().map_or(u64::MAX, |rate| (rate / 10).max(u64::from(CHUNK_LEN)));
-        let len = neighbour.request_len(&self.config).min(limited);
         let in_flight = self.requests.in_flight_of(peer);
-        if in_flight == 0 {
-            return self.has_place_for_source().then_some(len);
+        let limited = self.download.rate().map_or(u64::MAX, |rate| (rate / 10).max(u64::from(CHUNK_LEN)));
+        // This is asked for every peer at every turn, so what needs no look at the peer comes first.
+        let may_fit = match in_flight {
+            0 => self.has_place_for_source(),
+            _ => in_flight + self.config.shortest_request().min(limited) <= self.config.widest_window(),
+        };
+        if !may_fit {
+            return None;
         }
-        (in_flight + len <= neighbour.window(&self.config)).then_some(len)
+        let neighbour = self.peers.get(&peer).filter(|neighbour| neighbour.is_askable(now))?;
+        let len = neighbour.request_len(&self.config).min(limited);
+        (in_flight == 0 || in_flight + len <= neighbour.window(&self.config)).then_some(len)
     }
 
     /// Most bytes on their way from everybody: about what comes in a second. More would only queue up at the peers, and
@@ -480,9 +506,11 @@ impl Swarm {
         let neighbour = self.peers.get(&thief)?;
         let (have, only_imports) = (&neighbour.have, self.asks_only_imports(neighbour));
         let worth = if self.progress.unasked_chunks() == 0 { WORTH_STEALING } else { WORTH_STEALING_EARLY };
+        let usual_rate = self.usual_rate();
         let mut slowest: Option<(Duration, RequestId, bool)> = None;
-        for (peer, neighbour) in self.peers.iter().filter(|(peer, _)| **peer != thief) {
-            let rate = if neighbour.rate() > 0 { neighbour.rate() } else { self.usual_rate() };
+        for peer in self.requests.asked_peers().filter(|peer| **peer != thief) {
+            let Some(neighbour) = self.peers.get(peer) else { continue };
+            let rate = if neighbour.rate() > 0 { neighbour.rate() } else { usual_rate };
             let (mut ahead, silence) = (0, neighbour.silence(now));
             for (id, request) in self.requests.of_peer(*peer) {
                 let is_waiting = ahead > 0 && request.untouched;
@@ -504,8 +532,9 @@ impl Swarm {
 
     /// The mean rate of the peers whose rate is known.
     fn usual_rate(&self) -> u64 {
-        let rates: Vec<u64> = self.peers.values().map(Peer::rate).filter(|&rate| rate > 0).collect();
-        rates.iter().sum::<u64>().checked_div(rates.len() as u64).unwrap_or(RATE_ASSUMED).max(1)
+        let rates = self.peers.values().map(Peer::rate).filter(|&rate| rate > 0);
+        let (sum, count) = rates.fold((0, 0), |(sum, count), rate| (sum + rate, count + 1));
+        u64::checked_div(sum, count).unwrap_or(RATE_ASSUMED).max(1)
     }
 }
 

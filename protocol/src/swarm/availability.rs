@@ -1,8 +1,8 @@
-//! How many neighbours hold each piece, and which pieces are open, by how rare they are.
+//! How many neighbours hold each piece, and which pieces are open.
 //!
-//! A piece is *open* while it has chunks that are missing and not asked for. Open pieces lie in one bit set per number
-//! of holders. So the rarest open piece that a peer holds is found by and-ing words, 64 pieces at a time: some hundred
-//! words at 10,000 pieces, where a sorted list would have to be walked piece by piece, or resorted at every have.
+//! A piece is *open* while it has chunks that are missing and not asked for. Neighbours announce pieces far more often than
+//! one is picked, so an announcement only counts, and the rarest are looked for when one is wanted: among the open pieces
+//! that a peer holds, 64 at a time where there are none.
 
 use crate::geometry::{Geometry, PieceIndex};
 use crate::have::PieceSet;
@@ -14,36 +14,43 @@ pub(super) struct Availability {
     geometry: Geometry,
     holders: Vec<u16>,
     open: PieceSet,
-    /// `levels[n]` are the open pieces that `n` neighbours hold.
-    levels: Vec<PieceSet>,
+    /// Open pieces that nobody holds.
+    unheld: u32,
 }
 
 impl Availability {
     /// Of an image that no neighbour holds, with no piece open.
     pub(super) fn new(geometry: Geometry) -> Self {
-        let open = PieceSet::empty(&geometry);
-        Availability { geometry, holders: vec![0; geometry.piece_count() as usize], levels: vec![open.clone()], open }
+        let holders = vec![0; geometry.piece_count() as usize];
+        Availability { geometry, holders, open: PieceSet::empty(&geometry), unheld: 0 }
     }
 
     /// One more neighbour holds `piece`.
     pub(super) fn add_holder(&mut self, piece: PieceIndex) {
-        self.move_to(piece, self.holders(piece) + 1);
+        let holders = &mut self.holders[piece.number() as usize];
+        *holders += 1;
+        if *holders == 1 && self.open.contains(piece) {
+            self.unheld -= 1;
+        }
     }
 
     /// One neighbour less holds `piece`.
     pub(super) fn remove_holder(&mut self, piece: PieceIndex) {
-        let holders = self.holders(piece);
-        debug_assert!(holders > 0, "a holder is removed once");
-        self.move_to(piece, holders.saturating_sub(1));
+        let holders = &mut self.holders[piece.number() as usize];
+        debug_assert!(*holders > 0, "a holder is removed once");
+        *holders = holders.saturating_sub(1);
+        if *holders == 0 && self.open.contains(piece) {
+            self.unheld += 1;
+        }
     }
 
     /// Opens or closes a piece.
     pub(super) fn set_open(&mut self, piece: PieceIndex, open: bool) {
-        let level = usize::from(self.holders(piece));
+        let unheld = u32::from(self.holders(piece) == 0);
         if open && self.open.insert(piece) {
-            self.levels[level].insert(piece);
+            self.unheld += unheld;
         } else if !open && self.open.remove(piece) {
-            self.levels[level].remove(piece);
+            self.unheld -= unheld;
         }
     }
 
@@ -57,34 +64,53 @@ impl Availability {
         &self.open
     }
 
-    /// Open pieces with exactly so many holders.
-    pub(super) fn level(&self, holders: usize) -> Option<&PieceSet> {
-        self.levels.get(holders)
+    /// Whether some open piece is held by a neighbour.
+    pub(super) fn is_any_held(&self) -> bool {
+        self.unheld < self.open.count()
+    }
+
+    /// A random one of the open pieces among `among` without `except` that have exactly so many holders.
+    pub(super) fn any_with(
+        &self,
+        holders: usize,
+        among: &PieceSet,
+        except: &[&PieceSet],
+        rng: &mut Rng,
+    ) -> Option<PieceIndex> {
+        let has_so_many = |at, word| self.only(at, word, |its| usize::from(its) == holders);
+        let words = among.words().len();
+        any_in(words, |at| has_so_many(at, common(at, &self.open, among, except)), &self.geometry, rng)
     }
 
     /// The rarest open piece among `have` without `except`, ties broken at random.
     pub(super) fn rarest(&self, have: &PieceSet, except: &[&PieceSet], rng: &mut Rng) -> Option<PieceIndex> {
-        let held = self.levels.iter().skip(1).filter(|level| !level.is_empty());
-        held.into_iter().find_map(|level| any_of(level, have, except, &self.geometry, rng))
+        let mut fewest = None;
+        for at in 0..have.words().len() {
+            let mut word = common(at, &self.open, have, except);
+            while word != 0 {
+                let holders = self.holders[at * 64 + word.trailing_zeros() as usize];
+                fewest = Some(fewest.unwrap_or(holders).min(holders));
+                word &= word - 1;
+            }
+        }
+        self.any_with(usize::from(fewest?), have, except, rng)
     }
 
-    fn move_to(&mut self, piece: PieceIndex, holders: u16) {
-        let old = usize::from(self.holders(piece));
-        while self.levels.len() <= usize::from(holders) {
-            self.levels.push(PieceSet::empty(&self.geometry));
+    /// Those of a word's pieces whose number of holders is as wanted.
+    fn only(&self, at: usize, word: u64, is_wanted: impl Fn(u16) -> bool) -> u64 {
+        let (mut left, mut wanted) = (word, 0);
+        while left != 0 {
+            let bit = left & left.wrapping_neg();
+            if is_wanted(self.holders[at * 64 + bit.trailing_zeros() as usize]) {
+                wanted |= bit;
+            }
+            left ^= bit;
         }
-        self.holders[piece.number() as usize] = holders;
-        if self.open.contains(piece) {
-            self.levels[old].remove(piece);
-            self.levels[usize::from(holders)].insert(piece);
-        }
+        wanted
     }
 }
 
 /// A random piece that is in `among` and in `have` and in none of `except`.
-///
-/// The search begins at a random word and takes a random bit of the first word that has one. That is not quite
-/// uniform (pieces after a gap are likelier), but no two hosts agree on it, which is what matters.
 pub(super) fn any_of(
     among: &PieceSet,
     have: &PieceSet,
@@ -92,18 +118,25 @@ pub(super) fn any_of(
     geometry: &Geometry,
     rng: &mut Rng,
 ) -> Option<PieceIndex> {
-    let (among, have) = (among.words(), have.words());
-    let start = rng.below(among.len() as u32) as usize;
-    for at in (start..among.len()).chain(0..start) {
-        let mut word = except.iter().fold(among[at] & have[at], |word, except| word & !except.words()[at]);
-        if word != 0 {
-            for _ in 0..rng.below(word.count_ones()) {
-                word &= word - 1;
-            }
-            return geometry.piece(at as u32 * 64 + word.trailing_zeros());
-        }
+    any_in(among.words().len(), |at| common(at, among, have, except), geometry, rng)
+}
+
+/// A random piece of those whose bits are in so many words.
+///
+/// The search begins at a random word and takes a random bit of the first word that has one. That is not quite
+/// uniform (pieces after a gap are likelier), but no two hosts agree on it, which is what matters.
+fn any_in(words: usize, word_at: impl Fn(usize) -> u64, geometry: &Geometry, rng: &mut Rng) -> Option<PieceIndex> {
+    let start = rng.below(words as u32) as usize;
+    let (at, mut word) = (start..words).chain(0..start).map(|at| (at, word_at(at))).find(|&(_, word)| word != 0)?;
+    for _ in 0..rng.below(word.count_ones()) {
+        word &= word - 1;
     }
-    None
+    geometry.piece(at as u32 * 64 + word.trailing_zeros())
+}
+
+/// A word of the pieces that are in both sets and in none of `except`.
+fn common(at: usize, one: &PieceSet, other: &PieceSet, except: &[&PieceSet]) -> u64 {
+    except.iter().fold(one.words()[at] & other.words()[at], |word, except| word & !except.words()[at])
 }
 
 /// Whether two sets have a member in common.

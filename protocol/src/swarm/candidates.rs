@@ -31,6 +31,8 @@ pub(super) struct Candidates {
     known: BTreeMap<PeerId, Candidate>,
     /// Whose dial is under way; it is given up at `retry_at`.
     dialled: Vec<PeerId>,
+    /// Whether there may be one that failed: when there is no more room, most names come in vain.
+    has_failed: bool,
 }
 
 impl Candidates {
@@ -40,9 +42,7 @@ impl Candidates {
             return;
         }
         if self.known.len() >= CANDIDATES_MOST {
-            let worst =
-                self.known.iter().filter(|(_, known)| known.failures > 0).max_by_key(|(_, known)| known.failures);
-            let Some(worst) = worst.map(|(peer, _)| *peer) else { return };
+            let Some(worst) = self.worst() else { return };
             self.remove(&worst);
         }
         self.known.insert(peer, Candidate { retry_at: now, failures: 0 });
@@ -62,6 +62,7 @@ impl Candidates {
         if let Some(known) = self.known.get_mut(&peer) {
             known.failures = known.failures.saturating_add(1);
             known.retry_at = now + FAILED_FOR;
+            self.has_failed = true;
         }
         self.end_dial(peer);
     }
@@ -116,6 +117,17 @@ impl Candidates {
     /// When the next one may be dialled, or a dial is to be given up.
     pub(super) fn next_at(&self, is_neighbour: impl Fn(&PeerId) -> bool) -> Option<Instant> {
         self.known.iter().filter(|(peer, _)| !is_neighbour(peer)).map(|(_, known)| known.retry_at).min()
+    }
+
+    /// The one that failed most often in a row.
+    fn worst(&mut self) -> Option<PeerId> {
+        if !self.has_failed {
+            return None;
+        }
+        let failed = self.known.iter().filter(|(_, known)| known.failures > 0);
+        let worst = failed.max_by_key(|(_, known)| known.failures).map(|(peer, _)| *peer);
+        self.has_failed = worst.is_some();
+        worst
     }
 
     fn end_dial(&mut self, peer: PeerId) {

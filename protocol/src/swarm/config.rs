@@ -57,6 +57,18 @@ pub struct SwarmConfig {
     pub download_limit: Option<u64>,
 }
 
+impl SwarmConfig {
+    /// No peer's request is shorter, whatever its rate.
+    pub(super) fn shortest_request(&self) -> u64 {
+        self.request_len_least.min(self.request_len_most)
+    }
+
+    /// No peer's window is wider, whatever its rate.
+    pub(super) fn widest_window(&self) -> u64 {
+        self.in_flight_least.max(self.in_flight_most).max(self.request_len_least)
+    }
+}
+
 impl Default for SwarmConfig {
     fn default() -> Self {
         SwarmConfig {

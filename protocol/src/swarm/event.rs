@@ -40,7 +40,7 @@ pub enum Output {
     /// Ask a peer for chunks of a piece, on a stream of its own.
     ///
     /// For every chunk the driver calls `handle_chunk_stored` or `handle_chunk_rejected`, at the end
-    /// `handle_request_ended`.
+    /// `handle_request_ended`, which changes nothing when all of its chunks were stored.
     Request {
         /// Whom.
         peer: PeerId,

@@ -63,6 +63,13 @@ impl Handouts {
         }
     }
 
+    /// A neighbour holds a piece.
+    pub(super) fn found_elsewhere(&mut self, piece: PieceIndex) {
+        if !self.fresh.is_empty() {
+            self.fresh.remove(piece);
+        }
+    }
+
     /// A piece that `peer` should rather ask for than `piece`, if there is one and it is not tired of hearing so.
     pub(super) fn instead(
         &mut self,

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::event::Misdeed;
+use super::peer_map::PeerMap;
 use crate::id::PeerId;
 
 /// Most peers whose bytes are counted; beyond that the one with the least is forgotten.
@@ -22,7 +23,7 @@ pub(super) struct Account {
 /// The accounts of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    accounts: BTreeMap<PeerId, Account>,
+    accounts: PeerMap<Account>,
     banned: BTreeMap<PeerId, Misdeed>,
     wasted: u64,
 }
@@ -87,7 +88,7 @@ impl Ledger {
                 self.accounts.remove(&least);
             }
         }
-        self.accounts.entry(peer).or_default()
+        self.accounts.get_or_default(peer)
     }
 }
 

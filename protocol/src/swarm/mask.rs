@@ -7,6 +7,7 @@ use core::ops::Range;
 
 use crate::geometry::{CHUNK_LEN, ChunkIndex, Geometry, MAX_PIECE_LEN, PieceIndex};
 use crate::have::ChunkSet;
+use crate::parts::Parts;
 
 const WORDS: usize = (MAX_PIECE_LEN / CHUNK_LEN) as usize / 64;
 
@@ -26,6 +27,11 @@ impl ChunkMask {
             *mine = its >> shift;
         }
         mask.and(ChunkMask::first(end - start))
+    }
+
+    /// Those of a piece that are among parts.
+    pub(super) fn of_parts(parts: &Parts, piece: PieceIndex) -> Self {
+        ChunkMask(parts.words_of(piece))
     }
 
     /// The first `count` chunks.

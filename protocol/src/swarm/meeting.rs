@@ -98,13 +98,19 @@ impl Swarm {
             return;
         }
         match delta.pieces(&self.geometry) {
-            Ok(pieces) => self.hear_news(now, peer, &pieces),
+            Ok(pieces) => {
+                self.hear_pieces(peer, &pieces, 0);
+                if self.wants_news_of(&pieces) {
+                    self.fill(now, peer);
+                }
+            }
             Err(_) => self.ban(now, peer, Misdeed::BadHave),
         }
     }
 
-    pub(super) fn hear_news(&mut self, now: Instant, peer: PeerId, pieces: &[PieceIndex]) {
-        let Some(neighbour) = self.peers.get_mut(&peer) else { return };
+    /// A neighbour came to hold pieces. Returns its place, to begin with when one after it is looked for.
+    pub(super) fn hear_pieces(&mut self, peer: PeerId, pieces: &[PieceIndex], from: usize) -> usize {
+        let Some((at, neighbour)) = self.peers.find_from(from, &peer) else { return from };
         // It goes on by itself; if it is stuck once more, it says so.
         neighbour.is_stuck = false;
         let is_near = neighbour.place == Place::Near && !neighbour.came_complete;
@@ -117,10 +123,14 @@ impl Swarm {
             if is_near {
                 self.racks.add_held(piece);
             }
-            let held = self.progress.held_pieces().contains(piece);
-            self.handouts.update(piece, held, self.availability.holders(piece));
+            self.handouts.found_elsewhere(piece);
         }
-        self.fill(now, peer);
+        if neighbour.is_seeder() {
+            self.most_of_leechers = self.count_most_of_leechers();
+        } else if neighbour.has_answered {
+            self.most_of_leechers = self.most_of_leechers.max(neighbour.have.count());
+        }
+        at
     }
 
     pub(super) fn hear_leave(&mut self, now: Instant, peer: PeerId, reason: LeaveReason) {
@@ -241,6 +251,7 @@ impl Swarm {
         let old = core::mem::replace(&mut neighbour.have, have.clone());
         self.racks.count(neighbour);
         self.racks.has_changed |= neighbour.place == Place::Near;
+        self.most_of_leechers = self.count_most_of_leechers();
         for piece in have.iter().filter(|piece| !old.contains(*piece)) {
             self.availability.add_holder(piece);
             self.note_piece(piece);
@@ -268,6 +279,7 @@ impl Swarm {
         let Some(neighbour) = self.peers.remove(&peer) else { return false };
         self.racks.uncount(&neighbour);
         self.racks.has_changed |= neighbour.place == Place::Near;
+        self.most_of_leechers = self.count_most_of_leechers();
         for piece in neighbour.have.iter() {
             self.availability.remove_holder(piece);
             self.note_piece(piece);

@@ -7,8 +7,8 @@
 //! This file routes inputs to the parts. The parts think: `progress` knows what is held and asked for, `availability`
 //! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
 //! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
-//! took and lied. `peers` is the table of
-//! neighbours, `mask` a set of chunks of one piece. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
+//! took and lied. `peer_map` is a table of
+//! peers, `mask` a set of chunks of one piece. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
 //! for when the others are stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows
 //! what is had from near, so that it is not asked for over the links between racks.
 //!
@@ -26,7 +26,7 @@ mod ledger;
 mod mask;
 mod meeting;
 mod peer;
-mod peers;
+mod peer_map;
 mod picker;
 mod progress;
 mod racks;
@@ -51,7 +51,7 @@ use self::handouts::Handouts;
 use self::ledger::Ledger;
 use self::mask::ChunkMask;
 use self::peer::Peer;
-use self::peers::Peers;
+use self::peer_map::PeerMap;
 use self::picker::Picker;
 use self::progress::{Gain, Progress};
 use self::racks::Racks;
@@ -78,7 +78,7 @@ pub struct Swarm {
     progress: Progress,
     availability: Availability,
     picker: Picker,
-    peers: Peers,
+    peers: PeerMap<Peer>,
     candidates: Candidates,
     requests: Requests,
     slots: Slots,
@@ -93,6 +93,8 @@ pub struct Swarm {
     intake_peak: u64,
     /// Since when less comes in than could.
     wanting_since: Option<Instant>,
+    /// Whether some neighbour would rather not hand out some piece.
+    has_declined: bool,
     /// Until when it counts as hungry.
     hungry_until: Instant,
     /// Since when nearly nothing comes in.
@@ -101,6 +103,8 @@ pub struct Swarm {
     intake_at: Instant,
     /// Pieces without data, which everybody holds.
     zero_pieces: u32,
+    /// Pieces that the leecher holds that holds most.
+    most_of_leechers: u32,
     paused: bool,
     /// Whether what is asked now is asked at a look rather than upon news.
     is_looking: bool,
@@ -179,7 +183,7 @@ impl Swarm {
             progress: Progress::new(geometry, data, &held),
             availability: Availability::new(geometry),
             picker: Picker::new(geometry, config.random_first_pieces),
-            peers: Peers::default(),
+            peers: PeerMap::default(),
             candidates: Candidates::default(),
             requests: Requests::default(),
             slots: Slots::new(config.upload_slots, config.served_at_once, config.upload_limit),
@@ -192,10 +196,12 @@ impl Swarm {
             intake: Meter::default(),
             intake_peak: 0,
             wanting_since: None,
+            has_declined: false,
             hungry_until: now,
             starving_since: None,
             intake_at: now,
             zero_pieces: geometry.piece_count() - with_data.len() as u32,
+            most_of_leechers: 0,
             paused: false,
             is_looking: false,
             next_look: None,
@@ -257,11 +263,16 @@ impl Swarm {
         self.finish(now);
     }
 
-    /// Connected peers came to hold pieces: the same as a [`SwarmMessage::HaveDelta`] of each of them.
+    /// Connected peers came to hold pieces: the same as a [`SwarmMessage::HaveDelta`] of each of them, only faster, above all
+    /// in the order of their ids.
     pub fn handle_news<'a>(&mut self, now: Instant, news: impl IntoIterator<Item = (PeerId, &'a [PieceIndex])>) {
         self.now = now;
+        let (mut place, can_ask) = (0, self.wants_news());
         for (peer, pieces) in news {
-            self.hear_news(now, peer, pieces);
+            place = self.hear_pieces(peer, pieces, place);
+            if can_ask && self.wants_news_of(pieces) {
+                self.fill(now, peer);
+            }
         }
         self.finish(now);
     }
@@ -475,6 +486,7 @@ impl Swarm {
             assert_eq!(self.progress.is_open(piece), self.availability.open().contains(piece), "{piece:?}");
         }
         self.racks.check(&self.geometry, self.peers.values());
+        assert_eq!(self.most_of_leechers, self.count_most_of_leechers());
         let mut copies = std::collections::BTreeMap::<u32, u8>::new();
         let left = self.requests.iter().map(|(_, request)| request.left.runs(&self.geometry, request.piece));
         for number in left.flatten().flatten() {

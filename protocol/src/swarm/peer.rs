@@ -23,7 +23,11 @@ const FAILURES_FREE: u32 = 8;
 const DECLINED_FOR: Duration = Duration::from_millis(500);
 
 /// A neighbour.
+///
+/// In a fleet of thousands hardly anything is in the processor's caches when it is needed. So what an announcement needs
+/// stands first, beside the neighbour's id, then what every request needs.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Peer {
     /// Pieces that it says it holds.
     pub(super) have: PieceSet,
@@ -31,33 +35,33 @@ pub(super) struct Peer {
     pub(super) place: Place,
     /// Whether it was a seeder when it came, as a publisher is: such a one is spared, see `racks` and `asking`.
     pub(super) came_complete: bool,
-    /// Pieces that it brings into this rack, and until when that counts.
-    pub(super) imports: Vec<PieceIndex>,
-    pub(super) imports_until: Instant,
-    /// Chunks that it says it holds of other pieces.
-    pub(super) parts: Parts,
-    /// Whether it wants to be told ours of those.
+    /// Whether it wants to be told our parts.
     pub(super) is_stuck: bool,
-    /// What it was told last of our parts, since it was told last what we hold.
-    pub(super) told: Option<Told>,
     /// Whether it said what it holds: before that nothing is asked.
     pub(super) has_answered: bool,
-    /// When it became a neighbour, or was last asked to be one.
-    pub(super) joined_at: Instant,
-    /// Bytes exchanged with it, both ways, since neighbours were last reconsidered.
-    pub(super) exchanged: u64,
-    /// When it last brought something, or began to be asked.
-    progress_at: Instant,
-    busy_until: Instant,
-    snubbed_until: Instant,
     /// How often in a row it stalled.
     stalls: u32,
     /// How many of its answers in a row brought nothing.
     failures: u32,
-    /// Pieces that it would not hand out, for now.
-    declined: PieceSet,
-    declined_until: Instant,
+    /// Chunks that it says it holds of other pieces.
+    pub(super) parts: Parts,
+    busy_until: Instant,
+    snubbed_until: Instant,
+    /// When it last brought something, or began to be asked.
+    progress_at: Instant,
     meter: Meter,
+    /// Bytes exchanged with it, both ways, since neighbours were last reconsidered.
+    pub(super) exchanged: u64,
+    /// When it became a neighbour, or was last asked to be one.
+    pub(super) joined_at: Instant,
+    /// Pieces that it would not hand out, for now, if there are any.
+    declined: Option<Box<PieceSet>>,
+    declined_until: Instant,
+    /// What it was told last of our parts, since it was told last what we hold.
+    pub(super) told: Option<Told>,
+    /// Pieces that it brings into this rack, and until when that counts.
+    pub(super) imports: Vec<PieceIndex>,
+    pub(super) imports_until: Instant,
 }
 
 impl Peer {
@@ -67,22 +71,22 @@ impl Peer {
             have: PieceSet::empty(geometry),
             place: Place::default(),
             came_complete: false,
-            imports: Vec::new(),
-            imports_until: now,
-            parts: Parts::default(),
             is_stuck: false,
-            told: None,
             has_answered: false,
-            joined_at: now,
-            exchanged: 0,
-            progress_at: now,
-            busy_until: now,
-            snubbed_until: now,
             stalls: 0,
             failures: 0,
-            declined: PieceSet::empty(geometry),
-            declined_until: now,
+            parts: Parts::default(),
+            busy_until: now,
+            snubbed_until: now,
+            progress_at: now,
             meter: Meter::default(),
+            exchanged: 0,
+            joined_at: now,
+            declined: None,
+            declined_until: now,
+            told: None,
+            imports: Vec::new(),
+            imports_until: now,
         }
     }
 
@@ -132,21 +136,22 @@ impl Peer {
     }
 
     /// It would rather not hand out this piece.
-    pub(super) fn decline(&mut self, now: Instant, piece: PieceIndex) {
-        self.declined.insert(piece);
+    pub(super) fn decline(&mut self, now: Instant, piece: PieceIndex, geometry: &Geometry) {
+        self.declined.get_or_insert_with(|| Box::new(PieceSet::empty(geometry))).insert(piece);
         self.declined_until = now + DECLINED_FOR;
     }
 
-    /// Forgets what it would rather not hand out, when that was long ago.
-    pub(super) fn forget_declined(&mut self, now: Instant, geometry: &Geometry) {
-        if self.declined_until <= now && !self.declined.is_empty() {
-            self.declined = PieceSet::empty(geometry);
+    /// Forgets what it would rather not hand out, when that was long ago. Says whether there is nothing of that now.
+    pub(super) fn forget_declined(&mut self, now: Instant) -> bool {
+        if self.declined_until <= now {
+            self.declined = None;
         }
+        self.declined.is_none()
     }
 
-    /// Pieces that it is not asked for now.
-    pub(super) fn declined(&self) -> &PieceSet {
-        &self.declined
+    /// Pieces that it is not asked for now, if there are any.
+    pub(super) fn declined(&self) -> Option<&PieceSet> {
+        self.declined.as_deref()
     }
 
     /// Whether it may be asked now.

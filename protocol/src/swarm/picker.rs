@@ -112,9 +112,9 @@ impl Picker {
     ) -> Option<PieceIndex> {
         let geometry = &self.geometry;
         if let Some(seeders) = offer.only_with_seeders {
-            let level = availability.level(seeders)?;
-            return any_of(level, progress.begun(), offer.except, geometry, rng)
-                .or_else(|| any_of(level, offer.have, offer.except, geometry, rng));
+            return availability
+                .any_with(seeders, progress.begun(), offer.except, rng)
+                .or_else(|| availability.any_with(seeders, offer.have, offer.except, rng));
         }
         if let Some(begun) = any_of(progress.begun(), offer.have, offer.except, geometry, rng) {
             return Some(begun);

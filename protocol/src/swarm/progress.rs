@@ -168,9 +168,12 @@ impl Progress {
         self.held.count() == self.data.count()
     }
 
-    /// Whether a chunk can be given to others: it is held, or nothing but zeros.
-    pub(super) fn is_servable(&self, chunk: ChunkIndex) -> bool {
-        self.held.contains(chunk) || !self.data.contains(chunk)
+    /// Those of a piece's chunks that can be given to others: what is held, or nothing but zeros.
+    pub(super) fn servable(&self, piece: PieceIndex) -> ChunkMask {
+        let numbers = self.geometry.chunk_numbers(piece);
+        let zeros =
+            ChunkMask::first(numbers.end - numbers.start).without(ChunkMask::of(&self.data, &self.geometry, piece));
+        zeros.or(ChunkMask::of(&self.held, &self.geometry, piece))
     }
 
     /// Whether a chunk is needed and not held.

@@ -216,6 +216,9 @@ impl Swarm {
 
     /// Forgets what neighbours said long ago that they bring in.
     pub(super) fn forget_imports(&mut self, now: Instant) {
+        if self.racks.mine.is_none() {
+            return;
+        }
         for neighbour in self.peers.values_mut() {
             if !neighbour.imports.is_empty() && neighbour.imports_until <= now {
                 self.racks.uncount(neighbour);

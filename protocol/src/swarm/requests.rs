@@ -3,11 +3,15 @@
 //! A request is over for us when its last chunk is stored, when it is cancelled, or when its driver says that it ended.
 //! Chunks may still come in after that, from a disk queue or a slow verifier or a peer that sends more than it was asked
 //! for, and blame must reach the right peer; so the senders of the last ended requests are remembered.
+//!
+//! Requests have rising names and end about in that order, so they lie in a row. There are some ten of them, or some
+//! thousand small ones at ten gigabits; the rows beside it are short enough to be kept sorted.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::event::RequestId;
 use super::mask::ChunkMask;
+use super::peer_map::PeerMap;
 use crate::geometry::{Geometry, PieceIndex};
 use crate::id::PeerId;
 use crate::time::Instant;
@@ -30,14 +34,21 @@ pub(super) struct Request {
     pub(super) untouched: bool,
 }
 
+/// Number and bytes of the requests to one peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Load {
+    count: u32,
+    bytes: u64,
+}
+
 /// All requests on their way.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    open: BTreeMap<RequestId, Request>,
-    by_piece: BTreeSet<(PieceIndex, RequestId)>,
-    by_peer: BTreeSet<(PeerId, RequestId)>,
-    /// Number and bytes of the requests to each peer that was asked for something.
-    loads: BTreeMap<PeerId, (u32, u64)>,
+    open: VecDeque<(RequestId, Request)>,
+    by_piece: Vec<(PieceIndex, RequestId)>,
+    by_peer: Vec<(PeerId, RequestId)>,
+    /// Each peer that was asked for something.
+    loads: PeerMap<Load>,
     ended: VecDeque<(RequestId, PeerId)>,
     in_flight: u64,
     last: u64,
@@ -57,32 +68,36 @@ impl Requests {
         let id = RequestId(self.last);
         let bytes = chunks.bytes(geometry, piece);
         self.in_flight += bytes;
-        self.by_piece.insert((piece, id));
-        self.by_peer.insert((peer, id));
-        let load = self.loads.entry(peer).or_default();
-        *load = (load.0 + 1, load.1 + bytes);
+        insert(&mut self.by_piece, (piece, id));
+        insert(&mut self.by_peer, (peer, id));
+        let load = self.loads.get_or_default(peer);
+        load.count += 1;
+        load.bytes += bytes;
         let request = Request { peer, piece, left: chunks, left_bytes: bytes, progress_at: now, untouched: true };
-        self.open.insert(id, request);
+        self.open.push_back((id, request));
         id
     }
 
     /// These chunks need not come any more by this request. Says whether any was to, and whether the request is empty now.
     pub(super) fn settle(&mut self, id: RequestId, chunks: ChunkMask, geometry: &Geometry) -> (bool, bool) {
-        let Some(request) = self.open.get_mut(&id) else { return (false, false) };
+        let Ok(at) = self.place_of(id) else { return (false, false) };
+        let request = &mut self.open[at].1;
         let settled = request.left.and(chunks);
         let bytes = settled.bytes(geometry, request.piece);
         request.left = request.left.without(settled);
         request.left_bytes -= bytes;
+        let (peer, is_empty) = (request.peer, request.left.is_empty());
         self.in_flight -= bytes;
-        if let Some(load) = self.loads.get_mut(&request.peer) {
-            load.1 -= bytes;
+        if let Some(load) = self.loads.get_mut(&peer) {
+            load.bytes -= bytes;
         }
-        (!settled.is_empty(), request.left.is_empty())
+        (!settled.is_empty(), is_empty)
     }
 
     /// A request brought something.
     pub(super) fn progress(&mut self, now: Instant, id: RequestId) {
-        if let Some(request) = self.open.get_mut(&id) {
+        if let Ok(at) = self.place_of(id) {
+            let request = &mut self.open[at].1;
             request.progress_at = now;
             request.untouched = false;
         }
@@ -90,17 +105,19 @@ impl Requests {
 
     /// Forgets a request and hands out what is left of it.
     pub(super) fn close(&mut self, id: RequestId) -> Option<Request> {
-        let request = self.open.remove(&id)?;
+        let at = self.place_of(id).ok()?;
+        let (_, request) = self.open.remove(at)?;
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();
         }
         self.ended.push_back((id, request.peer));
         self.in_flight -= request.left_bytes;
-        self.by_piece.remove(&(request.piece, id));
-        self.by_peer.remove(&(request.peer, id));
+        remove(&mut self.by_piece, (request.piece, id));
+        remove(&mut self.by_peer, (request.peer, id));
         if let Some(load) = self.loads.get_mut(&request.peer) {
-            *load = (load.0 - 1, load.1 - request.left_bytes);
-            if load.0 == 0 {
+            load.count -= 1;
+            load.bytes -= request.left_bytes;
+            if load.count == 0 {
                 self.loads.remove(&request.peer);
             }
         }
@@ -110,24 +127,25 @@ impl Requests {
     /// Who was asked, also if the request ended a moment ago.
     pub(super) fn sender(&self, id: RequestId) -> Option<PeerId> {
         let ended = || self.ended.iter().rev().find(|(ended, _)| *ended == id).map(|(_, peer)| *peer);
-        self.open.get(&id).map(|request| request.peer).or_else(ended)
+        self.get(id).map(|request| request.peer).or_else(ended)
     }
 
     /// A request that has not ended.
     pub(super) fn get(&self, id: RequestId) -> Option<&Request> {
-        self.open.get(&id)
+        self.place_of(id).ok().map(|at| &self.open[at].1)
     }
 
     /// Requests for chunks of a piece, the oldest first.
     pub(super) fn of_piece(&self, piece: PieceIndex) -> Vec<RequestId> {
-        let all = (piece, RequestId(0))..=(piece, RequestId(u64::MAX));
-        self.by_piece.range(all).map(|(_, id)| *id).collect()
+        let first = self.by_piece.partition_point(|(other, _)| *other < piece);
+        self.by_piece[first..].iter().take_while(|(other, _)| *other == piece).map(|(_, id)| *id).collect()
     }
 
     /// Requests to a peer, the oldest first.
     pub(super) fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = (RequestId, &Request)> {
-        let all = (peer, RequestId(0))..=(peer, RequestId(u64::MAX));
-        self.by_peer.range(all).map(|(_, id)| (*id, &self.open[id]))
+        let first = self.by_peer.partition_point(|(other, _)| *other < peer);
+        let its = self.by_peer[first..].iter().take_while(move |(other, _)| *other == peer);
+        its.filter_map(|(_, id)| Some((*id, self.get(*id)?)))
     }
 
     /// Whether anything is on its way from a peer.
@@ -137,7 +155,7 @@ impl Requests {
 
     /// Bytes that are on their way from a peer.
     pub(super) fn in_flight_of(&self, peer: PeerId) -> u64 {
-        self.loads.get(&peer).map_or(0, |load| load.1)
+        self.loads.get(&peer).map_or(0, |load| load.bytes)
     }
 
     /// Every request, the oldest first.
@@ -163,15 +181,37 @@ impl Requests {
     /// Counts everything anew and compares, for tests.
     #[cfg(test)]
     pub(super) fn check(&self, geometry: &Geometry) {
-        assert_eq!(self.in_flight, self.open.values().map(|request| request.left_bytes).sum::<u64>());
-        for request in self.open.values() {
+        assert_eq!(self.in_flight, self.iter().map(|(_, request)| request.left_bytes).sum::<u64>());
+        for (_, request) in self.iter() {
             assert_eq!(request.left_bytes, request.left.bytes(geometry, request.piece));
         }
-        for (peer, load) in &self.loads {
-            let (count, bytes) =
-                self.of_peer(*peer).fold((0, 0), |sum, (_, request)| (sum.0 + 1, sum.1 + request.left_bytes));
-            assert_eq!(*load, (count, bytes));
+        for (peer, load) in self.loads.iter() {
+            let anew = self.of_peer(*peer).fold(Load::default(), |sum, (_, request)| Load {
+                count: sum.count + 1,
+                bytes: sum.bytes + request.left_bytes,
+            });
+            assert_eq!(*load, anew);
         }
         assert_eq!((self.by_piece.len(), self.by_peer.len()), (self.open.len(), self.open.len()));
+        assert!(
+            self.by_piece.is_sorted() && self.by_peer.is_sorted() && self.open.iter().is_sorted_by_key(|(id, _)| id)
+        );
+    }
+
+    fn place_of(&self, id: RequestId) -> Result<usize, usize> {
+        self.open.binary_search_by_key(&id, |(other, _)| *other)
+    }
+}
+
+/// Adds an entry to a sorted row that does not have it.
+fn insert<T: Ord>(row: &mut Vec<T>, entry: T) {
+    let at = row.partition_point(|other| *other < entry);
+    row.insert(at, entry);
+}
+
+/// Takes an entry out of a sorted row.
+fn remove<T: Ord>(row: &mut Vec<T>, entry: T) {
+    if let Ok(at) = row.binary_search(&entry) {
+        row.remove(at);
     }
 }

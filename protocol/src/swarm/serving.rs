@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::Swarm;
 use super::event::{Output, Refusal, ServeId};
+use super::mask::ChunkMask;
 use super::slots::{Claim, Job};
 use crate::geometry::PieceIndex;
 use crate::id::PeerId;
@@ -71,11 +72,15 @@ impl Swarm {
 
     /// Whether a peer is so far behind the others that a piece given to it is not soon to be had from it.
     fn is_laggard(&self, peer: &PeerId) -> bool {
-        let leechers = self.peers.values().filter(|neighbour| neighbour.has_answered && !neighbour.is_seeder());
-        let most =
-            leechers.map(|neighbour| neighbour.have.count() - self.zero_pieces.min(neighbour.have.count())).max();
+        let most = self.most_of_leechers.saturating_sub(self.zero_pieces);
         let held = self.peers.get(peer).map_or(0, |neighbour| neighbour.have.count().saturating_sub(self.zero_pieces));
-        most.is_some_and(|most| most >= LAGGARD_FROM && held * LAGGARD_SHARE < most)
+        most >= LAGGARD_FROM && held * LAGGARD_SHARE < most
+    }
+
+    /// Counts anew how many pieces the leecher holds that holds most.
+    pub(super) fn count_most_of_leechers(&self) -> u32 {
+        let leechers = self.peers.values().filter(|neighbour| neighbour.has_answered && !neighbour.is_seeder());
+        leechers.map(|neighbour| neighbour.have.count()).max().unwrap_or(0)
     }
 
     fn claim(&self, peer: &PeerId) -> Claim {
@@ -90,17 +95,16 @@ impl Swarm {
         if chunks.is_empty() || chunks.len() > MAX_RANGES {
             return None;
         }
-        let (mut after, mut bytes) = (within.start, 0);
+        let (mut after, mut wanted) = (within.start, ChunkMask::default());
         for range in chunks {
             if range.is_empty() || range.start < after || range.end > within.end {
                 return None;
             }
             after = range.end;
-            for number in range.clone() {
-                let chunk = self.geometry.chunk(number).filter(|&chunk| self.progress.is_servable(chunk))?;
-                bytes += u64::from(self.geometry.chunk_len(chunk));
-            }
+            let before = ChunkMask::first(range.start - within.start);
+            wanted = wanted.or(ChunkMask::first(range.end - within.start).without(before));
         }
-        Some(bytes)
+        let is_servable = wanted.without(self.progress.servable(piece)).is_empty();
+        is_servable.then(|| wanted.bytes(&self.geometry, piece))
     }
 }

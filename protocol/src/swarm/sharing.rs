@@ -120,12 +120,11 @@ impl Swarm {
     /// What to ask of a peer of the pieces that it holds in part.
     pub(super) fn pick_part(&mut self, peer: PeerId, len: u64) -> Option<Pick> {
         let neighbour = self.peers.get(&peer)?;
-        let wanted = self.wanted_parts(neighbour).filter(|&piece| !neighbour.declined().contains(piece));
+        let is_declined = |piece| neighbour.declined().is_some_and(|declined| declined.contains(piece));
+        let wanted = self.wanted_parts(neighbour).filter(|&piece| !is_declined(piece));
         let wanted: Vec<PieceIndex> = wanted.collect();
         let piece = *self.rng.pick(&wanted)?;
-        let mut told = ChunkMask::default();
-        let first = self.geometry.chunk_numbers(piece).start;
-        neighbour.parts.chunks_of(&self.geometry, piece).for_each(|chunk| told.insert(chunk.number() - first));
+        let told = ChunkMask::of_parts(&neighbour.parts, piece);
         Some((piece, self.progress.unasked_among(piece, told).front(&self.geometry, piece, len, MAX_RANGES)))
     }
 
@@ -133,7 +132,7 @@ impl Swarm {
     pub(super) fn wanted_parts<'a>(&'a self, neighbour: &'a Peer) -> impl Iterator<Item = PieceIndex> + 'a {
         let open = neighbour.parts.pieces().filter(|&piece| self.progress.is_open(piece));
         open.filter(|&piece| {
-            neighbour.parts.chunks_of(&self.geometry, piece).any(|chunk| self.progress.is_unasked(chunk))
+            !self.progress.unasked_among(piece, ChunkMask::of_parts(&neighbour.parts, piece)).is_empty()
         })
     }
 
@@ -148,10 +147,9 @@ impl Swarm {
 
     /// Whether something is lacking that can be asked of nobody, and nothing is on its way.
     fn is_stuck(&self) -> bool {
-        let open = self.availability.open().count();
-        let nobody_holds = || self.availability.level(0).is_some_and(|unheld| unheld.count() == open);
         let no_parts = || self.peers.values().all(|neighbour| self.wanted_parts(neighbour).next().is_none());
-        open > 0 && !self.paused && self.requests.is_empty() && nobody_holds() && no_parts()
+        let is_lacking = !self.availability.open().is_empty() && !self.availability.is_any_held();
+        is_lacking && !self.paused && self.requests.is_empty() && no_parts()
     }
 
     fn is_stuck_since(&self, now: Instant) -> bool {

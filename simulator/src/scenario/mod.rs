@@ -157,8 +157,7 @@ impl Scenario {
 
     /// From one host to another.
     pub fn latency_between(&self, one: usize, other: usize) -> Duration {
-        let apart = self.hosts[one].rack != self.hosts[other].rack;
-        self.site_latency.filter(|_| apart).unwrap_or(self.latency)
+        self.site_latency.filter(|_| self.hosts[one].rack != self.hosts[other].rack).unwrap_or(self.latency)
     }
 
     /// Bytes of the image that are not zeros: whole mebibytes, at least one.
