@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use drover_protocol::time::Instant;
+
 use super::net::{LinkId, Net, Slot};
 
 /// The links that changed, and room to work in.
@@ -18,6 +20,9 @@ pub(super) struct Filling {
     links: Vec<LinkId>,
     flows: Vec<Slot>,
     rates: Vec<u64>,
+    /// Changes since rates were found, and when those were in the mean that the last rates follow.
+    changes: Changes,
+    changed_at: Instant,
     /// Per flow: where it stands in `flows`, if it was found in this round.
     found: Vec<(u32, u32)>,
     round: u32,
@@ -30,9 +35,18 @@ struct Work {
     left: u64,
     /// Weights of its flows that have no rate yet.
     open: u64,
-    /// When it was found last.
+    /// When it was found last, and when it was so because it changed itself.
     round: u32,
+    changed_in: u32,
     is_dirty: bool,
+    changes: Changes,
+}
+
+/// When something changed: how often, and the sum of the times in nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Changes {
+    count: u32,
+    sum: u128,
 }
 
 /// A flow that has no rate yet.
@@ -45,12 +59,22 @@ impl Filling {
     }
 
     /// Something about these links changed.
-    pub(super) fn touch(&mut self, links: &[LinkId]) {
+    pub(super) fn touch(&mut self, now: Instant, links: &[LinkId]) {
         for &link in links {
-            if !core::mem::replace(&mut self.work[link as usize].is_dirty, true) {
+            let work = &mut self.work[link as usize];
+            if !core::mem::replace(&mut work.is_dirty, true) {
+                work.changes = Changes::default();
                 self.dirty.push(link);
             }
+            work.changes.add(now);
+            self.changes.add(now);
         }
+    }
+
+    /// When the changes were that concern a flow over these links: in the mean of those at its links, else of all.
+    pub(super) fn changed_at(&self, path: &[LinkId]) -> Instant {
+        let own = path.iter().map(|&link| &self.work[link as usize]).filter(|work| work.changed_in == self.round);
+        own.fold(Changes::default(), |sum, work| sum.plus(work.changes)).mean().unwrap_or(self.changed_at)
     }
 
     /// Finds the rates of all flows that a change may concern.
@@ -67,12 +91,13 @@ impl Filling {
     /// Gathers what is joined to a change.
     fn find(&mut self, net: &Net) {
         self.round += 1;
+        self.changed_at = core::mem::take(&mut self.changes).mean().unwrap_or(self.changed_at);
         self.links.clear();
         self.flows.clear();
         self.found.resize(net.flows.len(), (0, 0));
         for link in self.dirty.drain(..) {
-            self.work[link as usize].is_dirty = false;
-            self.work[link as usize].round = self.round;
+            let work = &mut self.work[link as usize];
+            (work.is_dirty, work.round, work.changed_in) = (false, self.round, self.round);
             self.links.push(link);
         }
         let mut at = 0;
@@ -134,6 +159,21 @@ impl Filling {
             }
         }
         self.next = next.into_vec();
+    }
+}
+
+impl Changes {
+    fn add(&mut self, now: Instant) {
+        *self = self.plus(Changes { count: 1, sum: u128::from(now.as_nanos()) });
+    }
+
+    fn plus(self, other: Changes) -> Self {
+        Changes { count: self.count + other.count, sum: self.sum + other.sum }
+    }
+
+    /// When they were in the mean, if there were any.
+    fn mean(self) -> Option<Instant> {
+        (self.count > 0).then(|| Instant::from_nanos((self.sum / u128::from(self.count)) as u64))
     }
 }
 

@@ -7,8 +7,13 @@
 //! The *exact* solver finds all rates anew at every change: an oracle for some hundred hosts. The *batched* one does so a
 //! quantum after the first change, and only for flows that the change may concern, so that a burst of changes costs one
 //! solution. Until then a new flow has what its links have left over, which is most of what the one before it gave up, and
-//! what nobody takes is idle. No link is ever above its capacity, so the model is slower than the truth by a part of a
-//! quantum each time, never faster. Now and then rates are checked against the definition of max-min fairness.
+//! what nobody takes is idle. When rates are found, this is made good: who sent more than its new rate since the change (in the mean
+//! of the changes on its links) gives it back, as far as it was not told yet, and who sent less gets it, as far as its
+//! links were idle or others gave back. So no link carries more than it can, over the time from a change until rates follow it,
+//! and the model is slower than the truth, never faster. Now and then rates are checked against the definition of max-min
+//! fairness.
+//!
+//! What is no flow, and yields to nobody, takes its part of a link beforehand.
 //!
 //! Driven like the machines: `open` and `close` in, `poll_progress` out, `poll_timeout` and `handle_timeout`.
 
@@ -71,6 +76,19 @@ pub struct Access {
     pub down: u64,
 }
 
+/// One direction of a host's access link, or of a rack's link to the others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Way {
+    /// From this host.
+    From(usize),
+    /// To this host.
+    To(usize),
+    /// Out of this rack.
+    OutOf(usize),
+    /// Into this rack.
+    Into(usize),
+}
+
 /// Which hosts stand together, and what leaves and enters each rack at most.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Racks {
@@ -89,6 +107,8 @@ pub struct Fabric {
     racks: Option<Racks>,
     /// Bytes that left each rack by flows that are closed.
     crossed: Vec<u64>,
+    /// What is to be taken of links when rates are found anew.
+    takings: Vec<(LinkId, u64)>,
     solver: Solver,
     report_interval: Duration,
     /// When rates are found anew, if something has changed.
@@ -106,14 +126,14 @@ pub struct Fabric {
 #[derive(Debug)]
 enum Solver {
     Exact,
-    Batched { quantum: Duration, filling: Filling },
+    Batched { quantum: Duration, filling: Box<Filling> },
 }
 
 impl Fabric {
     /// Links for hosts of these rates, numbered from 0, and for their racks, with the batched solver.
     pub fn new(hosts: &[Access], racks: Option<Racks>, quantum: Duration) -> Self {
         let mut fabric = Self::exact(hosts, racks);
-        fabric.solver = Solver::Batched { quantum, filling: Filling::new(fabric.net.links.len()) };
+        fabric.solver = Solver::Batched { quantum, filling: Box::new(Filling::new(fabric.net.links.len())) };
         fabric
     }
 
@@ -131,6 +151,7 @@ impl Fabric {
             hosts: hosts.len(),
             racks,
             crossed,
+            takings: Vec::new(),
             solver: Solver::Exact,
             report_interval: REPORT_INTERVAL,
             solve_at: None,
@@ -157,15 +178,15 @@ impl Fabric {
     /// weight 1 has. `weight` must not be zero.
     pub fn open_weighted(&mut self, now: Instant, from: usize, to: usize, len: u64, weight: u32) -> FlowId {
         let (path, hops) = self.path(from, to);
+        self.solve_soon(now);
         let slot = self.net.open(now, &path[..hops], weight, len);
         self.net.flows[slot as usize].report_at = now + self.report_interval;
         if let Solver::Batched { filling, .. } = &mut self.solver {
-            filling.touch(&path[..hops]);
+            filling.touch(now, &path[..hops]);
             self.net.set_rate(now, slot, self.net.slack(slot));
         }
         self.look_at.get_or_insert(now + FORESIGHT);
         self.predict(slot);
-        self.solve_soon(now);
         self.id(slot)
     }
 
@@ -178,6 +199,23 @@ impl Fabric {
         let sent = self.end(now, flow.slot);
         self.net.release(flow.slot);
         Some(sent)
+    }
+
+    /// From now on so many bytes per second of a link are taken by what is no flow and yields to nobody. Flows make room when
+    /// rates are found anew.
+    ///
+    /// Without racks that are limited nothing is taken between them.
+    pub fn take(&mut self, now: Instant, way: Way, bytes_per_s: u64) {
+        let rack = |rack: usize| 2 * (self.hosts + rack) as LinkId;
+        let link = match way {
+            Way::From(host) => 2 * host as LinkId,
+            Way::To(host) => 2 * host as LinkId + 1,
+            Way::OutOf(_) | Way::Into(_) if self.racks.is_none() => return,
+            Way::OutOf(number) => rack(number),
+            Way::Into(number) => rack(number) + 1,
+        };
+        self.takings.push((link, bytes_per_s));
+        self.solve_soon(now);
     }
 
     /// The time given to [`Fabric::poll_timeout`] has come.
@@ -243,6 +281,7 @@ impl Fabric {
 
     /// Closes a flow; says how many bytes have left the sender.
     fn end(&mut self, now: Instant, slot: Slot) -> u64 {
+        self.solve_soon(now);
         self.net.close(now, slot);
         let closed = &self.net.flows[slot as usize];
         let sent = closed.sent();
@@ -250,9 +289,8 @@ impl Fabric {
             self.crossed[up as usize / 2 - self.hosts] += sent;
         }
         if let Solver::Batched { filling, .. } = &mut self.solver {
-            filling.touch(closed.path());
+            filling.touch(now, closed.path());
         }
-        self.solve_soon(now);
         sent
     }
 
@@ -261,7 +299,10 @@ impl Fabric {
             Solver::Exact => Duration::ZERO,
             Solver::Batched { quantum, .. } => *quantum,
         };
-        self.solve_at.get_or_insert(now + quantum);
+        if self.solve_at.is_none() {
+            self.solve_at = Some(now + quantum);
+            self.net.begin_window(now);
+        }
     }
 
     fn report(&mut self, now: Instant, id: FlowId, prediction: u32) {
@@ -270,6 +311,7 @@ impl Fabric {
             return;
         }
         flow.count(now);
+        flow.tell();
         let (sent, is_done) = (flow.sent(), flow.is_done());
         self.progress.push_back(Progress { flow: id, sent, is_done });
         if is_done {
@@ -303,18 +345,43 @@ impl Fabric {
         self.solve_at = None;
         self.solutions += 1;
         let mut solver = core::mem::replace(&mut self.solver, Solver::Exact);
+        for (link, bytes_per_s) in self.takings.drain(..) {
+            self.net.take(link, bytes_per_s);
+            if let Solver::Batched { filling, .. } = &mut solver {
+                filling.touch(now, &[link]);
+            }
+        }
         match &mut solver {
             Solver::Exact => {
                 fair::solve(&self.net).into_iter().for_each(|(slot, rate)| self.change(now, slot, rate));
             }
             Solver::Batched { filling, .. } => {
                 filling.solve(&self.net);
+                self.correct(now, filling);
                 filling.solved().for_each(|(slot, rate)| self.change(now, slot, rate));
             }
         }
         self.solver = solver;
         if self.solutions % CHECKED_OF == 1 && self.violation.is_none() {
             self.violation = certificate::check(&self.net).err();
+        }
+    }
+
+    /// Makes up for the time in which rates did not follow changes.
+    fn correct(&mut self, now: Instant, filling: &Filling) {
+        for (slot, rate) in filling.solved() {
+            let flow = &self.net.flows[slot as usize];
+            if flow.rate > rate {
+                let since = filling.changed_at(flow.path()).max(flow.opened_at);
+                self.net.take_back(now, slot, rate, since);
+            }
+        }
+        for (slot, rate) in filling.solved() {
+            let flow = &self.net.flows[slot as usize];
+            if flow.rate < rate {
+                let since = filling.changed_at(flow.path()).max(flow.opened_at);
+                self.net.make_good(now, slot, rate, since);
+            }
         }
     }
 

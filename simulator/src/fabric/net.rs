@@ -24,15 +24,29 @@ pub(super) struct Net {
     pub(super) flows: Vec<Flow>,
     free: Vec<Slot>,
     open: usize,
+    /// What links carry is counted from here on.
+    window: Window,
+}
+
+/// The time since the first change that rates do not follow yet.
+#[derive(Debug, Default, Clone, Copy)]
+struct Window {
+    number: u64,
+    begun_at: Instant,
 }
 
 /// A link.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// Bytes per second.
+    /// Bytes per second that flows may have: what the link carries without what is taken of it.
     pub(super) capacity: u64,
+    carries: u64,
     /// Sum of the rates of its flows.
     pub(super) load: u64,
+    /// Billionths of bytes that it has carried in the window of this number, up to a time.
+    carried: u128,
+    carried_until: Instant,
+    window: u64,
     /// Who runs over it, in no order.
     pub(super) flows: Vec<Slot>,
 }
@@ -53,12 +67,15 @@ pub(super) struct Flow {
     pub(super) weight: u32,
     /// Bytes per second.
     pub(super) rate: u64,
+    /// When it began.
+    pub(super) opened_at: Instant,
     /// Until when `left` is counted.
     counted_at: Instant,
     /// When it is to report, unless it ends before.
     pub(super) report_at: Instant,
-    /// Billionths of bytes that are left.
+    /// Billionths of bytes that are left, and how many were at most when it was told last.
     left: u128,
+    told_left: u128,
     /// Bytes in all.
     len: u64,
 }
@@ -66,7 +83,7 @@ pub(super) struct Flow {
 impl Net {
     /// Links of these capacities, and no flow.
     pub(super) fn new(capacities: Vec<u64>) -> Self {
-        let link = |capacity| Link { capacity, ..Link::default() };
+        let link = |capacity| Link { capacity, carries: capacity, ..Link::default() };
         Net { links: capacities.into_iter().map(link).collect(), ..Net::default() }
     }
 
@@ -83,9 +100,11 @@ impl Net {
             prediction: 0,
             weight,
             rate: 0,
+            opened_at: now,
             counted_at: now,
             report_at: now,
             left: u128::from(len) * NANOS,
+            told_left: u128::from(len) * NANOS,
             len,
         };
         for (hop, &link) in path.iter().enumerate() {
@@ -129,9 +148,51 @@ impl Net {
         flow.count(now);
         let old = core::mem::replace(&mut flow.rate, rate);
         for &link in &flow.path[..usize::from(flow.hops)] {
-            let load = &mut self.links[link as usize].load;
-            *load = *load - old + rate;
+            let link = &mut self.links[link as usize];
+            link.count(now, self.window);
+            link.load = link.load - old + rate;
         }
+    }
+
+    /// From now on it is counted anew what links carry.
+    pub(super) fn begin_window(&mut self, now: Instant) {
+        self.window = Window { number: self.window.number + 1, begun_at: now };
+    }
+
+    /// Takes back what a flow has sent since `since` above a rate, as far as that was not told.
+    pub(super) fn take_back(&mut self, now: Instant, slot: Slot, rate: u64, since: Instant) {
+        let flow = &mut self.flows[slot as usize];
+        flow.count(now);
+        let too_much = u128::from(flow.rate - rate) * now.since(since).as_nanos();
+        let taken = too_much.min(flow.told_left - flow.left);
+        flow.left += taken;
+        for &link in &flow.path[..usize::from(flow.hops)] {
+            let link = &mut self.links[link as usize];
+            link.count(now, self.window);
+            link.carried = link.carried.saturating_sub(taken);
+        }
+    }
+
+    /// Gives a flow what it would have sent more since `since` at a rate, as far as its links had not carried all that they can.
+    pub(super) fn make_good(&mut self, now: Instant, slot: Slot, rate: u64, since: Instant) {
+        let flow = &mut self.flows[slot as usize];
+        flow.count(now);
+        let mut given = (u128::from(rate - flow.rate) * now.since(since).as_nanos()).min(flow.left);
+        let window_len = now.since(self.window.begun_at).as_nanos();
+        for &link in &flow.path[..usize::from(flow.hops)] {
+            let link = &mut self.links[link as usize];
+            link.count(now, self.window);
+            given = given.min((u128::from(link.capacity) * window_len).saturating_sub(link.carried));
+        }
+        flow.left -= given;
+        flow.path[..usize::from(flow.hops)].iter().for_each(|&link| self.links[link as usize].carried += given);
+    }
+
+    /// Takes so much of a link, in bytes per second, for what is no flow. The rates of its flows must be found anew before
+    /// anything else happens.
+    pub(super) fn take(&mut self, link: LinkId, bytes_per_s: u64) {
+        let link = &mut self.links[link as usize];
+        link.capacity = link.carries.saturating_sub(bytes_per_s);
     }
 
     /// What a flow could have more without anybody having less.
@@ -151,6 +212,17 @@ impl Net {
     }
 }
 
+impl Link {
+    /// Counts what was carried in this window until `now`.
+    fn count(&mut self, now: Instant, window: Window) {
+        if core::mem::replace(&mut self.window, window.number) != window.number {
+            (self.carried, self.carried_until) = (0, window.begun_at);
+        }
+        self.carried += u128::from(self.load) * now.since(self.carried_until).as_nanos();
+        self.carried_until = now;
+    }
+}
+
 impl Flow {
     /// The links that it runs over.
     pub(super) fn path(&self) -> &[LinkId] {
@@ -167,6 +239,11 @@ impl Flow {
     /// Bytes sent, as of the last count.
     pub(super) fn sent(&self) -> u64 {
         self.len - self.left.div_ceil(NANOS) as u64
+    }
+
+    /// What was sent as of the last count is told, and not taken back any more.
+    pub(super) fn tell(&mut self) {
+        self.told_left = self.left;
     }
 
     /// Whether all was sent, as of the last count.
