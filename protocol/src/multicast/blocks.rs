@@ -43,16 +43,15 @@ impl Blocks {
         Blocks { blocks: BTreeMap::new(), most: most.max(1) }
     }
 
-    /// A symbol of a block came.
-    pub(super) fn add(&mut self, chunk: ChunkIndex, header: &Header) -> Symbol {
+    /// Symbols of a block came: a bit for each. `header` is that of the last packet.
+    pub(super) fn add(&mut self, chunk: ChunkIndex, header: &Header, symbols: u128) -> Symbol {
         let fresh = Incoming { k: header.k, symbols: 0, due: 0, reported: None, is_decoding: false };
         let block = self.blocks.entry(chunk).or_insert(fresh);
         block.due = block.due.max(header.sequence.saturating_add(u64::from(header.rest)));
-        let bit = 1u128 << header.symbol;
-        if block.is_decoding || block.symbols & bit != 0 {
+        if block.is_decoding || symbols & !block.symbols == 0 {
             return Symbol::Useless;
         }
-        block.symbols |= bit;
+        block.symbols |= symbols;
         if block.symbols.count_ones() < u32::from(block.k) {
             return Symbol::Kept;
         }

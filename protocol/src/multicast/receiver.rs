@@ -226,6 +226,15 @@ impl Receiver {
 
     /// A packet came, authenticated, for the first time.
     pub fn handle_packet(&mut self, now: Instant, header: &Header) -> Fate {
+        // Symbols beyond that are of no block.
+        let symbols = 1u128.checked_shl(u32::from(header.symbol)).unwrap_or(0);
+        self.handle_symbols(now, header, symbols, header.sequence)
+    }
+
+    /// Several packets of a block came: the same as [`Receiver::handle_packet`] for each of them, only faster. `header` is that
+    /// of the last packet of the block that was sent, `symbols` has a bit for each symbol that came, and `first` is the sequence number of
+    /// the first packet, of whatever block, that could have come since this host listens.
+    pub fn handle_symbols(&mut self, now: Instant, header: &Header, symbols: u128, first: u64) -> Fate {
         if self.phase != Phase::Listening || header.session != self.session {
             return Fate::Drop;
         }
@@ -236,9 +245,9 @@ impl Receiver {
         self.heard_packet = now;
         self.heard_sender = now;
         self.highest = self.highest.max(header.sequence);
-        let first = *self.first.get_or_insert(header.sequence);
+        let first = *self.first.get_or_insert(first);
         if header.sequence >= first {
-            self.stay.received += 1;
+            self.stay.received += u64::from(symbols.count_ones().max(1));
             self.stay.expected = self.highest - first + 1;
         }
         let Some(chunk) = self.fitting_chunk(header) else {
@@ -256,10 +265,11 @@ impl Receiver {
             self.leave_to_peers(chunk);
             return Fate::Drop;
         }
-        if header.symbol < header.k {
+        // Of a source symbol: repair alone does not carry.
+        if symbols & ((1 << header.k) - 1) != 0 {
             self.carry(now);
         }
-        match self.blocks.add(chunk, header) {
+        match self.blocks.add(chunk, header, symbols) {
             Symbol::Useless => {
                 self.useless += 1;
                 return Fate::Drop;
