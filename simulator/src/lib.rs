@@ -1,7 +1,7 @@
 //! Fleets on virtual time: the real `Swarm` and `Directory` machines, in a made-up world.
 //!
-//! [`run`] runs the swarm; [`compare`] sets it beside NFS, HTTP, multicast and textbook schedules ([`contender`]) on the same
-//! scenario; [`study`] makes plots of that.
+//! [`run`] runs the swarm; [`compare`] sets it, alone and with Drover's multicast (`hybrid`), beside NFS, HTTP, another multicast and
+//! textbook schedules ([`contender`]) on the same scenario; [`study`] makes plots of that.
 //!
 //! Modelled: access links, and links between racks or between sites, that flows share max-min fairly; one latency within a
 //! site and one between sites; disks that are slower than the wires; loss, as a factor on what a host's links carry
@@ -24,6 +24,7 @@ pub mod contender;
 mod event;
 pub mod fabric;
 mod host;
+mod hybrid;
 pub mod loss;
 mod news;
 pub mod plot;

@@ -32,7 +32,7 @@ pub struct Chart {
 /// One line.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Line {
-    /// For the legend.
+    /// For the legend; a line without a name is one more of the same as an earlier one, and drawn thin.
     pub name: String,
     /// Its colour.
     pub ink: RGBColor,
@@ -40,6 +40,21 @@ pub struct Line {
     pub is_dashed: bool,
     /// By rising x.
     pub points: Vec<(f64, f64)>,
+    /// The least and the most that was measured, by rising x; a band is drawn between them.
+    pub spread: Vec<(f64, f64, f64)>,
+}
+
+/// One bar.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Bar {
+    /// Below it.
+    pub name: String,
+    /// Its colour.
+    pub ink: RGBColor,
+    /// Where it ends.
+    pub height: f64,
+    /// The least and the most that was measured, drawn as a stroke.
+    pub spread: (f64, f64),
 }
 
 /// Bars beside each other, with a line at 1.
@@ -49,8 +64,8 @@ pub struct Bars {
     pub title: String,
     /// What the logarithmic axis counts.
     pub label: String,
-    /// Name, colour, height.
-    pub bars: Vec<(String, RGBColor, f64)>,
+    /// From left to right.
+    pub bars: Vec<Bar>,
 }
 
 /// A chart can't be drawn.
@@ -69,12 +84,12 @@ impl Line {
     pub fn of(contender: Contender, points: Vec<(f64, f64)>) -> Self {
         // HTTP is as fast as NFS: as a broken line over the other's, both show.
         let is_dashed = contender == Contender::Http;
-        Line { name: contender.to_string(), ink: ink(contender), is_dashed, points }
+        Line { name: contender.to_string(), ink: ink(contender), is_dashed, points, spread: Vec::new() }
     }
 
     /// A bound's line.
     pub fn bound(name: &str, points: Vec<(f64, f64)>) -> Self {
-        Line { name: name.to_owned(), ink: BOUND, is_dashed: true, points }
+        Line { name: name.to_owned(), ink: BOUND, is_dashed: true, points, spread: Vec::new() }
     }
 }
 
@@ -82,6 +97,7 @@ impl Line {
 pub fn ink(contender: Contender) -> RGBColor {
     match contender {
         Contender::P2p => RGBColor(200, 60, 20),
+        Contender::Hybrid => RGBColor(140, 20, 110),
         Contender::Nfs => RGBColor(70, 90, 120),
         Contender::NfsOnDemand => RGBColor(90, 60, 110),
         Contender::Http => RGBColor(120, 160, 205),
@@ -113,7 +129,9 @@ impl Chart {
     /// # Errors
     /// There is nothing to draw.
     pub fn svg(&self) -> Result<String, PlotError> {
-        let points = || self.lines.iter().flat_map(|line| line.points.iter().copied());
+        let spread =
+            |line: &Line| line.spread.iter().flat_map(|&(x, least, most)| [(x, least), (x, most)]).collect::<Vec<_>>();
+        let points = || self.lines.iter().flat_map(|line| line.points.iter().copied().chain(spread(line)));
         let unable = |cause: String| PlotError { title: self.title.clone(), cause };
         let nothing = || unable("no point has a place on it".to_owned());
         let across = Axis::over(self.x.1, points().map(|(x, _)| x)).ok_or_else(nothing)?;
@@ -139,14 +157,25 @@ impl Chart {
             area.draw(&PathElement::new(vec![(LEFT, y(tick)), (RIGHT, y(tick))], GRID))?;
             text(area, &number(tick), (LEFT - 6, y(tick)), 13, HPos::Right)?;
         }
-        for (row, line) in self.lines.iter().enumerate() {
+        for line in &self.lines {
+            let edge = |of: fn(&(f64, f64, f64)) -> f64| line.spread.iter().map(move |all| (all.0, of(all)));
+            let around = edge(|all| all.1).chain(edge(|all| all.2).rev());
+            let around = around.filter(|&(at, value)| across.has(at) && up.has(value)).map(|(at, to)| (x(at), y(to)));
+            area.draw(&Polygon::new(around.collect::<Vec<_>>(), line.ink.mix(0.2)))?;
+        }
+        let mut row = 0;
+        for line in &self.lines {
             let has_place = |&&(at, value): &&(f64, f64)| across.has(at) && up.has(value);
             let path: Vec<(i32, i32)> = line.points.iter().filter(has_place).map(|&(at, to)| (x(at), y(to))).collect();
             stroke(area, path.clone(), line)?;
             if path.len() <= MARKED_MOST {
                 path.iter().try_for_each(|&at| area.draw(&Circle::new(at, 3, line.ink.filled())))?;
             }
-            let at = TOP + 10 + 20 * row as i32;
+            if line.name.is_empty() {
+                continue;
+            }
+            let at = TOP + 10 + 20 * row;
+            row += 1;
             stroke(area, vec![(RIGHT + 12, at), (RIGHT + 40, at)], line)?;
             text(area, &line.name, (RIGHT + 46, at), 14, HPos::Left)?;
         }
@@ -161,7 +190,7 @@ impl Bars {
     /// There is nothing to draw.
     pub fn svg(&self) -> Result<String, PlotError> {
         let unable = |cause: String| PlotError { title: self.title.clone(), cause };
-        let heights = self.bars.iter().map(|&(_, _, height)| height).chain([0.5, 10.0]);
+        let heights = self.bars.iter().flat_map(|bar| [bar.height, bar.spread.1]).chain([0.5, 10.0]);
         let up = Axis::over(Scale::Log, heights).expect("two heights have a place");
         if self.bars.is_empty() {
             return Err(unable("there are no bars".to_owned()));
@@ -184,12 +213,13 @@ impl Bars {
             text(area, &number(tick), (LEFT - 6, y(tick)), 13, HPos::Right)?;
         }
         let width = (BAR_RIGHT - LEFT) / self.bars.len() as i32;
-        for (at, (name, ink, height)) in self.bars.iter().enumerate() {
+        for (at, Bar { name, ink, height, spread: (least, most) }) in self.bars.iter().enumerate() {
             let middle = LEFT + width * at as i32 + width / 2;
             if up.has(*height) {
                 let corners = [(middle - width / 4, y(*height)), (middle + width / 4, BOTTOM)];
                 area.draw(&Rectangle::new(corners, ink.filled()))?;
-                text(area, &format!("{height:.2}"), (middle, y(*height) - 9), 14, HPos::Center)?;
+                area.draw(&PathElement::new(vec![(middle, y(*least)), (middle, y(*most))], BLACK.stroke_width(2)))?;
+                text(area, &format!("{height:.2}"), (middle, y(*most) - 9), 14, HPos::Center)?;
             } else {
                 text(area, "none", (middle, BOTTOM - 9), 14, HPos::Center)?;
             }
@@ -257,7 +287,9 @@ impl Axis {
 }
 
 fn stroke(area: &Area<'_>, path: Vec<(i32, i32)>, line: &Line) -> Result<(), DrawingError> {
-    if line.is_dashed {
+    if line.name.is_empty() {
+        area.draw(&PathElement::new(path, line.ink.mix(0.5)))
+    } else if line.is_dashed {
         area.draw(&DashedPathElement::new(path, 6, 4, line.ink.stroke_width(2)))
     } else {
         area.draw(&PathElement::new(path, line.ink.stroke_width(2)))

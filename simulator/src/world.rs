@@ -22,6 +22,7 @@ use crate::checker;
 use crate::event::Event;
 use crate::fabric::{Fabric, FlowId, Progress, Racks};
 use crate::host::{Host, Serve, host_of, peer_id};
+use crate::hybrid::{Action, Air};
 use crate::news::News;
 use crate::queue::Queue;
 use crate::report::{HostReport, Report};
@@ -78,6 +79,18 @@ pub fn run(scenario: &Scenario) -> Result<Report, RunError> {
     }
 }
 
+/// The same as [`run_as_far`] with multicast beside the swarm. What must hold of the result is for the caller to check: hosts get
+/// more than all of them send.
+pub(crate) fn run_with_multicast(scenario: &Scenario) -> Result<(Report, Option<RunError>), RunError> {
+    let mut world = World::new(scenario);
+    world.air = Some(Air::new(scenario, Arc::clone(&world.data), world.rng.next_u64()));
+    let ended = world.run_to_end().err();
+    match ended {
+        Some(impossible @ RunError::Impossible(_)) => Err(impossible),
+        unfinished => Ok((world.report(), unfinished)),
+    }
+}
+
 /// Runs a scenario to its end or as far as it goes. Gives the hosts that are complete, and why not all are.
 pub fn run_as_far(scenario: &Scenario) -> Result<(Report, Option<RunError>), RunError> {
     let mut world = World::new(scenario);
@@ -104,6 +117,9 @@ struct World<'a> {
     /// Which hosts' swarms want news at once.
     wants_news: Vec<bool>,
     fabric: Fabric,
+    /// Multicast, if there is any; and whether what it says is being done.
+    air: Option<Air<'a>>,
+    obeys_air: bool,
     /// Who sends what by which flow, by the flow's place.
     flows: Vec<Option<(FlowId, usize, ServeId)>>,
     rng: Rng,
@@ -151,6 +167,8 @@ impl<'a> World<'a> {
             hosts,
             fabric: Fabric::new(&scenario.links(QUIC_GOODPUT), racks, scenario.quantum)
                 .reporting_every(report_interval),
+            air: None,
+            obeys_air: false,
             flows: Vec::new(),
             rng,
             serve_count: 0,
@@ -165,7 +183,9 @@ impl<'a> World<'a> {
         let deadline = Instant::START + self.scenario.deadline;
         while self.unfinished > 0 {
             let network = self.fabric.poll_timeout();
-            let next = network.into_iter().chain(self.queue.next_at()).min().filter(|&next| next <= deadline);
+            let air = self.air.as_ref().and_then(Air::poll_timeout);
+            let all = network.into_iter().chain(air).chain(self.queue.next_at());
+            let next = all.min().filter(|&next| next <= deadline);
             let Some(next) = next else { return Err(self.unfinished()) };
             assert!(next >= self.now, "time does not go back");
             self.now = next;
@@ -174,6 +194,8 @@ impl<'a> World<'a> {
                 while let Some(progress) = self.fabric.poll_progress() {
                     self.progressed(progress);
                 }
+            } else if air == Some(next) {
+                self.tell_air(Air::handle_timeout);
             } else if let Some((_, event)) = self.queue.pop() {
                 self.happen(event);
             }
@@ -200,9 +222,15 @@ impl<'a> World<'a> {
         match event {
             Event::Arrive { host } => self.arrive(host),
             Event::Die { host } => self.die(host),
-            Event::TrackerDies => self.tracker = None,
+            Event::TrackerDies => {
+                self.tracker = None;
+                self.tell_air(|air, _| air.handle_tracker_died());
+            }
             // It remembers nobody.
-            Event::TrackerIsBack => self.tracker = Some(Tracker::new(self.rng.next_u64())),
+            Event::TrackerIsBack => {
+                self.tracker = Some(Tracker::new(self.rng.next_u64()));
+                self.tell_air(Air::handle_tracker_back);
+            }
             Event::Timer { host, life } => self.ring(host, life),
             Event::Announce { host, life } => self.announce(host, life),
             Event::Told { host, life, peers, again } => {
@@ -260,13 +288,16 @@ impl<'a> World<'a> {
         let config = SwarmConfig { rack: self.scenario.rack_known(host), ..self.scenario.swarm.clone() };
         at.swarm = Some(Swarm::new(self.now, peer_id(host), self.geometry, data, held, config, seed));
         let life = at.life;
+        let held_bytes = at.swarm.as_ref().map_or(0, Swarm::held_bytes);
         self.trace.note(self.now, "arrive", [host as u64, 0]);
+        self.tell_air(|air, now| air.handle_arrived(now, host, held_bytes));
         self.drain(host);
         self.after(self.latency_to_tracker(host), Event::Announce { host, life });
     }
 
     fn die(&mut self, host: usize) {
         self.trace.note(self.now, "die", [host as u64, 0]);
+        self.tell_air(|air, now| air.handle_died(now, host));
         let peers: Vec<usize> = self.hosts[host].links.iter().map(|link| link.host as usize).collect();
         for flow in self.hosts[host].die() {
             self.close(flow);
@@ -435,7 +466,12 @@ impl<'a> World<'a> {
         let held_bytes = |world: &Self| world.hosts[to].swarm.as_ref().map_or(0, Swarm::held_bytes);
         let before = held_bytes(self);
         self.tell(to, |swarm, now| swarm.handle_chunks_stored(now, chunks, Some(request)));
-        let new = held_bytes(self) - before;
+        let held = held_bytes(self);
+        self.tell_air(|air, now| {
+            air.handle_held(to, held);
+            air.handle_stored(now, to, chunks);
+        });
+        let new = held - before;
         let counts = &mut self.hosts[to].counts;
         *(if from == 0 { &mut counts.from_publisher } else { &mut counts.from_peers }) += new;
         counts.wasted += len - new;
@@ -575,7 +611,48 @@ impl<'a> World<'a> {
                     self.unfinished -= usize::from(self.is_expected(host));
                 }
                 self.after(self.latency_to_tracker(host), Event::Announce { host, life });
+                self.tell_air(|air, now| air.handle_complete(now, host));
             }
+        }
+    }
+
+    /// Calls multicast, if there is any, and does what it says.
+    fn tell_air(&mut self, call: impl FnOnce(&mut Air<'a>, Instant)) {
+        let Some(air) = &mut self.air else { return };
+        call(air, self.now);
+        // What is done can be heard by multicast in turn.
+        if core::mem::replace(&mut self.obeys_air, true) {
+            return;
+        }
+        while let Some(action) = self.air.as_mut().and_then(Air::poll_action) {
+            self.obey_air(action);
+        }
+        self.obeys_air = false;
+    }
+
+    fn obey_air(&mut self, action: Action) {
+        match action {
+            Action::Offer { host, announcement } => {
+                let Some(held) = self.hosts[host].swarm.as_ref().map(|swarm| swarm.held().clone()) else { return };
+                self.tell_air(|air, now| air.take_part(now, host, held, &announcement));
+            }
+            Action::Stored { host, from, chunks } => {
+                let Some(before) = self.hosts[host].swarm.as_ref().map(Swarm::held_bytes) else { return };
+                self.trace.note(self.now, "multicast", [host as u64, u64::from(chunks[0].start)]);
+                self.tell(host, |swarm, now| swarm.handle_chunks_stored(now, &chunks, None));
+                let held = self.hosts[host].swarm.as_ref().map_or(0, Swarm::held_bytes);
+                self.tell_air(|air, _| air.handle_held(host, held));
+                let new = held - before;
+                let counts = &mut self.hosts[host].counts;
+                *(if from == 0 { &mut counts.from_publisher } else { &mut counts.from_peers }) += new;
+            }
+            Action::HoldBack { host, is_held_back } => {
+                self.tell(host, |swarm, now| swarm.set_paused(now, is_held_back));
+            }
+            Action::Sent { host, bytes } => self.hosts[host].counts.sent += bytes,
+            Action::Entered { host, bytes } => self.hosts[host].counts.from_other_racks += bytes,
+            Action::Said { host, bytes } => self.charge(host, bytes),
+            Action::Take { way, bytes_per_s } => self.fabric.take(self.now, way, bytes_per_s),
         }
     }
 

@@ -258,16 +258,19 @@ fn the_program_compares_and_writes_files() {
     let table = drover_sim(&[Path::new("compare"), &path, Path::new("--out")], &out);
     assert!(table.status.success(), "{}", String::from_utf8_lossy(&table.stderr));
     let table = String::from_utf8_lossy(&table.stdout);
-    assert!(["nfs", "http", "multicast", "chain", "tree", "p2p"].iter().all(|name| table.contains(name)), "{table}");
+    assert!(
+        ["nfs", "http", "multicast", "chain", "tree", "p2p", "hybrid"].iter().all(|name| table.contains(name)),
+        "{table}"
+    );
     let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("a file");
     let comparison: Comparison = serde_json::from_str(&read("small.json")).expect("JSON");
-    assert_eq!(comparison.outcomes.len(), 6);
-    assert_eq!(read("small.csv").lines().count(), 1 + 6 * 3);
+    assert_eq!(comparison.outcomes.len(), 7);
+    assert_eq!(read("small.csv").lines().count(), 1 + 7 * 3);
     assert!(read("small.svg").contains("multicast"));
 
     let chosen = drover_sim(&["compare", "--contender", "chain", "--contender", "tree", "--csv"].map(Path::new), &path);
     assert_eq!(String::from_utf8_lossy(&chosen.stdout).lines().count(), 1 + 2 * 3);
-    let unknown = drover_sim(&["compare", "--contender", "hybrid"].map(Path::new), &path);
+    let unknown = drover_sim(&["compare", "--contender", "pigeons"].map(Path::new), &path);
     assert_eq!(unknown.status.code(), Some(2));
 }
 

@@ -2,7 +2,8 @@
 //!
 //! For one host: all bytes must pass its own link, its rack's uplink, and must have left the publisher once. For the
 //! fleet: what all get, all that may send must have sent. That is `max(S/u, S/d, N·S/(u + Σuᵢ))` of Kumar and Ross (2006)
-//! where hosts pass on, and `N·S/u` where one server sends all. Multicast sends once for all, so only the first two hold.
+//! where hosts pass on, and `N·S/u` where one server sends all. Multicast sends once for all, so only the first two hold,
+//! and so it is for a swarm with multicast.
 
 use super::Contender;
 use crate::scenario::Scenario;
@@ -48,7 +49,7 @@ impl<'a> Bound<'a> {
         let publisher = self.scenario.hosts[0].wire.up as f64;
         match self.contender {
             Contender::Nfs | Contender::NfsOnDemand | Contender::Http => bytes / publisher,
-            Contender::Multicast => 0.0,
+            Contender::Multicast | Contender::Hybrid => 0.0,
             Contender::Chain | Contender::Tree | Contender::P2p => {
                 let others: f64 = self.scenario.hosts[1..].iter().map(|host| host.access.up as f64).sum();
                 bytes / (publisher + others)

@@ -1,13 +1,11 @@
 //! Ways to bring an image to a fleet, side by side on the same scenario.
 //!
-//! Ours is run by its real machines. The others have no code of their own here: each is its arithmetic, an exact schedule
+//! Ours, with and without its multicast, is run by its real machines. The others have no code of their own here: each is its arithmetic, an exact schedule
 //! over the same links, and is as good as its idea can be. What it does when somebody dies or comes late is told in its
 //! module. Headers and loss cost each what its transport leaves.
 //!
 //! Every result is compared with the bounds that hold for its kind; one below its bound is an error of the model.
 //!
-//! A hybrid of multicast and swarm joins the list when `drover-protocol` has a multicast machine: it is not to be modelled
-//! apart from it.
 
 mod bound;
 mod chain;
@@ -49,6 +47,8 @@ pub enum Contender {
     Tree,
     /// Drover's swarm, the real machines.
     P2p,
+    /// Drover's swarm with Drover's multicast, the real machines.
+    Hybrid,
 }
 
 /// Why there is no outcome.
@@ -91,6 +91,11 @@ struct Course {
 }
 
 impl Contender {
+    /// Whether its outcome depends on the seed beyond what the scenario draws.
+    pub fn throws_dice(self) -> bool {
+        matches!(self, Contender::P2p | Contender::Hybrid)
+    }
+
     /// All that make sense in a scenario.
     pub fn all(scenario: &Scenario) -> Vec<Self> {
         let makes_sense = |contender: &Contender| *contender != Contender::NfsOnDemand || scenario.vms.is_some();
@@ -113,6 +118,7 @@ impl Contender {
             Contender::Chain => chain::pass_on(scenario),
             Contender::Tree => tree::double(scenario),
             Contender::P2p => swarm::exchange(scenario)?,
+            Contender::Hybrid => swarm::exchange_with_multicast(scenario)?,
         };
         let outcome = Outcome::new(scenario, self, course);
         let impossible = |problem| CompareError::Impossible { contender: self, problem };

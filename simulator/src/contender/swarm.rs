@@ -1,19 +1,35 @@
-//! Ours: the real machines, in the world of [`crate::run`].
+//! Ours: the real machines, in the world of [`crate::run`], with and without multicast.
 
 use core::time::Duration;
 
 use drover_protocol::time::Instant;
 
-use super::{CompareError, Course};
+use super::{CompareError, Contender, Course};
 use crate::report::{HostReport, Report};
 use crate::scenario::Scenario;
-use crate::world::run_as_far;
+use crate::world::{RunError, run_as_far, run_with_multicast};
 
 /// What the swarm did.
 pub(super) fn exchange(scenario: &Scenario) -> Result<Course, CompareError> {
-    let (report, unfinished) = run_as_far(scenario)?;
+    Ok(course_of(scenario, run_as_far(scenario)?))
+}
+
+/// What the swarm and multicast did together.
+pub(super) fn exchange_with_multicast(scenario: &Scenario) -> Result<Course, CompareError> {
+    let (report, unfinished) = run_with_multicast(scenario)?;
+    for host in &report.hosts {
+        let came = host.publisher_bytes + host.peer_bytes;
+        if came != report.data_bytes {
+            let problem = format!("host {} is complete with {came} of {} bytes", host.host, report.data_bytes);
+            return Err(CompareError::Impossible { contender: Contender::Hybrid, problem });
+        }
+    }
+    Ok(course_of(scenario, (report, unfinished)))
+}
+
+fn course_of(scenario: &Scenario, (report, unfinished): (Report, Option<RunError>)) -> Course {
     let stopped = unfinished.map(|_| format!("they lacked something to the end, at {:?}", scenario.deadline));
-    Ok(Course { stopped, ..course(scenario, &report) })
+    Course { stopped, ..course(scenario, &report) }
 }
 
 fn course(scenario: &Scenario, report: &Report) -> Course {

@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::geometry::{Geometry, GeometryError};
+use drover_protocol::multicast::choice::Mode;
 use drover_protocol::swarm::SwarmConfig;
 
 use crate::fabric::Access;
@@ -53,6 +54,8 @@ pub struct Scenario {
     pub deadline: Duration,
     /// How every host's swarm is set.
     pub swarm: SwarmConfig,
+    /// When hosts send by multicast, for the contender that has it.
+    pub multicast: Mode,
 }
 
 /// One host.

@@ -5,6 +5,7 @@
 use core::time::Duration;
 
 use drover_protocol::geometry::Geometry;
+use drover_protocol::multicast::choice::Mode;
 use drover_protocol::rng::Rng;
 use drover_protocol::swarm::SwarmConfig;
 use serde::Deserialize;
@@ -75,6 +76,9 @@ pub(super) struct RawScenario {
     deadline_s: Option<f64>,
     #[serde(default)]
     swarm: RawSwarm,
+    /// When hosts send by multicast: `off`, `on`, or `auto`, if it is worth it.
+    #[serde(default = "on")]
+    multicast: Mode,
 }
 
 /// What of the swarms' settings is not as usual.
@@ -160,6 +164,10 @@ const fn one() -> u64 {
     1
 }
 
+const fn on() -> Mode {
+    Mode::On
+}
+
 const fn yes() -> bool {
     true
 }
@@ -204,6 +212,7 @@ impl RawScenario {
             quantum: self.quantum_us.map_or(usual, Duration::from_micros),
             deadline: seconds("deadline_s", self.deadline_s.unwrap_or(24.0 * 3600.0))?,
             swarm: self.swarm.config(),
+            multicast: self.multicast,
         })
     }
 

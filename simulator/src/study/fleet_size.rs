@@ -31,11 +31,19 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     let text = format!(
         "Equal hosts, all at once. One server needs N times as long for N hosts. A tree of whole images needs log2 N \
          times as long, a chain fills with N pieces, multicast waits for N answers to each slice. The swarm's \
-         time hardly grows. It was run up to {} hosts. The bound is one copy over one wire.",
-        extent.p2p_hosts_most
+         time hardly grows; it was run up to {} hosts. With multicast (hybrid) everything is sent once, and the swarm mends; it \
+         was run up to {} hosts. The bound is one copy over one wire. Bands show the least and the most of all seeds.",
+        extent.p2p_hosts_most, extent.hybrid_hosts_most
     );
     Ok(Plot { name: sweep.name, title, text, scenario: sweep.text(extent), svg, points })
 }
 
-const COMPARED: [Contender; 6] =
-    [Contender::Nfs, Contender::Http, Contender::Tree, Contender::Chain, Contender::Multicast, Contender::P2p];
+const COMPARED: [Contender; 7] = [
+    Contender::Nfs,
+    Contender::Http,
+    Contender::Tree,
+    Contender::Chain,
+    Contender::Multicast,
+    Contender::P2p,
+    Contender::Hybrid,
+];

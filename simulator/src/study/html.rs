@@ -41,7 +41,8 @@ svg { max-width: 100%; height: auto; }
 </head>
 <body>
 <h1>Bringing an image to a fleet</h1>
-<p>Simulated by flows that share links fairly. p2p is Drover's own machines on virtual time; every other contender is an
+<p>Simulated by flows that share links fairly. p2p is Drover's own machines on virtual time, hybrid the
+same with its multicast; every other contender is an
 exact schedule of its idea over the same links, with the headers of its transport. Real systems are slower than their
 schedules. Under each plot is its scenario for <code>drover-sim compare</code>; all points are in points.csv.</p>
 ";

@@ -2,7 +2,8 @@
 //!
 //! One page that opens from the disk. Under each plot stands the scenario that gives it again, with its seeds; every point
 //! of every line is a run, and all of them are in a table beside the page. The swarm is the real one, so it takes as long
-//! as its machines take: beyond [`P2P_HOSTS_MOST`] hosts it has no points.
+//! as its machines take: beyond [`P2P_HOSTS_MOST`] hosts it has no points, and with multicast beyond [`HYBRID_HOSTS_MOST`]. What
+//! depends on dice is run with several seeds; plots show the median, and the range of all.
 
 mod fleet_size;
 mod html;
@@ -16,12 +17,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::contender::CompareError;
+use crate::contender::{CompareError, Contender};
 use crate::plot::PlotError;
 use crate::scenario::ScenarioError;
 
 /// Most hosts for which the study runs the swarm.
 pub const P2P_HOSTS_MOST: usize = 20;
+
+/// Most hosts for which the study runs the swarm with multicast.
+pub const HYBRID_HOSTS_MOST: usize = 1000;
 
 /// Rate of a host's wire, each way.
 const HOST_MBIT_S: u32 = 1000;
@@ -33,11 +37,13 @@ pub struct Extent {
     pub fleets: Vec<usize>,
     /// Most hosts for which the swarm is run.
     pub p2p_hosts_most: usize,
+    /// Most hosts for which the swarm with multicast is run.
+    pub hybrid_hosts_most: usize,
     /// Hosts that fetch, where it does not change.
     pub hosts: usize,
     /// Length of the image in MiB.
     pub image_mib: u64,
-    /// The swarm is run with each; the plots show the median.
+    /// The swarm is run with each, with multicast and without; the plots show the median and the range.
     pub seeds: Vec<u64>,
 }
 
@@ -116,6 +122,7 @@ impl Extent {
         Extent {
             fleets: vec![1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000],
             p2p_hosts_most: P2P_HOSTS_MOST,
+            hybrid_hosts_most: HYBRID_HOSTS_MOST,
             hosts: 16,
             image_mib: 1024,
             seeds: vec![1, 2, 3],
@@ -124,14 +131,30 @@ impl Extent {
 
     /// The same plots of small fleets and a small image, to see that they are made.
     pub fn quick() -> Self {
-        Extent { fleets: vec![1, 10, 100], p2p_hosts_most: 10, hosts: 8, image_mib: 64, seeds: vec![1] }
+        Extent {
+            fleets: vec![1, 10, 100],
+            p2p_hosts_most: 10,
+            hybrid_hosts_most: 10,
+            hosts: 8,
+            image_mib: 64,
+            seeds: vec![1, 2],
+        }
+    }
+
+    /// Most hosts for which a contender is run, if there is a limit.
+    fn hosts_most(&self, contender: Contender) -> Option<usize> {
+        match contender {
+            Contender::P2p => Some(self.p2p_hosts_most),
+            Contender::Hybrid => Some(self.hybrid_hosts_most),
+            _ => None,
+        }
     }
 
     /// What is common to the scenarios of fleets, in TOML.
     fn base(&self) -> String {
-        // Half a millisecond is a sixteenth of what 1 MiB takes: rates found anew less often cost a per cent of time.
+        // Two milliseconds are a quarter of what 1 MiB takes alone: rates found anew four times as often change 0.3 % of the time.
         format!(
-            "image_mib = {}\nup_mbit_s = {HOST_MBIT_S}\ndown_mbit_s = {HOST_MBIT_S}\nlatency_us = 100\nquantum_us = 500\n",
+            "image_mib = {}\nup_mbit_s = {HOST_MBIT_S}\ndown_mbit_s = {HOST_MBIT_S}\nlatency_us = 100\nquantum_us = 2000\n",
             self.image_mib
         )
     }

@@ -3,7 +3,7 @@
 use super::sweep::{seeds, seeds_text};
 use super::{Extent, Plot, Point, StudyError};
 use crate::contender::Contender;
-use crate::plot::{Bars, ink};
+use crate::plot::{Bar, Bars, ink};
 use crate::scenario::Scenario;
 
 pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
@@ -29,14 +29,15 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
             heights.push(copies);
         }
         heights.sort_by(f64::total_cmp);
-        bars.push((line, ink(contender), heights[heights.len() / 2]));
+        let spread = (heights[0], heights[heights.len() - 1]);
+        bars.push(Bar { name: line, ink: ink(contender), height: heights[heights.len() / 2], spread });
     }
     let label = "copies into the rack that took most; 1 is the least that feeds it".to_owned();
     let svg = Bars { title: title.to_owned(), label, bars }.svg()?;
     let text = format!(
         "{RACKS} racks of {} hosts; an uplink carries a quarter of what its hosts do. The publisher's own rack is left \
          out. A swarm that knows its racks lets the image in about once and hands it on inside; one that does not \
-         takes more from elsewhere. One server sends a copy for each host.",
+         takes more from elsewhere. One server sends a copy for each host. The strokes show the least and the most of all seeds.",
         extent.hosts / RACKS
     );
     let scenario = format!("{scenario}{}", seeds_text(extent));
@@ -44,5 +45,5 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
 }
 
 const RACKS: usize = 4;
-const COMPARED: [Contender; 5] =
-    [Contender::Nfs, Contender::Tree, Contender::Chain, Contender::Multicast, Contender::P2p];
+const COMPARED: [Contender; 6] =
+    [Contender::Nfs, Contender::Tree, Contender::Chain, Contender::Multicast, Contender::Hybrid, Contender::P2p];

@@ -35,7 +35,8 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     .svg()?;
     let text = "One slow host sets the rate of multicast for all, and that of a chain for all behind it. In a chain and a \
                 tree the slow ones stand at the end here, where they harm least: that needs a fleet whose rates are known. \
-                A swarm needs no order."
+                A swarm needs no order, and a swarm with multicast leaves the slow ones to the swarm. Bands show the least and the \
+                most of all seeds."
         .to_owned();
     Ok(Plot { name: sweep.name, title, text, scenario: sweep.text(extent), svg, points })
 }
@@ -47,5 +48,5 @@ fn last_fast_host(scenario: &Scenario, outcome: &Outcome) -> Option<f64> {
     fast.map(|host| host.completed_seconds).reduce(|one, other| Some(one?.max(other?))).flatten()
 }
 
-const COMPARED: [Contender; 5] =
-    [Contender::Nfs, Contender::Tree, Contender::Chain, Contender::Multicast, Contender::P2p];
+const COMPARED: [Contender; 6] =
+    [Contender::Nfs, Contender::Tree, Contender::Chain, Contender::Multicast, Contender::P2p, Contender::Hybrid];

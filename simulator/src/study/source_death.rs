@@ -34,10 +34,9 @@ fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) ->
             let line = contender.to_string();
             let point = |(x, y)| Point { plot: name.to_owned(), line: line.clone(), x, y: Some(y), seed };
             points.extend(curve(&outcome).into_iter().map(point));
-            // One curve for each contender; the other seeds are in the table.
-            if seed == extent.seeds[0] {
-                lines.push(labelled(Line::of(contender, curve(&outcome)), &outcome));
-            }
+            let curve = Line::of(contender, curve(&outcome));
+            let is_first = seed == extent.seeds[0];
+            lines.push(if is_first { labelled(curve, &outcome) } else { Line { name: String::new(), ..curve } });
         }
     }
     let svg = Chart::over_time(title.to_owned(), lines).svg()?;
@@ -46,7 +45,7 @@ fn plot(extent: &Extent, share: f64, name: &'static str, title: &'static str) ->
          ({copy:.3} s without headers), and is back after {BACK_AT:.0} such times. What had not left it by then exists \
          nowhere, and everybody waits for it. The swarm, which takes from its source over the whole time, and NFS go on \
          where they stood; HTTP and the tree begin their transfers again; a chain and a multicast session end for good. \
-         p2p is drawn with the first seed.",
+         p2p and hybrid are drawn with the first seed, and thin with the others.",
         share * 100.0
     );
     Ok(Plot { name, title, text, scenario, svg, points })
@@ -62,5 +61,12 @@ fn labelled(mut line: Line, outcome: &Outcome) -> Line {
 
 /// In copies over a host's wire.
 const BACK_AT: f64 = 4.0;
-const COMPARED: [Contender; 6] =
-    [Contender::Nfs, Contender::Http, Contender::Tree, Contender::Chain, Contender::Multicast, Contender::P2p];
+const COMPARED: [Contender; 7] = [
+    Contender::Nfs,
+    Contender::Http,
+    Contender::Tree,
+    Contender::Chain,
+    Contender::Multicast,
+    Contender::P2p,
+    Contender::Hybrid,
+];

@@ -34,14 +34,16 @@ impl Sweep {
         for &x in &self.values {
             for &seed in seeds(extent, contender) {
                 let scenario = self.scenario(extent, x, seed)?;
-                if contender == Contender::P2p && scenario.hosts.len() - 1 > extent.p2p_hosts_most {
+                if extent.hosts_most(contender).is_some_and(|most| scenario.hosts.len() - 1 > most) {
                     continue;
                 }
                 let y = (self.measure)(&scenario, &contender.compete(&scenario)?);
                 points.push(Point { plot: self.name.to_owned(), line: contender.to_string(), x, y, seed });
             }
         }
-        Ok((Line::of(contender, medians(&points)), points))
+        let line = Line::of(contender, medians(&points));
+        let spread = if contender.throws_dice() { spread(&points) } else { Vec::new() };
+        Ok((Line { spread, ..line }, points))
     }
 
     /// A line of something that follows from the scenario alone.
@@ -55,15 +57,15 @@ impl Sweep {
     }
 }
 
-/// Only the swarm throws dice in the study's scenarios.
+/// Only the swarm throws dice in the study's scenarios, with multicast or without.
 pub(super) fn seeds(extent: &Extent, contender: Contender) -> &[u64] {
-    if contender == Contender::P2p { &extent.seeds } else { &extent.seeds[..1] }
+    if contender.throws_dice() { &extent.seeds } else { &extent.seeds[..1] }
 }
 
 /// As a comment in TOML.
 pub(super) fn seeds_text(extent: &Extent) -> String {
     let seeds: Vec<String> = extent.seeds.iter().map(u64::to_string).collect();
-    format!("# seeds of p2p: {}; nobody else throws dice", seeds.join(", "))
+    format!("# seeds of p2p and hybrid: {}; nobody else throws dice", seeds.join(", "))
 }
 
 /// At each x the middle one of its heights, if it has any.
@@ -74,4 +76,13 @@ fn medians(points: &[Point]) -> Vec<(f64, f64)> {
         Some((same[0].x, *heights.get(heights.len() / 2)?))
     };
     points.chunk_by(|one, next| one.x == next.x).filter_map(middle).collect()
+}
+
+/// At each x the least and the most of its heights, if it has any.
+fn spread(points: &[Point]) -> Vec<(f64, f64, f64)> {
+    let range = |same: &[Point]| {
+        let heights = || same.iter().filter_map(|point| point.y);
+        Some((same[0].x, heights().reduce(f64::min)?, heights().reduce(f64::max)?))
+    };
+    points.chunk_by(|one, next| one.x == next.x).filter_map(range).collect()
 }
