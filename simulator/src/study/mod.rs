@@ -22,7 +22,7 @@ use crate::plot::PlotError;
 use crate::scenario::ScenarioError;
 
 /// Most hosts for which the study runs the swarm.
-pub const P2P_HOSTS_MOST: usize = 20;
+pub const P2P_HOSTS_MOST: usize = 100;
 
 /// Most hosts for which the study runs the swarm with multicast.
 pub const HYBRID_HOSTS_MOST: usize = 1000;

@@ -1,5 +1,8 @@
 //! One scenario in which one thing changes from point to point.
 
+use std::sync::Mutex;
+use std::thread;
+
 use super::{Extent, Point, StudyError};
 use crate::contender::{Contender, Outcome};
 use crate::plot::Line;
@@ -30,17 +33,21 @@ impl Sweep {
 
     /// A contender's line: at each value the median of its seeds.
     pub(super) fn line(&self, extent: &Extent, contender: Contender) -> Result<(Line, Vec<Point>), StudyError> {
-        let mut points = Vec::new();
+        let mut runs = Vec::new();
         for &x in &self.values {
             for &seed in seeds(extent, contender) {
                 let scenario = self.scenario(extent, x, seed)?;
-                if extent.hosts_most(contender).is_some_and(|most| scenario.hosts.len() - 1 > most) {
-                    continue;
+                if extent.hosts_most(contender).is_none_or(|most| scenario.hosts.len() - 1 <= most) {
+                    runs.push((x, scenario));
                 }
-                let y = (self.measure)(&scenario, &contender.compete(&scenario)?);
-                points.push(Point { plot: self.name.to_owned(), line: contender.to_string(), x, y, seed });
             }
         }
+        let point = |(x, scenario): &(f64, Scenario)| {
+            let y = (self.measure)(scenario, &contender.compete(scenario)?);
+            let line = contender.to_string();
+            Ok(Point { plot: self.name.to_owned(), line, x: *x, y, seed: scenario.seed })
+        };
+        let points = in_parallel(&runs, point).into_iter().collect::<Result<Vec<Point>, StudyError>>()?;
         let line = Line::of(contender, medians(&points));
         let spread = if contender.throws_dice() { spread(&points) } else { Vec::new() };
         Ok((Line { spread, ..line }, points))
@@ -55,6 +62,20 @@ impl Sweep {
     fn scenario(&self, extent: &Extent, value: f64, seed: u64) -> Result<Scenario, StudyError> {
         Ok(Scenario::parse(&format!("{}{}", self.base, (self.changing)(extent, value)), Some(seed))?)
     }
+}
+
+/// Runs that have nothing to do with each other, on all processors; the last ones, which take longest, first.
+fn in_parallel<T: Sync, R: Send>(runs: &[T], run: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let left = Mutex::new((0..runs.len()).collect::<Vec<usize>>());
+    let next = || left.lock().expect("nobody panics while it takes one").pop();
+    let work = || core::iter::from_fn(next).map(|at| (at, run(&runs[at]))).collect::<Vec<(usize, R)>>();
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let mut results: Vec<(usize, R)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a run does not panic")).collect()
+    });
+    results.sort_by_key(|&(at, _)| at);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Only the swarm throws dice in the study's scenarios, with multicast or without.
