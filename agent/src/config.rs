@@ -240,7 +240,7 @@ impl RawSettings {
 }
 
 /// Names of all settings, for finding mistyped ones; a test keeps it equal to [`RawSettings`].
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 25] = [
     "listen",
     "trackers",
     "peers",
