@@ -270,7 +270,7 @@ impl Swarm {
         let (mut place, can_ask) = (0, self.wants_news());
         for (peer, pieces) in news {
             place = self.hear_pieces(peer, pieces, place);
-            if can_ask && self.wants_news_of(pieces) {
+            if can_ask {
                 self.fill(now, peer);
             }
         }
