@@ -123,11 +123,6 @@ impl Host {
         self.place_of(host).is_ok()
     }
 
-    /// How much of another's log was heard here, if it is connected with it.
-    pub(crate) fn heard_of(&self, host: usize) -> Option<u32> {
-        self.place_of(host).ok().map(|at| self.links[at].heard)
-    }
-
     /// Forgets a request; says whether it was one.
     pub(crate) fn end_request(&mut self, request: RequestId) -> bool {
         let at = self.requests.iter().position(|&other| other == request);

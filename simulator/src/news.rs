@@ -3,7 +3,7 @@
 //! Every piece is told to every neighbour, which makes these messages by far the most numerous of all. So a host writes a
 //! piece to its log once; a latency later it can be heard, and a neighbour hears all that is new to it just before anything
 //! else happens to it. A swarm that could make use of news at once is told at once; to any other it makes no difference
-//! (`Swarm::wants_news`, `Swarm::wants_news_of`). So each swarm decides as if every message had come in its time.
+//! (`Swarm::wants_news`). So each swarm decides as if every message had come in its time.
 
 use drover_protocol::geometry::PieceIndex;
 

@@ -486,17 +486,10 @@ impl<'a> World<'a> {
         self.news.arrive(host, len);
         for at in 0..self.hosts[host].links.len() {
             let Some(to) = self.hosts[host].links.get(at).map(|link| link.host as usize) else { return };
-            if self.wants_news[to] && self.is_news_of_use(host, to) {
+            if self.wants_news[to] {
                 self.tell(to, |_, _| {});
             }
         }
-    }
-
-    /// Whether `to` could make use at once of what it did not hear yet of a host.
-    fn is_news_of_use(&self, host: usize, to: usize) -> bool {
-        let hearer = &self.hosts[to];
-        let unheard = hearer.heard_of(host).map(|heard| self.news.since(host, heard));
-        hearer.swarm.as_ref().zip(unheard).is_some_and(|(swarm, unheard)| swarm.wants_news_of(unheard))
     }
 
     /// Lets a host hear what its neighbours said.

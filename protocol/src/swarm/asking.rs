@@ -239,11 +239,6 @@ impl Swarm {
         self.is_asking() && (self.next_look.is_none() || self.has_room_for_any(self.now))
     }
 
-    /// Whether to hear of these pieces could do so, if `wants_news` says that some news could.
-    pub fn wants_news_of(&self, pieces: &[PieceIndex]) -> bool {
-        self.next_look.is_none() || pieces.iter().any(|&piece| self.availability.open().contains(piece))
-    }
-
     /// Finds anew when the next peer may be asked again, if that time has come, and when the next one has been silent for too
     /// long.
     pub(super) fn plan_waits(&mut self, now: Instant) {

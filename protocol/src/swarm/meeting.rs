@@ -100,9 +100,7 @@ impl Swarm {
         match delta.pieces(&self.geometry) {
             Ok(pieces) => {
                 self.hear_pieces(peer, &pieces, 0);
-                if self.wants_news_of(&pieces) {
-                    self.fill(now, peer);
-                }
+                self.fill(now, peer);
             }
             Err(_) => self.ban(now, peer, Misdeed::BadHave),
         }

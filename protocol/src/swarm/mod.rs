@@ -7,10 +7,10 @@
 //! This file routes inputs to the parts. The parts think: `progress` knows what is held and asked for, `availability`
 //! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
 //! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
-//! took and lied. `peer_map` is a table of
-//! peers, `mask` a set of chunks of one piece. `asking`, `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth,
-//! for when the others are stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows
-//! what is had from near, so that it is not asked for over the links between racks.
+//! took and lied. `peer_map` is a row of peers, as the neighbours are, `mask` a set of chunks of one piece. `asking`,
+//! `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth, for when the others are
+//! stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows what is had from near,
+//! so that it is not asked for over the links between racks.
 //!
 //! What always holds: a chunk is asked for of at most two peers at a time; nothing is asked of a peer that did not say
 //! that it holds it; a banned peer is neither asked nor served; every table is bounded.
@@ -270,7 +270,7 @@ impl Swarm {
         let (mut place, can_ask) = (0, self.wants_news());
         for (peer, pieces) in news {
             place = self.hear_pieces(peer, pieces, place);
-            if can_ask && self.wants_news_of(pieces) {
+            if can_ask {
                 self.fill(now, peer);
             }
         }

@@ -121,12 +121,23 @@ impl Racks {
         if neighbour.place != Place::Near {
             return;
         }
-        for &piece in &neighbour.imports {
-            change(&mut self.imported[piece.number() as usize]);
-            self.note(piece);
-        }
+        self.change_imported(&neighbour.imports, &change);
         for piece in neighbour.have.iter().filter(|_| !neighbour.came_complete) {
             change(&mut self.held[piece.number() as usize]);
+            self.note(piece);
+        }
+    }
+
+    /// Takes over what a near neighbour brings in now.
+    fn replace_imports(&mut self, neighbour: &mut Peer, imports: Vec<PieceIndex>) {
+        self.change_imported(&neighbour.imports, |count| *count -= 1);
+        self.change_imported(&imports, |count| *count += 1);
+        neighbour.imports = imports;
+    }
+
+    fn change_imported(&mut self, imports: &[PieceIndex], change: impl Fn(&mut u16)) {
+        for &piece in imports {
+            change(&mut self.imported[piece.number() as usize]);
             self.note(piece);
         }
     }
@@ -187,10 +198,8 @@ impl Swarm {
             return;
         };
         pieces.truncate(IMPORTS_MOST);
-        self.racks.uncount(neighbour);
-        neighbour.imports = pieces;
+        self.racks.replace_imports(neighbour, pieces);
         neighbour.imports_until = now + IMPORT_MOST;
-        self.racks.count(neighbour);
     }
 
     /// Shares the pieces out among the hosts of this rack, each piece to one, so that all do not ask for the same piece when a
@@ -221,9 +230,10 @@ impl Swarm {
         }
         for neighbour in self.peers.values_mut() {
             if !neighbour.imports.is_empty() && neighbour.imports_until <= now {
-                self.racks.uncount(neighbour);
-                neighbour.imports.clear();
-                self.racks.count(neighbour);
+                match neighbour.place {
+                    Place::Near => self.racks.replace_imports(neighbour, Vec::new()),
+                    Place::Far | Place::Unknown => neighbour.imports.clear(),
+                }
             }
         }
     }
