@@ -311,8 +311,8 @@ impl Swarm {
         if self.is_out_of_the_way(neighbour) || self.is_spared(neighbour) {
             return None;
         }
-        let restrict = neighbour.is_seeder() && !self.is_hungry();
-        let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_seeder()).count());
+        let restrict = neighbour.is_publisher() && !self.is_hungry();
+        let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_publisher()).count());
         let imports = [self.racks.nearby(), self.racks.late()];
         let imports = imports.into_iter().take(match self.asks_only_imports(neighbour) {
             false => 0,
@@ -474,7 +474,7 @@ impl Swarm {
     fn steal_for(&mut self, now: Instant, thief: PeerId) {
         let Some(len) = self.room(now, thief) else { return };
         let Some(neighbour) = self.peers.get(&thief) else { return };
-        if neighbour.is_seeder() && !self.is_hungry() && self.progress.unasked_chunks() > 0 {
+        if neighbour.is_publisher() && !self.is_hungry() && self.progress.unasked_chunks() > 0 {
             return;
         }
         let rate = if neighbour.rate() > 0 { neighbour.rate() } else { self.usual_rate() / 2 };
