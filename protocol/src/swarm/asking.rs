@@ -26,8 +26,8 @@ const IN_FLIGHT_LEAST: u64 = 1 << 20;
 const IN_FLIGHT_FIRST: u64 = 16 << 20;
 /// So few requests on their way may all be to leechers.
 const FEW_REQUESTS: u64 = 8;
-/// So many of the shortest requests may always be on their way.
-const REQUESTS_LEAST: u64 = 4;
+/// So many of the shortest requests may always be on their way: with four of 16 MiB, a host of 100 waits for each of them.
+const REQUESTS_LEAST: u64 = 8;
 /// So many times more often it is looked whether more can be asked when everything is asked for.
 const LOOKS_IN_ENDGAME: u32 = 5;
 /// A request that is expected sooner than this is not worth asking for elsewhere.
