@@ -35,9 +35,9 @@ const DEATH_NOTICED: Duration = Duration::from_secs(10);
 /// Round trips until a dialled peer can be talked to: one for the handshake, one for the hellos.
 const DIAL_ROUND_TRIPS: u32 = 2;
 /// A flow tells how far it is at least so often: more often than any swarm becomes impatient. Where requests are long, and
-/// many, only just.
+/// many, only just: told each second, swarms took requests for late that were not (3.2 % of all bytes came twice).
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
-const COARSE_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const COARSE_REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest requests that are not long in this sense, in bytes.
 const FINE_REQUEST: u64 = 1 << 20;
 /// Bytes of a have-delta with its frame, and of each run in it.

@@ -26,8 +26,8 @@ const IN_FLIGHT_LEAST: u64 = 1 << 20;
 const IN_FLIGHT_FIRST: u64 = 16 << 20;
 /// So few requests on their way may all be to leechers.
 const FEW_REQUESTS: u64 = 8;
-/// So many of the shortest requests may always be on their way.
-const REQUESTS_LEAST: u64 = 4;
+/// So many of the shortest requests may always be on their way: with four of 16 MiB, a host of 100 waits for each of them.
+const REQUESTS_LEAST: u64 = 8;
 /// So many times more often it is looked whether more can be asked when everything is asked for.
 const LOOKS_IN_ENDGAME: u32 = 5;
 /// A request that is expected sooner than this is not worth asking for elsewhere.
@@ -306,8 +306,8 @@ impl Swarm {
         if self.is_out_of_the_way(neighbour) || self.is_spared(neighbour) {
             return None;
         }
-        let restrict = neighbour.is_seeder() && !self.is_hungry();
-        let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_seeder()).count());
+        let restrict = neighbour.is_publisher() && !self.is_hungry();
+        let seeders = restrict.then(|| self.peers.values().filter(|neighbour| neighbour.is_publisher()).count());
         let imports = [self.racks.nearby(), self.racks.late()];
         let imports = imports.into_iter().take(match self.asks_only_imports(neighbour) {
             false => 0,
@@ -469,7 +469,7 @@ impl Swarm {
     fn steal_for(&mut self, now: Instant, thief: PeerId) {
         let Some(len) = self.room(now, thief) else { return };
         let Some(neighbour) = self.peers.get(&thief) else { return };
-        if neighbour.is_seeder() && !self.is_hungry() && self.progress.unasked_chunks() > 0 {
+        if neighbour.is_publisher() && !self.is_hungry() && self.progress.unasked_chunks() > 0 {
             return;
         }
         let rate = if neighbour.rate() > 0 { neighbour.rate() } else { self.usual_rate() / 2 };

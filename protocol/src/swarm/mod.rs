@@ -545,6 +545,10 @@ impl Swarm {
         }
         if let Some(sender) = sender {
             self.fill(now, sender);
+            if !self.requests.is_asked(sender) {
+                // It has nothing more that is lacking: its place is another's, now and not at the next look.
+                self.fill_all(now);
+            }
         }
     }
 }

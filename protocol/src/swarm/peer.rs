@@ -169,6 +169,12 @@ impl Peer {
         self.has_answered && self.have.is_full()
     }
 
+    /// Whether it holds every piece and did so when it came: what others can give it need not, since what only it can give
+    /// all wait for. A leecher that became complete has nothing better to do than to give.
+    pub(super) fn is_publisher(&self) -> bool {
+        self.came_complete && self.is_seeder()
+    }
+
     /// Its rate to us while asked, in bytes per second; zero if not known.
     pub(super) fn rate(&self) -> u64 {
         self.meter.rate()

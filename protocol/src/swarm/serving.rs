@@ -31,7 +31,8 @@ impl Swarm {
             self.outputs.push_back(Output::Refuse { peer, serve, refusal: Refusal::NotHeld });
             return;
         };
-        let refusal = match self.slots.admit(now, peer, bytes, self.claim(&peer)) {
+        let claim = self.claim(&peer);
+        let refusal = match self.slots.admit(now, peer, bytes, claim) {
             Err(retry_after) => Some(Refusal::Busy { retry_after, instead: None }),
             Ok(()) => self.point_elsewhere(now, peer, piece),
         };
@@ -41,7 +42,7 @@ impl Swarm {
         }
         let is_laggard = self.is_laggard(&peer);
         self.handouts.give(peer, piece, is_laggard);
-        self.slots.queue(now, peer, Job { serve, bytes });
+        self.slots.queue(now, peer, Job { serve, bytes }, claim);
     }
 
     pub(super) fn end_serve(&mut self, now: Instant, serve: ServeId, bytes: u64) {
@@ -84,9 +85,8 @@ impl Swarm {
     }
 
     fn claim(&self, peer: &PeerId) -> Claim {
-        let neighbour = self.peers.get(peer).filter(|neighbour| neighbour.has_answered);
-        let is_newcomer = neighbour.is_some_and(|neighbour| neighbour.have.count() <= self.zero_pieces);
-        Claim { given: self.ledger.of(peer).given, is_newcomer }
+        let held = self.peers.get(peer).filter(|peer| peer.has_answered).map(|peer| peer.have.count());
+        Claim { held: held.unwrap_or(0), is_newcomer: held.is_some_and(|held| held <= self.zero_pieces) }
     }
 
     /// Bytes of chunks that a peer asks for, if they are well-formed ranges of this piece and all of them can be given.

@@ -2,12 +2,16 @@
 //!
 //! A slot belongs to a peer, not to a request, so that a peer in a slot can keep its pipeline full. It keeps the slot
 //! while it keeps asking; once others were refused meanwhile, it keeps it until its quantum is used up. Then it is
-//! refused itself, and waits like the others. Who was given least comes first: who asks while somebody with less is
-//! waiting is put off for a moment. One more slot is there only for peers that hold nothing yet, which can't help
+//! refused itself, and waits like the others. One more slot is there only for peers that hold nothing yet, which can't help
 //! anybody before they are helped.
 //!
+//! A free slot is kept for nobody: who was refused asks elsewhere meanwhile and may not come back, and a slot that waits
+//! serves nobody. (When it was kept for who had been given least, the last of 40 hosts of mixed rates finished at 1.20 of the
+//! bound instead of 1.06, and the publisher gave 1.30 copies instead of 1.07; simulated.)
+//!
 //! Requests of a slot are served in order and two at a time: bytes of one that is complete can be passed on, halves of
-//! many can't.
+//! many can't. Where more requests wait than may be served, those of who holds least begin first: who is ahead of the others
+//! would only be done sooner than they, and then its link from us stands idle.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -44,11 +48,11 @@ pub(super) struct Job {
     pub(super) bytes: u64,
 }
 
-/// What decides between peers that want the same slot.
+/// What decides between peers that want to be served.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
-    /// Bytes that it was given.
-    pub(super) given: u64,
+    /// Pieces that it says it holds.
+    pub(super) held: u32,
     /// Whether it holds nothing yet.
     pub(super) is_newcomer: bool,
 }
@@ -57,6 +61,8 @@ pub(super) struct Claim {
 struct Slot {
     queued: VecDeque<Job>,
     serving: Vec<Job>,
+    /// Pieces that the peer said it holds when it asked last.
+    held: u32,
     /// Bytes accepted since the quantum began.
     taken: u64,
     since: Instant,
@@ -77,8 +83,8 @@ pub(super) struct Slots {
     owners: BTreeMap<ServeId, PeerId>,
     /// Requests that wait in a slot.
     queued: usize,
-    /// Refused peers: what they claim, and until when they are expected back.
-    waiting: BTreeMap<PeerId, (Claim, Instant)>,
+    /// Refused peers, and until when they are expected back.
+    waiting: BTreeMap<PeerId, Instant>,
     bucket: TokenBucket,
     meter: Meter,
     /// Who was served last, so that the others come first.
@@ -112,7 +118,7 @@ impl Slots {
 
     /// Whether `peer` may have a request of `bytes` queued; if not, after what time it should ask again.
     pub(super) fn admit(&mut self, now: Instant, peer: PeerId, bytes: u64, claim: Claim) -> Result<(), Duration> {
-        self.waiting.retain(|_, (_, until)| *until > now);
+        self.waiting.retain(|_, until| *until > now);
         self.slots.retain(|peer, slot| {
             let is_used = slot.is_used(now);
             if !is_used && slot.closing {
@@ -129,7 +135,7 @@ impl Slots {
                 slot.closing |= is_wanted && slot.is_used_up(now);
                 !slot.closing && slot.has_room(bytes) && !self.is_overdrawn(now)
             }
-            None => self.has_place(claim, peer) && !has_had_it && !self.is_overdrawn(now),
+            None => self.has_place(claim) && !has_had_it && !self.is_overdrawn(now),
         };
         if admitted {
             self.waiting.remove(&peer);
@@ -137,21 +143,23 @@ impl Slots {
         }
         let retry_after = self.retry_after(bytes);
         if self.waiting.len() < WAITING_MOST || self.waiting.contains_key(&peer) {
-            self.waiting.insert(peer, (claim, now + retry_after * 2));
+            self.waiting.insert(peer, now + retry_after * 2);
         }
         Err(retry_after)
     }
 
     /// Queues a request that was admitted.
-    pub(super) fn queue(&mut self, now: Instant, peer: PeerId, job: Job) {
+    pub(super) fn queue(&mut self, now: Instant, peer: PeerId, job: Job, claim: Claim) {
         let slot = self.slots.entry(peer).or_insert_with(|| Slot {
             queued: VecDeque::new(),
             serving: Vec::new(),
+            held: claim.held,
             taken: 0,
             since: now,
             used_at: now,
             closing: false,
         });
+        slot.held = claim.held;
         slot.queued.push_back(job);
         slot.taken += job.bytes;
         slot.used_at = now;
@@ -209,13 +217,8 @@ impl Slots {
         self.next_peer().map(|_| self.bucket.ready_at())
     }
 
-    fn has_place(&self, claim: Claim, peer: PeerId) -> bool {
-        let most = self.most + usize::from(claim.is_newcomer);
-        let Some(free) = most.checked_sub(self.slots.len()).filter(|&free| free > 0) else { return false };
-        let better =
-            self.waiting.iter().filter(|(other, (theirs, _))| **other != peer && theirs.outranks(&claim)).count();
-        // A slot that waits for somebody serves nobody: only while another slot is at work.
-        better < free || self.slots.is_empty()
+    fn has_place(&self, claim: Claim) -> bool {
+        self.slots.len() < self.most + usize::from(claim.is_newcomer)
     }
 
     /// Whether a new request would wait too long for the limit.
@@ -242,14 +245,18 @@ impl Slots {
         time_of(bytes * (self.waiting.len() as u64 + 1) / 2).clamp(usual, LONG_RETRY_MOST)
     }
 
-    /// Among slots with something to serve, the one after the last served.
+    /// Among slots with something to serve, that of who holds least; where the limit binds, the one after the last served, so
+    /// that nobody takes all of it.
     fn next_peer(&self) -> Option<PeerId> {
         if self.queued == 0 || self.serving >= self.serving_most {
             return None;
         }
-        let ready = |(peer, slot): (&PeerId, &Slot)| {
-            (!slot.queued.is_empty() && slot.serving.len() < SERVED_AT_ONCE).then_some(*peer)
-        };
+        let is_ready = |slot: &Slot| !slot.queued.is_empty() && slot.serving.len() < SERVED_AT_ONCE;
+        if self.bucket.rate().is_none() {
+            let ready = self.slots.iter().filter(|(_, slot)| is_ready(slot));
+            return ready.min_by_key(|(_, slot)| slot.held).map(|(peer, _)| *peer);
+        }
+        let ready = |(peer, slot): (&PeerId, &Slot)| is_ready(slot).then_some(*peer);
         let after = self.last_served.and_then(|last| {
             self.slots.range((core::ops::Bound::Excluded(last), core::ops::Bound::Unbounded)).find_map(ready)
         });
@@ -273,13 +280,6 @@ impl Slot {
     }
 }
 
-impl Claim {
-    /// Whether it comes before another by more than chance.
-    fn outranks(&self, other: &Claim) -> bool {
-        self.given + QUANTUM / 2 < other.given
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,16 +290,16 @@ mod tests {
         PeerId::from_bytes([number; 32])
     }
 
-    fn claim(given: u64) -> Claim {
-        Claim { given, is_newcomer: false }
+    fn claim(held: u32) -> Claim {
+        Claim { held, is_newcomer: false }
     }
 
     /// Asks and is served on the spot; says whether it was admitted.
-    fn take(slots: &mut Slots, now: Instant, who: u8, given: u64, serve: u64) -> bool {
-        if slots.admit(now, peer(who), LEN, claim(given)).is_err() {
+    fn take(slots: &mut Slots, now: Instant, who: u8, serve: u64) -> bool {
+        if slots.admit(now, peer(who), LEN, claim(0)).is_err() {
             return false;
         }
-        slots.queue(now, peer(who), Job { serve: ServeId(serve), bytes: LEN });
+        slots.queue(now, peer(who), Job { serve: ServeId(serve), bytes: LEN }, claim(0));
         while let Some((_, serve)) = slots.next(now) {
             slots.ended(now, serve, LEN);
         }
@@ -310,33 +310,58 @@ mod tests {
     fn a_slot_is_kept_while_nobody_else_wants_it() {
         let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
-        assert!((0..100).all(|turn| take(&mut slots, now, 1, turn * LEN, turn)));
+        assert!((0..100).all(|turn| take(&mut slots, now, 1, turn)));
     }
 
     #[test]
     fn a_used_up_slot_goes_to_who_was_refused() {
         let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
-        assert!(take(&mut slots, now, 1, 0, 0));
-        assert!(!take(&mut slots, now, 2, 0, 1), "no slot is free");
-        let turns = (2..100).take_while(|&turn| take(&mut slots, now, 1, 0, turn)).count() as u64;
+        assert!(take(&mut slots, now, 1, 0));
+        assert!(!take(&mut slots, now, 2, 1), "no slot is free");
+        let turns = (2..100).take_while(|&turn| take(&mut slots, now, 1, turn)).count() as u64;
         assert_eq!((turns + 1) * LEN, QUANTUM);
-        assert!(take(&mut slots, now, 2, 0, 101));
-        assert!(!take(&mut slots, now, 1, 0, 102));
+        assert!(take(&mut slots, now, 2, 101));
+        assert!(!take(&mut slots, now, 1, 102));
+    }
+
+    /// Peers 1, 2 and 3, of whom the second holds least, ask while only one request may be served at a time.
+    fn served_in_order(limit: Option<u64>) -> Vec<PeerId> {
+        let mut slots = Slots::new(4, 1, limit);
+        let mut now = Instant::from_millis(1000);
+        for (who, held) in [(1, 9), (2, 3), (3, 7)] {
+            assert!(slots.admit(now, peer(who), LEN, claim(held)).is_ok());
+            slots.queue(now, peer(who), Job { serve: ServeId(who.into()), bytes: LEN }, claim(held));
+        }
+        let mut order = Vec::new();
+        while order.len() < 3 {
+            now = now + Duration::from_secs(1);
+            let (peer, serve) = slots.next(now).expect("a request to serve");
+            assert!(slots.next(now).is_none(), "one at a time");
+            slots.ended(now, serve, LEN);
+            order.push(peer);
+        }
+        order
     }
 
     #[test]
-    fn who_was_given_less_comes_first() {
-        let mut slots = Slots::new(2, 64, None);
+    fn who_holds_least_is_served_first() {
+        assert_eq!(served_in_order(None), [peer(2), peer(3), peer(1)]);
+    }
+
+    #[test]
+    fn a_limit_is_shared_in_turns() {
+        assert_eq!(served_in_order(Some(1 << 20)), [peer(1), peer(2), peer(3)]);
+    }
+
+    #[test]
+    fn a_free_slot_is_kept_for_nobody() {
+        let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
-        for who in [1, 2, 3, 4] {
-            take(&mut slots, now, who, if who == 3 { 0 } else { 100 << 20 }, who.into());
-        }
-        // 3 and 4 wait. 2 stays at work, 1 goes.
-        slots.queue(now, peer(2), Job { serve: ServeId(9), bytes: LEN });
+        assert!(take(&mut slots, now, 1, 0));
+        assert!(!take(&mut slots, now, 2, 1), "no slot is free");
         slots.forget(peer(1));
-        assert!(!take(&mut slots, now, 4, 100 << 20, 10), "3 was given less, and is expected");
-        assert!(take(&mut slots, now, 3, 0, 11));
+        assert!(take(&mut slots, now, 3, 2), "2 waits, but may be served elsewhere by now");
     }
 
     #[test]
@@ -347,9 +372,9 @@ mod tests {
         for turn in 0..400 {
             now = now + Duration::from_millis(10);
             // One asks a hundred times a second, the other comes back as late as it is told to, and a little later.
-            take(&mut slots, now, 1, given, turn);
+            take(&mut slots, now, 1, turn);
             if turn % 9 == 8 {
-                given += u64::from(take(&mut slots, now, 2, 0, 1000 + turn));
+                given += u64::from(take(&mut slots, now, 2, 1000 + turn));
                 last = turn;
             }
         }
@@ -360,8 +385,8 @@ mod tests {
     fn a_slot_that_nobody_uses_is_free() {
         let mut slots = Slots::new(1, 64, None);
         let now = Instant::from_millis(1000);
-        assert!(take(&mut slots, now, 1, 0, 0));
-        assert!(take(&mut slots, now + IDLE_MOST, 2, 0, 1));
+        assert!(take(&mut slots, now, 1, 0));
+        assert!(take(&mut slots, now + IDLE_MOST, 2, 1));
     }
 
     #[test]
@@ -370,7 +395,7 @@ mod tests {
         let now = Instant::from_millis(1000);
         for serve in 0..50 {
             assert!(slots.admit(now, peer(1), LEN, claim(0)).is_ok());
-            slots.queue(now, peer(1), Job { serve: ServeId(serve), bytes: LEN });
+            slots.queue(now, peer(1), Job { serve: ServeId(serve), bytes: LEN }, claim(0));
             assert!(slots.next(now).is_some());
             slots.ended(now, ServeId(serve), 0);
         }
