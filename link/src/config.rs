@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use drover_protocol::message::PROTOCOL_VERSIONS;
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
@@ -38,6 +39,9 @@ pub enum Congestion {
 pub struct LinkConfig {
     /// Name and version of the program, told to the other side for its logs.
     pub agent: String,
+    /// The versions of the protocol that are offered, lowest and highest: all that this code speaks, or fewer, to see how
+    /// others get on with an older side.
+    pub versions: (u16, u16),
     /// Most connections with members, in both directions together. A swarm has up to 30 neighbours, twice that while
     /// they change.
     pub max_connections: usize,
@@ -75,6 +79,7 @@ impl Default for LinkConfig {
     fn default() -> Self {
         LinkConfig {
             agent: concat!("drover/", env!("CARGO_PKG_VERSION")).to_owned(),
+            versions: PROTOCOL_VERSIONS,
             max_connections: 64,
             bidi_streams: 64,
             stream_window: 1024 * 1024,

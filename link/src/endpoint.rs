@@ -264,7 +264,7 @@ impl Endpoint {
         let shared = Shared {
             quic,
             admission,
-            hello: Hello::ours(&config.agent),
+            hello: Hello { lowest: config.versions.0, highest: config.versions.1, ..Hello::ours(&config.agent) },
             config,
             client: Mutex::new(client),
             members: Arc::default(),

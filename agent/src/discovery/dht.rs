@@ -56,7 +56,7 @@ const DEAD_MOST: usize = 1024;
 const ALONE_MOST: Duration = Duration::from_secs(20);
 /// How often it is looked how many nodes are known.
 const LOOK_AT_NODES: Duration = Duration::from_secs(4);
-/// How soon nodes are kept, and how often after that.
+/// How soon nodes are kept, and how often after that; also as soon as there are twice as many.
 const KEEP_FIRST: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(300);
 
@@ -189,7 +189,7 @@ impl Task {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut look_at, mut keep_at) = (Instant::now(), Instant::now() + KEEP_FIRST);
-        let mut alone_since = Instant::now();
+        let (mut alone_since, mut kept) = (Instant::now(), 0);
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
@@ -217,17 +217,14 @@ impl Task {
                     return self.parts;
                 }
             }
-            if now >= keep_at {
-                keep_at = if nodes.is_empty() { now } else { now + clock::jittered(KEEP_EVERY) };
+            if !nodes.is_empty() && (now >= keep_at || nodes.len() >= 2 * kept.max(1)) {
+                (keep_at, kept) = (now + clock::jittered(KEEP_EVERY), nodes.len());
                 self.keep(nodes).await;
             }
         }
     }
 
     async fn keep(&self, nodes: Vec<SocketAddrV4>) {
-        if nodes.is_empty() {
-            return;
-        }
         let file = self.parts.file.clone();
         if let Err(error) = self.parts.workers.run(move || save_nodes(&file, &nodes)).await {
             tracing::warn!("nodes of the DHT are not kept: {error}");

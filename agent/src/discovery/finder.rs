@@ -43,7 +43,8 @@ const GUESSES: usize = 16;
 /// When to ask again, for an image or at an address; doubled each time.
 const AGAIN_LEAST: Duration = Duration::from_secs(1);
 const AGAIN_MOST: Duration = Duration::from_secs(30);
-/// How soon after the first host was reached hosts are remembered, and how often after that.
+/// How soon after the first host was reached hosts are remembered, and how often after that; also as soon as there are
+/// twice as many.
 const REMEMBER_FIRST: Duration = Duration::from_secs(2);
 const REMEMBER_EVERY: Duration = Duration::from_secs(300);
 /// Dials of this task at a time.
@@ -232,7 +233,8 @@ impl Finder {
             None => *self.remember_at.insert(now + REMEMBER_FIRST),
             Some(at) => at,
         };
-        if now < at {
+        let doubled = !self.remembered.is_empty() && hosts.len() >= 2 * self.remembered.len();
+        if now < at && !doubled {
             return;
         }
         self.remember_at = Some(now + clock::jittered(REMEMBER_EVERY));

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use drover_link::ca::CertificateAuthority;
 use drover_link::config::LinkConfig;
+use drover_link::endpoint::Expect;
 use drover_link::identity::{Identity, MemberKey};
 use drover_link::member::Role;
-use drover_protocol::message::PeerAddress;
+use drover_protocol::discovery::DiscoveryMessage;
+use drover_protocol::have::WireHave;
+use drover_protocol::message::{LeaveReason, PROTOCOL_VERSIONS, PeerAddress, PeerMessage, SwarmMessage};
 use drover_protocol::rng::Rng;
 use tempfile::TempDir;
 
@@ -37,15 +40,29 @@ impl Cluster {
         Cluster { ca: CertificateAuthority::create(dir.path(), "test").unwrap(), _dir: dir }
     }
 
-    fn host(&self, name: &str) -> Host {
+    fn identity(&self, name: &str) -> Identity {
         let key = Arc::new(MemberKey::generate());
         let certificate = self.ca.issue(&key.request(), Role::Host, name, 7).unwrap();
-        let identity = Identity::new(key, certificate, self.ca.certificate().to_vec(), Vec::new(), Vec::new()).unwrap();
+        Identity::new(key, certificate, self.ca.certificate().to_vec(), Vec::new(), Vec::new()).unwrap()
+    }
+
+    /// A member without an agent, which offers these versions of the protocol.
+    fn bare(&self, name: &str, versions: (u16, u16)) -> Endpoint {
+        let config = LinkConfig { versions, ..LinkConfig::default() };
+        Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &self.identity(name), config).unwrap()
+    }
+
+    fn host(&self, name: &str) -> Host {
+        self.host_with(name, ExchangeSettings::default())
+    }
+
+    fn host_with(&self, name: &str, settings: ExchangeSettings) -> Host {
+        let identity = self.identity(name);
         let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &identity, LinkConfig::default()).unwrap();
         let (me, addr) = (identity.peer_id(), endpoint.local_addr().unwrap());
         let dir = TempDir::new().unwrap();
         let store = Store::open_with(dir.path(), store::Settings { immutable: false }).unwrap();
-        let settings = ExchangeSettings { disk_threads: 1, ..ExchangeSettings::default() };
+        let settings = ExchangeSettings { disk_threads: 1, ..settings };
         let exchange = Exchange::start(ExchangeParts { store, endpoint, me, trackers: Vec::new(), settings }).unwrap();
         Host { exchange, me, addr, dir }
     }
@@ -148,4 +165,46 @@ async fn a_peer_that_is_banned_can_come_in_no_more() {
     };
     timeout(DEADLINE, shown_the_door).await.expect("the connection is closed");
     assert!(one.links().standing(other.me).is_none());
+}
+
+#[tokio::test]
+async fn a_host_of_an_older_version_is_told_nothing_that_it_does_not_know() {
+    let cluster = Cluster::new();
+    let host = cluster.host("host");
+    let (old, new) = (cluster.bare("old", (1, 1)), cluster.bare("new", PROTOCOL_VERSIONS));
+    let connect = async |endpoint: &Endpoint| endpoint.connect(host.addr, Expect::Peer(host.me)).await.unwrap().split();
+    let (old_link, mut to_host, mut from_host) = connect(&old).await;
+    let (_new_link, _sender, mut heard) = connect(&new).await;
+    let image = ImageId::from_bytes([7; 32]);
+    host.exchange.fetch(image, None);
+    let asked = PeerMessage::Discovery(DiscoveryMessage::AskPeers { image });
+    let asks = async { while heard.next().await.unwrap().expect("the link stands") != asked {} };
+    timeout(DEADLINE, asks).await.expect("who knows the question is asked");
+
+    // What was said to the old one before its own message is answered has come by then.
+    let join = SwarmMessage::Join { have: WireHave::Runs(Vec::new()) };
+    to_host.send(&PeerMessage::Swarm { image, message: join }).await.unwrap();
+    let answer = timeout(DEADLINE, from_host.next()).await.unwrap().unwrap();
+    let message = SwarmMessage::Leave { reason: LeaveReason::NotHere };
+    assert_eq!(answer, Some(PeerMessage::Swarm { image, message }), "the first that it is told");
+    assert!(old_link.quic.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn a_host_that_knows_one_address_meets_the_others_and_tells_how() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.host("one"), cluster.host("two"));
+    let knows_one = ExchangeSettings { peers: vec![one.addr.to_string()], ..ExchangeSettings::default() };
+    let late = cluster.host_with("late", knows_one);
+    two.hear_of(&one);
+    let met = async {
+        while late.links().standing(two.me).is_none() || late.links().standing(one.me).is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, met).await.expect("all are met");
+    assert_eq!(late.links().source(one.me), Some(Source::Static));
+    let by_word_or_dial = [Some(Source::PeerExchange(one.me)), Some(Source::DialledHere)];
+    assert!(by_word_or_dial.contains(&late.links().source(two.me)));
+    assert_eq!(late.exchange.hosts().len(), 2);
 }

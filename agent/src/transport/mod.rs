@@ -305,7 +305,9 @@ impl Links {
         while let Some(dialled) = dials.join_next().await {
             match dialled {
                 Ok(Ok(connection)) => return Some(connection),
-                Ok(Err(addr)) => self.book().failed(clock::now(), peer, addr),
+                // Of two dials at the same time one fails, and says nothing against the address.
+                Ok(Err(addr)) if self.standing(peer).is_none() => self.book().failed(clock::now(), peer, addr),
+                Ok(Err(_)) => {}
                 Err(_) => {}
             }
         }

@@ -15,7 +15,7 @@ use futures_util::future::{join_all, try_join_all};
 use indicatif::MultiProgress;
 use tokio::process::{Child, Command};
 
-use super::RunningTracker;
+use super::DemoCluster;
 use crate::cli::output::{Output, say};
 use crate::cli::progress::Progress;
 use crate::control::Problem;
@@ -48,9 +48,14 @@ pub(super) struct Arrival {
 
 impl Fleet {
     /// Starts a publisher and `count` hosts that subscribe to the demo's name, and waits until they answer.
-    pub(super) async fn start(folder: &Path, tracker: &RunningTracker, count: u8) -> Result<Self, Problem> {
+    pub(super) async fn start(
+        folder: &Path,
+        cluster: &DemoCluster,
+        count: u8,
+        settings: &str,
+    ) -> Result<Self, Problem> {
         let names = std::iter::once("publisher".to_owned()).chain((1..=count).map(|number| format!("host-{number}")));
-        let starting = names.enumerate().map(|(at, name)| Host::start(folder, tracker, at as u8, name));
+        let starting = names.enumerate().map(|(at, name)| Host::start(folder, cluster, at as u8, name, settings));
         let members = try_join_all(starting).await?;
         try_join_all(members.iter().map(Host::wait_until_ready)).await?;
         Ok(Fleet { members })
@@ -72,6 +77,17 @@ impl Fleet {
         try_join_all(watched).await
     }
 
+    /// The least and the most that any host holds of an image, in percent.
+    pub(super) async fn held_percent(&self, image: ImageId) -> (u64, u64) {
+        let statuses = join_all(self.hosts().iter().map(Host::status)).await;
+        let held = |status: Status| {
+            let transfer = status.transfers.into_iter().find(|transfer| transfer.image == image)?;
+            Some(transfer.held_bytes * 100 / transfer.data_bytes.max(1))
+        };
+        let held: Vec<u64> = statuses.into_iter().map(|status| status.ok().and_then(held).unwrap_or(0)).collect();
+        (held.iter().copied().min().unwrap_or(0), held.iter().copied().max().unwrap_or(0))
+    }
+
     /// Has every host read its master again.
     pub(super) async fn verify(&self, image: ImageId) -> Result<(), Problem> {
         try_join_all(self.hosts().iter().map(|host| host.verify(image))).await.map(|_| ())
@@ -84,13 +100,19 @@ impl Fleet {
 }
 
 impl Host {
-    async fn start(folder: &Path, tracker: &RunningTracker, at: u8, name: String) -> Result<Self, Problem> {
+    async fn start(
+        folder: &Path,
+        cluster: &DemoCluster,
+        at: u8,
+        name: String,
+        settings: &str,
+    ) -> Result<Self, Problem> {
         let state = folder.join(&name);
-        let (address, token) = (tracker.address.to_string(), tracker.token()?);
+        let (address, token) = (cluster.address.to_string(), cluster.token()?);
         let options = JoinOptions { tracker: &address, token: &token, name: &name, publisher: None };
         let identity = join(&options, &state.join(IDENTITY)).await;
         let identity = identity.map_err(|error| Problem::failed(format!("{name} joins"), chain(&error)))?;
-        let child = spawn(&state, listen_address(at), at > 0);
+        let child = spawn(&state, listen_address(at), at > 0, settings);
         let child = child.map_err(|error| Problem::failed(format!("start {name}"), error))?;
         let (client, peer) = (Client::new(&state), identity.peer_id());
         Ok(Host { name, state, client, peer, child: std::sync::Mutex::new(child) })
@@ -202,7 +224,7 @@ fn arrival(transfer: &Transfer, publisher: PeerId, seconds: f64) -> Arrival {
     Arrival { seconds, from_publisher: taken(true), from_peers: taken(false) }
 }
 
-fn spawn(state: &Path, listen: SocketAddr, subscribes: bool) -> io::Result<Child> {
+fn spawn(state: &Path, listen: SocketAddr, subscribes: bool, more: &str) -> io::Result<Child> {
     let log = std::fs::File::create(state.join(LOG))?;
     let mut command = Command::new(std::env::current_exe()?);
     // Settings of a real daemon on this machine are not the demo's.
@@ -214,7 +236,7 @@ fn spawn(state: &Path, listen: SocketAddr, subscribes: bool) -> io::Result<Child
     // The file is named, and empty, so that /etc/drover/drover.toml is none of it; sealed masters must go with the
     // folder, so they are not made immutable.
     let settings = state.join("drover.toml");
-    std::fs::write(&settings, "immutable = false\n")?;
+    std::fs::write(&settings, format!("immutable = false\n{more}"))?;
     command.args(["daemon", "--stop-with-stdin", "--listen", &listen.to_string()]);
     command.arg("--state").arg(state).arg("--config").arg(&settings);
     command.env("DROVER_SUBSCRIBE", if subscribes { super::NAME } else { "" });

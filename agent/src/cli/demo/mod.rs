@@ -31,7 +31,7 @@ use crate::control::api::{Event, ImportMode, Imported, Publish};
 use crate::control::problem::chain;
 use crate::control::{Code, Problem};
 use crate::handover::{CloneSpec, Handover};
-use crate::quantity::Bytes;
+use crate::quantity::{Bytes, parse_duration};
 
 /// Show the main job on this machine: one file to N hosts, verified, and a clone on each
 ///
@@ -43,6 +43,10 @@ pub(super) struct Demo {
     /// How many hosts, the publisher not counted
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     hosts: u8,
+    /// End the tracker so long after the release, as in 2s: the hosts, slowed down for this, complete alone, and a second
+    /// release reaches them with no tracker to tell of it
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    no_tracker_after: Option<Duration>,
     /// Leave everything in place at the end: masters, clones, logs
     #[arg(long)]
     keep: bool,
@@ -54,6 +58,11 @@ pub(super) struct Demo {
 /// The one name that is released.
 const NAME: &str = "demo";
 const DAY_S: u64 = 24 * 3600;
+/// What each host gives at the most when the tracker is to go in the middle of it: the demo's own disk takes some ten
+/// seconds then.
+const SLOW: &str = "upload_limit = \"8MiB\"\n";
+/// Bytes of the second release.
+const SECOND_LEN: usize = 8 << 20;
 const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Demo {
@@ -132,24 +141,44 @@ impl Demo {
             }
         };
         let tracker = start_tracker(&folder.join("tracker")).await?;
-        tell(&format!("tracker on {}", tracker.address));
-        let fleet = Fleet::start(folder, &tracker, self.hosts).await?;
+        tell(&format!("tracker on {}", tracker.cluster.address));
+        let fleet =
+            Fleet::start(folder, &tracker.cluster, self.hosts, self.no_tracker_after.map_or("", |_| SLOW)).await?;
         tell(&format!("publisher and hosts ({}) run, each with a state folder in {}", self.hosts, folder.display()));
-        let imported = self.publish(common, &fleet, &tracker, &file).await?;
+        let imported = self.publish(common, &fleet, &tracker.cluster, &file, 1).await?;
         tell(&format!(
             "released {NAME}@1: image {}, {} with {} of data",
             imported.image.short(),
             Bytes(imported.content_len),
             Bytes(imported.data_len)
         ));
-        let arrivals = fleet.watch(imported.image, Instant::now(), quiet).await?;
+        let mut running = Some(tracker.running);
+        let ending = async {
+            let Some(after) = self.no_tracker_after else { return };
+            tokio::time::sleep(after).await;
+            let held = fleet.held_percent(imported.image).await;
+            if let Some(running) = running.take() {
+                running.shutdown().await;
+            }
+            tell(&format!("the tracker is gone; hosts have {} % to {} %", held.0, held.1));
+        };
+        let watching = fleet.watch(imported.image, Instant::now(), quiet);
+        let (arrivals, ()) = tokio::join!(watching, ending);
+        let arrivals = arrivals?;
+        if self.no_tracker_after.is_some() {
+            let second = self.publish(common, &fleet, &tracker.cluster, &make_second(folder)?, 2).await?;
+            tell(&format!("released {NAME}@2 without a tracker: image {}", second.image.short()));
+            fleet.watch(second.image, Instant::now(), quiet).await?;
+        }
         tell("every host has it; reading every master again");
         fleet.verify(imported.image).await?;
         tell("every master is byte for byte what was published; making a clone on each host");
         let hosts = self.clone_on_each(&fleet, arrivals).await?;
         let report = Report { image: imported.image, data_bytes: imported.data_len, hosts };
         fleet.stop().await;
-        tracker.running.shutdown().await;
+        if let Some(running) = running {
+            running.shutdown().await;
+        }
         Ok(report)
     }
 
@@ -167,10 +196,11 @@ impl Demo {
         &self,
         common: &Common,
         fleet: &Fleet,
-        tracker: &RunningTracker,
+        cluster: &DemoCluster,
         file: &Path,
+        version: u64,
     ) -> Result<Imported, Problem> {
-        let key = super::publish::read_key(&tracker.publisher_key)?;
+        let key = super::publish::read_key(&cluster.publisher_key)?;
         let name: Name = NAME.parse().expect("the name is a constant");
         let mut progress = Progress::new(common.output(), "publisher");
         let request = Publish { path: file.to_owned(), format: None, mode: ImportMode::Auto };
@@ -181,8 +211,9 @@ impl Demo {
         };
         let imported = super::publish::import(&fleet.publisher().client, &request, show).await;
         progress.finish();
-        let released = super::publish::release(&fleet.publisher().client, &key, &name, 1, 7 * DAY_S, imported?).await?;
-        if released.taken_by.is_empty() {
+        let released =
+            super::publish::release(&fleet.publisher().client, &key, &name, version, 7 * DAY_S, imported?).await?;
+        if released.taken_by.is_empty() && self.no_tracker_after.is_none() {
             let why = format!("the tracker did not take the release: {}", released.problems.join("; "));
             return Err(Problem::failed("demo", why));
         }
@@ -208,6 +239,14 @@ impl Demo {
     }
 }
 
+/// Another disk to spread: some data and nothing else.
+fn make_second(folder: &Path) -> Result<PathBuf, Problem> {
+    let (path, mut bytes) = (folder.join("second.raw"), vec![0; SECOND_LEN]);
+    blake3::Hasher::new().update(b"second").finalize_xof().fill(&mut bytes);
+    std::fs::write(&path, bytes).map_err(|error| Problem::failed("make a second disk", error))?;
+    Ok(path)
+}
+
 /// What would fail after everything was started is refused before.
 fn check_file(file: &Path) -> Result<(), Problem> {
     let what = || format!("demo {}", file.display());
@@ -222,8 +261,13 @@ fn check_file(file: &Path) -> Result<(), Problem> {
 }
 
 /// A tracker in this process.
-pub(super) struct RunningTracker {
+struct RunningTracker {
     running: Tracker,
+    cluster: DemoCluster,
+}
+
+/// The cluster that it made.
+pub(super) struct DemoCluster {
     folder: PathBuf,
     publisher_key: PathBuf,
     address: SocketAddr,
@@ -237,10 +281,11 @@ async fn start_tracker(folder: &Path) -> Result<RunningTracker, Problem> {
     let options = StartOptions { listen, http: None, certificate_life: Duration::from_secs(DAY_S), dht };
     let running = Tracker::start_with(folder, options).map_err(|error| Problem::failed(what, chain(&error)))?;
     let address = running.local_addr();
-    Ok(RunningTracker { running, folder: folder.to_owned(), publisher_key: made.publisher_key, address })
+    let cluster = DemoCluster { folder: folder.to_owned(), publisher_key: made.publisher_key, address };
+    Ok(RunningTracker { running, cluster })
 }
 
-impl RunningTracker {
+impl DemoCluster {
     /// A token for one more host.
     fn token(&self) -> Result<drover_link::token::JoinToken, Problem> {
         let hour = std::time::Duration::from_secs(3600);
