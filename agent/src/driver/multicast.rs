@@ -360,7 +360,7 @@ impl Driver<'_> {
         };
         let (me, image) = (self.parts.me, self.disk.clone());
         let (number, reports) = (self.multicast.next_number(), self.inlets.reports.clone());
-        let parts = sending::Parts { announcement: announcement.clone(), me, image, interface, config };
+        let parts = sending::Parts { announcement, me, image, interface, config };
         // A driver that has ended wants no reports.
         let report = move |report| drop(reports.blocking_send(Input::Sending(number, report)));
         match Sending::start(parts, report) {
