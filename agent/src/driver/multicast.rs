@@ -308,6 +308,10 @@ impl Driver<'_> {
             return Err(Unfit::NoLease("no tracker is configured".to_owned()));
         }
         let interface = self.multicast.interface(now, self.parts.listen)?;
+        let is_unknown = interface.bytes_per_s.is_none() && self.multicast.settings.limit.is_none();
+        if is_unknown && self.multicast.settings.mode == Mode::Auto {
+            return Err(Unfit::UnknownRate(interface.name));
+        }
         let config = self.multicast.limit(&interface, self.parts.swarm.upload_limit);
         let share = config.link_bytes_per_s / 100 * u64::from(config.link_share_percent);
         Ok(Network { bytes_per_s: config.limit_bytes_per_s.map_or(share, |limit| limit.min(share)) })
@@ -360,7 +364,7 @@ impl Driver<'_> {
         };
         let (me, image) = (self.parts.me, self.disk.clone());
         let (number, reports) = (self.multicast.next_number(), self.inlets.reports.clone());
-        let parts = sending::Parts { announcement: announcement.clone(), me, image, interface, config };
+        let parts = sending::Parts { announcement, me, image, interface, config };
         // A driver that has ended wants no reports.
         let report = move |report| drop(reports.blocking_send(Input::Sending(number, report)));
         match Sending::start(parts, report) {

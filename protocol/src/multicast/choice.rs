@@ -74,6 +74,9 @@ pub enum Unfit {
     /// There is none to send on.
     #[error("no interface for multicast: {0}; name one with the setting multicast_interface")]
     NoInterface(String),
+    /// Nobody knows how fast it is, so nothing can be predicted.
+    #[error("{0} does not say how fast it is; say so with the setting multicast_limit")]
+    UnknownRate(String),
     /// The tracker that gives leases can't.
     #[error("nobody gives leases: {0}")]
     NoLease(String),

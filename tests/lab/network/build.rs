@@ -18,10 +18,13 @@ pub(super) fn network(network: &Network, case: &Case) -> Result<(), NetworkError
         ip(&["link", "add", bridge, "type", "bridge", "mcast_snooping", "0"])?;
         ip(&["link", "set", bridge, "up"])?;
         if case.snooping {
-            // Without a querier, snooping would only decide by chance who hears a multicast. The bridge floods for as long as hosts may
-            // take to answer a query: a second instead of ten.
-            let snoop = ["mcast_query_response_interval", "100", "mcast_querier", "1", "mcast_snooping", "1"];
-            ip(&[&["link", "set", bridge, "type", "bridge"], snoop.as_slice()].concat())?;
+            // Without a querier, snooping would only decide by chance who hears a multicast. A bridge floods at first, for as long as hosts
+            // may take to answer a query when the querier is switched on: a second, if that is set before, instead of ten. While
+            // it floods, hosts hear each other's reports and keep back their own, so that it would forget some when it stops.
+            let set = |option: &str, value: &str| ip(&["link", "set", bridge, "type", "bridge", option, value]);
+            set("mcast_query_response_interval", "100")?;
+            set("mcast_snooping", "1")?;
+            set("mcast_querier", "1")?;
         }
     }
     if let Some(racks) = &case.racks {
