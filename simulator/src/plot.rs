@@ -157,7 +157,7 @@ impl Chart {
             area.draw(&PathElement::new(vec![(LEFT, y(tick)), (RIGHT, y(tick))], GRID))?;
             text(area, &number(tick), (LEFT - 6, y(tick)), 13, HPos::Right)?;
         }
-        for line in &self.lines {
+        for line in self.lines.iter().filter(|line| !line.spread.is_empty()) {
             let edge = |of: fn(&(f64, f64, f64)) -> f64| line.spread.iter().map(move |all| (all.0, of(all)));
             let around = edge(|all| all.1).chain(edge(|all| all.2).rev());
             let around = around.filter(|&(at, value)| across.has(at) && up.has(value)).map(|(at, to)| (x(at), y(to)));
