@@ -224,7 +224,9 @@ impl Message for TrackerReply {
                 within(announced.swarms.len(), MAX_SWARMS, "too many swarms")?;
                 announced.swarms.iter().try_for_each(|swarm| check_peers(&swarm.peers, MAX_PEERS_HANDED_OUT))
             }
-            TrackerReply::Posted | TrackerReply::Lease(_) | TrackerReply::LeaseEnded | TrackerReply::Secret(_) => Ok(()),
+            TrackerReply::Posted | TrackerReply::Lease(_) | TrackerReply::LeaseEnded | TrackerReply::Secret(_) => {
+                Ok(())
+            }
             TrackerReply::Releases(releases) => {
                 within(releases.len(), MAX_RELEASES, "too many releases")?;
                 releases.iter().try_for_each(Message::check)
