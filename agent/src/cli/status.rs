@@ -163,6 +163,6 @@ mod tests {
     #[test]
     fn the_ways_are_counted() {
         let sources = [Source::Tracker, Source::Dht, Source::Tracker];
-        assert_eq!(found_by(sources.into_iter()), "1 in the DHT, 2 by a tracker");
+        assert_eq!(found_by(sources.into_iter()), "2 by a tracker, 1 in the DHT");
     }
 }
