@@ -21,7 +21,7 @@ async fn two_members_know_each_other_and_talk() {
     let (dialled, accepted) = meet(&a, &b, Expect::Peer(bert.peer_id())).await;
     let (dialled, accepted) = (dialled.expect("bert answers"), accepted.expect("anna comes"));
     assert_eq!((dialled.member(), accepted.member()), (bert.member(), anna.member()));
-    assert_eq!(dialled.link().version, 1);
+    assert_eq!(dialled.link().version, drover_protocol::message::PROTOCOL_VERSIONS.1);
     assert_eq!((a.members(), b.members()), (1, 1));
 
     let (_link, mut send, _receive) = dialled.split();
