@@ -272,7 +272,8 @@ impl Links {
     async fn dial(self, peer: PeerId) {
         let link = match self.dial_addrs(peer).await {
             Some(connection) => self.register(connection, None),
-            None => None,
+            // The peer may have dialled this host meanwhile, and not kept this side's connection.
+            None => self.standing(peer),
         };
         let waiters = {
             let mut table = self.table();
