@@ -69,7 +69,7 @@ pub struct Settings {
     pub scrub_rate: u64,
     /// Threads for disk and hashing. Default: one per processor, at most 4, at least 2.
     pub io_threads: usize,
-    /// Whether images are sent and heard by multicast. Default `auto`: where it is clearly faster than the swarm.
+    /// Whether images are sent and heard by multicast. Default `off`: its figures were not taken on quiet machines yet.
     pub multicast: Mode,
     /// The interface for that. Default: the one of the address that is listened on, or that the routing table has for groups.
     pub multicast_interface: Option<String>,
@@ -229,7 +229,7 @@ impl RawSettings {
             scrub_every: scrub_every(self.scrub_every)?,
             scrub_rate: rate("scrub_rate", self.scrub_rate)?.unwrap_or(DEFAULT_SCRUB_RATE),
             io_threads: within("io_threads", self.io_threads.unwrap_or_else(default_io_threads), 1, 64)? as usize,
-            multicast: self.multicast.unwrap_or_default(),
+            multicast: self.multicast.unwrap_or(Mode::Off),
             multicast_interface: self.multicast_interface,
             multicast_groups: groups(self.multicast_groups)?,
             multicast_limit: rate("multicast_limit", self.multicast_limit)?,

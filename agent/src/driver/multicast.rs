@@ -277,19 +277,20 @@ impl Driver<'_> {
             return;
         }
         let lacking = self.lacking();
-        if self.multicast.sending.is_some() {
-            return lacking.into_iter().for_each(|(peer, _)| self.announce_to(peer));
-        }
         let least = self.multicast.choice.hosts_least();
         let need = Need::of(lacking.iter().map(|&(_, bytes)| bytes).collect(), least);
         self.multicast.choice.handle_need(now, need);
+        if need.hosts > 0 {
+            self.multicast.next_look = Some(now + LOOK_INTERVAL);
+        }
+        if self.multicast.sending.is_some() {
+            self.multicast.candidate.set_needed(now, self.multicast.choice.is_worth_it(now));
+            return lacking.into_iter().for_each(|(peer, _)| self.announce_to(peer));
+        }
         let network = self.network(now);
         let verdict = self.multicast.choice.verdict(now, network);
         self.multicast.why_not = verdict.as_ref().err().map(NoGo::to_string);
         self.multicast.candidate.set_needed(now, verdict.is_ok());
-        if need.hosts > 0 {
-            self.multicast.next_look = Some(now + LOOK_INTERVAL);
-        }
         self.reporter.note_change();
     }
 
@@ -371,6 +372,7 @@ impl Driver<'_> {
             Ok(thread) => {
                 self.multicast.sending = Some(Session { number, session, sender: me, thread });
                 self.multicast.why_not = None;
+                self.multicast.choice.handle_session_begun(now);
                 self.look_at_need(now);
             }
             Err(error) => self.give_up_sending(now, &error.to_string()),

@@ -8,6 +8,9 @@
 //! Whether the network delivers multicast shows in a session's first second: members go on asking their peers until packets come, and one
 //! that hears none leaves. So a trial costs nothing but its packets; one that failed is not repeated soon ([`Choice::handle_session_over`]).
 //!
+//! A session that is under way goes on being compared ([`Choice::is_worth_it`]): it may have to go slower than its network would let it,
+//! for its members' sake, and the swarm keeps back meanwhile.
+//!
 //! All in whole numbers, without a clock and without randomness.
 
 use std::collections::VecDeque;
@@ -135,6 +138,8 @@ pub struct Choice {
     seen: VecDeque<(Instant, Need)>,
     rest: Option<(Instant, EndReason)>,
     failures: u32,
+    /// When the session that is under way was begun, and what the swarm brought each host before, in bytes per second.
+    session: Option<(Instant, u64)>,
 }
 
 impl Default for ChoiceConfig {
@@ -170,7 +175,7 @@ impl Choice {
             Mode::On => ChoiceConfig { hosts_least: 2, bytes_least: ON_BYTES_LEAST, rest: ON_REST, ..config },
             Mode::Off | Mode::Auto => config,
         };
-        Choice { mode, config, seen: VecDeque::new(), rest: None, failures: 0 }
+        Choice { mode, config, seen: VecDeque::new(), rest: None, failures: 0, session: None }
     }
 
     /// How many hosts have to lack enough: for [`Need::of`].
@@ -195,9 +200,29 @@ impl Choice {
         }
     }
 
+    /// A session of this host's begins.
+    pub fn handle_session_begun(&mut self, now: Instant) {
+        self.session = Some((now, self.pace().unwrap_or(0)));
+        self.seen.clear();
+    }
+
+    /// Whether the session that is under way brings hosts at least what the swarm brought them before. It is given twice the time that
+    /// the swarm is watched for to show it, and nobody asks any more once so little is left that none would be begun. Only
+    /// [`Mode::Auto`] compares.
+    pub fn is_worth_it(&self, now: Instant) -> bool {
+        let Some((begun, swarm)) = self.session.filter(|_| self.mode == Mode::Auto) else { return true };
+        let has_begun = now.since(begun) >= self.config.watch * 2 && self.need().bytes_each >= self.config.bytes_least;
+        !has_begun || self.pace().is_none_or(|pace| pace >= swarm)
+    }
+
     /// A session of this host's is over.
     pub fn handle_session_over(&mut self, now: Instant, ended: EndReason) {
-        let is_failure = matches!(ended, EndReason::Network | EndReason::Deaf | EndReason::Polluted);
+        let is_failure = match ended {
+            EndReason::Network | EndReason::Deaf | EndReason::Polluted => true,
+            EndReason::Stopped => !self.is_worth_it(now),
+            EndReason::Done | EndReason::TooFew => false,
+        };
+        self.session = None;
         self.failures = if is_failure { self.failures + 1 } else { 0 };
         let doublings = self.failures.saturating_sub(1).min(DOUBLINGS_MOST);
         let rest = if is_failure { self.config.rest_after_failure * 2u32.pow(doublings) } else { self.config.rest };
@@ -233,6 +258,15 @@ impl Choice {
 
     fn need(&self) -> Need {
         self.seen.back().map_or(Need::default(), |&(_, need)| need)
+    }
+
+    /// What each host that lacks something got while they were watched, in bytes per second; `None` if that was not for long enough.
+    fn pace(&self) -> Option<u64> {
+        let (&(from, before), &(to, need)) = (self.seen.front()?, self.seen.back()?);
+        let watched = to.since(from);
+        let gained = u128::from(before.bytes - need.bytes) * 1_000_000_000;
+        let host_nanos = watched.as_nanos() * u128::from(need.hosts);
+        (watched >= self.config.watch).then(|| (gained / host_nanos.max(1)) as u64)
     }
 
     /// How long the swarm still needs, if it goes on as it did while it was watched.
@@ -319,6 +353,37 @@ mod tests {
         assert_eq!(choice.verdict(at(2000), Ok(GIGABIT)), Ok(()), "a swarm that stands still");
         choice.handle_need(at(2250), Need::of(vec![GIB; 6], 4));
         assert_eq!(choice.verdict(at(2250), Ok(GIGABIT)), Err(NoGo::Watching));
+    }
+
+    /// Tells a choice for so many seconds that each of seven hosts gains so much a second.
+    fn gain(choice: &mut Choice, from_ms: u64, seconds: u64, gain_per_s: u64) {
+        for tick in 0..=seconds * 4 {
+            let lacking = (GIB / 2).saturating_sub(gain_per_s * tick / 4);
+            choice.handle_need(at(from_ms + tick * 250), Need::of(vec![lacking; 7], choice.hosts_least()));
+        }
+    }
+
+    #[test]
+    fn a_session_that_brings_less_than_the_swarm_did_is_not_worth_it_and_not_soon_repeated() {
+        let mut slow = watched(Mode::Auto, 7, 10_000_000);
+        slow.handle_session_begun(at(3000));
+        gain(&mut slow, 3000, 3, 2_000_000);
+        assert!(slow.is_worth_it(at(6000)), "it is given time to begin");
+        gain(&mut slow, 6000, 3, 2_000_000);
+        assert!(!slow.is_worth_it(at(9000)));
+        slow.handle_session_over(at(9000), EndReason::Stopped);
+        gain(&mut slow, 9000, 10, 2_000_000);
+        assert_eq!(slow.verdict(at(19_000), Ok(GIGABIT)), Err(NoGo::Rest { ended: EndReason::Stopped }));
+
+        let mut fast = watched(Mode::Auto, 7, 10_000_000);
+        fast.handle_session_begun(at(3000));
+        gain(&mut fast, 3000, 6, 50_000_000);
+        assert!(fast.is_worth_it(at(9000)));
+        // Who is told to send compares nothing.
+        let mut told = watched(Mode::On, 7, 10_000_000);
+        told.handle_session_begun(at(3000));
+        gain(&mut told, 3000, 6, 2_000_000);
+        assert!(told.is_worth_it(at(9000)));
     }
 
     #[test]

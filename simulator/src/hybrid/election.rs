@@ -70,9 +70,13 @@ impl Election {
         for (&host, seeder) in &mut self.candidates {
             let need = Need::of(lacking(host), seeder.choice.hosts_least());
             seeder.choice.handle_need(now, need);
-            let verdict = seeder.choice.verdict(now, Ok(Network { bytes_per_s: seeder.bytes_per_s }));
+            let network = Ok(Network { bytes_per_s: seeder.bytes_per_s });
             // Whoever sends goes on while there is less and less to send: its sender knows when to end.
-            seeder.candidate.set_needed(now, seeder.is_sending || verdict.is_ok());
+            let is_needed = match seeder.is_sending {
+                true => seeder.choice.is_worth_it(now),
+                false => seeder.choice.verdict(now, network).is_ok(),
+            };
+            seeder.candidate.set_needed(now, is_needed);
             self.touched.insert(host);
         }
     }
@@ -122,7 +126,10 @@ impl Election {
         while let Some(output) = seeder.candidate.poll_output() {
             match output {
                 Output::Ask(request) => words.asks.push(request),
-                Output::Elected { session, .. } => (seeder.is_sending, words.elected) = (true, Some(session)),
+                Output::Elected { session, .. } => {
+                    seeder.choice.handle_session_begun(now);
+                    (seeder.is_sending, words.elected) = (true, Some(session));
+                }
                 Output::Deposed => (words.is_deposed, words.elected) = (true, None),
                 Output::Release { image, session } => {
                     self.leases.iter_mut().for_each(|leases| leases.handle_release(peer_id(host), image, session));
