@@ -1,11 +1,11 @@
 //! Multicast on real sockets: the drivers of `drover_protocol::multicast`.
 //!
-//! A session takes part in one direction: [`sending`] owns a `Sender`, [`receiving`] a `Receiver`, each on a thread of its own,
+//! A session takes part in one direction: `sending` owns a `Sender`, `receiving` a `Receiver`, each on a thread of its own,
 //! because packets come and go by the hundred in the time that a busy runtime needs to come round. The image's driver starts them,
 //! passes on what peers say, and hears of them by its inbox. What arrives goes the way of every chunk from `Manifest::verify` on.
 //!
-//! [`probe`] finds out for an administrator whether a network is fit. [`interface`] knows what the network cards are, [`socket`] joins groups and moves batches, [`mailbox`] wakes a thread that
-//! waits for a socket.
+//! [`probe`] finds out for an administrator whether a network is fit. `interface` knows what the network cards are, `socket` joins
+//! groups and moves batches, `mailbox` wakes a thread that waits for a socket.
 
 pub(crate) mod interface;
 pub(crate) mod mailbox;
