@@ -27,8 +27,9 @@ pub(crate) struct Case {
     /// Packets that a host loses of those that reach it, in percent.
     #[serde(default)]
     loss_percent: f64,
-    /// Whether switches send a multicast only to hosts that have joined its group (IGMP snooping, with a querier). Else they flood it.
-    #[serde(default = "yes")]
+    /// Whether switches send a multicast only to hosts that have joined its group (IGMP snooping, with a querier). Else they flood it,
+    /// which is what udpcast needs.
+    #[serde(default)]
     pub(crate) snooping: bool,
     /// Hosts that differ from the others.
     #[serde(default)]
@@ -134,7 +135,7 @@ impl Case {
             up_mbit: None,
             down_mbit: None,
             loss_percent: 0.0,
-            snooping: true,
+            snooping: false,
             host: Vec::new(),
             racks: None,
             goal: None,
@@ -223,10 +224,6 @@ impl Case {
     fn other(&self, index: usize) -> Option<&OtherHost> {
         self.host.iter().find(|other| other.index == index)
     }
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// What one /24 holds beside the lab's own services, with room to spare; two cores are far below it.
