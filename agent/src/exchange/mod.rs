@@ -262,9 +262,7 @@ impl Exchange {
             sync,
             announcements,
         });
-        let worst_case =
-            endpoint.config().worst_case_memory() + (settings.receive_buffer + settings.send_buffer) as u64;
-        tracing::info!(worst_case_mib = worst_case >> 20, "memory that peers can make this host use, beside manifests");
+        log_worst_case(&endpoint, &settings);
         tokio::spawn(links.accept());
         let ExchangeSettings { listen, rack, .. } = settings;
         let drivers = Mutex::default();
@@ -479,6 +477,13 @@ impl Exchange {
     fn drivers(&self) -> MutexGuard<'_, Drivers> {
         self.0.drivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says what hostile peers could make this host use, from its settings.
+fn log_worst_case(endpoint: &Endpoint, settings: &ExchangeSettings) {
+    let buffers = (settings.receive_buffer + settings.send_buffer) as u64;
+    let worst_case = endpoint.config().worst_case_memory() + buffers;
+    tracing::info!(worst_case_mib = worst_case >> 20, "memory that peers can make this host use, beside manifests");
 }
 
 async fn stop(handle: Handle) {
