@@ -15,11 +15,16 @@ use std::path::Path;
 
 use drover_protocol::lookup::KEY_LEN;
 use futures_util::StreamExt;
+use futures_util::future::join;
 use mainline::async_dht::AsyncDht;
 use mainline::{Dht, Id, RequestFilter, RequestSpecific, ServerSettings};
 
 use crate::durable::{self, WriteError};
 use crate::networks::Networks;
+
+mod pace;
+
+use pace::{Pace, UnderWay};
 
 /// Addresses that are taken from one lookup; a table full of lies gives no more.
 pub const FOUND_MOST: usize = 256;
@@ -48,6 +53,8 @@ pub struct DhtSettings {
 #[derive(Clone, Debug)]
 pub struct DhtNode {
     dht: AsyncDht,
+    /// Dropped after the sender of commands, so that the thread sees at once that there are no more.
+    pace: Pace,
     networks: Networks,
 }
 
@@ -75,12 +82,15 @@ impl DhtNode {
         builder.server_mode().server_settings(server).bind_address(*listen.ip()).port(listen.port());
         // Without this the crate takes public bootstraps.
         builder.no_bootstrap().extra_bootstrap(&bootstraps);
-        Ok(DhtNode { dht: builder.build()?.as_async(), networks })
+        let dht = builder.build()?.as_async();
+        Ok(DhtNode { dht, pace: Pace::of(listen), networks })
     }
 
     /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only.
     pub async fn find(&self, key: [u8; KEY_LEN]) -> BTreeSet<SocketAddr> {
+        let under_way = self.pace.begin();
         let mut answers = self.dht.get_peers(Id::from(key));
+        under_way.wake();
         let mut found = BTreeSet::new();
         while let Some(addrs) = answers.next().await {
             let usable = addrs.into_iter().filter(|addr| self.networks.contain((*addr.ip()).into()));
@@ -94,14 +104,21 @@ impl DhtNode {
 
     /// Announces this host under a key, at the address that others see and this port. The error says why nobody took it.
     pub async fn announce(&self, key: [u8; KEY_LEN], port: u16) -> Result<(), String> {
-        self.dht.announce_peer(Id::from(key), Some(port)).await.map(drop).map_err(|error| error.to_string())
+        let announced = self.woken(self.dht.announce_peer(Id::from(key), Some(port))).await;
+        announced.map(drop).map_err(|error| error.to_string())
     }
 
     /// Other nodes that this one knows.
     pub async fn nodes(&self) -> Vec<SocketAddrV4> {
-        let nodes = self.dht.to_bootstrap().await;
+        let nodes = self.woken(self.dht.to_bootstrap()).await;
         let nodes = nodes.iter().filter_map(|text| text.parse::<SocketAddrV4>().ok());
         nodes.filter(|node| self.networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
+    }
+
+    /// What a command gives that is sent when it is first polled.
+    async fn woken<T>(&self, command: impl Future<Output = T>) -> T {
+        let under_way: UnderWay = self.pace.begin();
+        join(command, async { under_way.wake() }).await.0
     }
 }
 

@@ -20,6 +20,8 @@ const ALONE_MOST: Duration = Duration::from_secs(20);
 /// How soon nodes are kept, and how often after that.
 const KEEP_FIRST: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(300);
+/// After this time a node that was dropped has given up its port.
+const PORT_FREE: Duration = Duration::from_millis(500);
 /// When to try again to listen.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -49,7 +51,9 @@ pub(crate) async fn run(dir: PathBuf, tracker: std::net::SocketAddr, options: Dh
             Ok(node) => {
                 info!(%listen, bootstraps = bootstraps.len(), "the node of the DHT runs");
                 keep(&node, &file, !bootstraps.is_empty()).await;
+                drop(node);
                 bootstraps.clear();
+                sleep(PORT_FREE).await;
             }
             Err(error) => {
                 warn!("no DHT: can't listen on {listen} (UDP): {error}");

@@ -54,8 +54,10 @@ const DEAD_FOR: Duration = Duration::from_secs(120);
 const DEAD_MOST: usize = 1024;
 /// A node that knows nobody for so long is started anew, if there is somebody to begin with.
 const ALONE_MOST: Duration = Duration::from_secs(20);
+/// After this time a node that was dropped has given up its port.
+const PORT_FREE: Duration = Duration::from_millis(500);
 /// How often it is looked how many nodes are known.
-const LOOK_AT_NODES: Duration = Duration::from_secs(4);
+const LOOK_AT_NODES: Duration = Duration::from_secs(5);
 /// How soon nodes are kept, and how often after that; also as soon as there are twice as many.
 const KEEP_FIRST: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(300);
@@ -147,6 +149,7 @@ pub(crate) async fn run(mut parts: Parts) {
         };
         say(&parts, |status| *status = DhtStatus { listen: Some(listen), nodes: 0, problem: None });
         parts = Task::new(parts, secret, node).run(listen, &bootstraps).await;
+        sleep(PORT_FREE).await;
     }
 }
 
