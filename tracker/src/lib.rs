@@ -38,6 +38,7 @@ mod http;
 mod introductions;
 mod joining;
 mod limits;
+mod list_file;
 mod members;
 pub mod publishers;
 pub mod releases;

@@ -1,7 +1,7 @@
 //! `drover join`: makes this host a member of a cluster, for the first time or again, when its certificate has expired.
 
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -57,6 +57,11 @@ impl Join {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
         let token = self.read_token()?;
         let folder = common.state.join(IDENTITY);
+        // Root writes keys there, and who owns the state folder may be against it.
+        if folder.is_symlink() {
+            let why = "it is a link, and nothing is written to where it leads";
+            return Err(Problem::new(Code::Refused, folder.display().to_string(), why).todo("remove it"));
+        }
         let name = match &self.name {
             Some(name) => name.clone(),
             None => earlier_name(&folder).map_or_else(host_name, Ok)?,
@@ -79,10 +84,6 @@ impl Join {
             let opened = std::fs::set_permissions(&common.state, PermissionsExt::from_mode(0o750));
             opened.map_err(|error| Problem::failed(format!("chmod 750 {}", common.state.display()), error))?;
         }
-        give_to_owner_of(&common.state, &folder).map_err(|error| {
-            Problem::failed(format!("give {} to the daemon's user", folder.display()), error)
-                .todo(format!("joined all the same; chown -R it to the owner of {}", common.state.display()))
-        })?;
         let member = identity.member();
         let joined = Joined {
             name: member.name.clone(),
@@ -134,7 +135,8 @@ fn make_key(path: &Path) -> Result<(), WriteError> {
     getrandom::fill(&mut seed).expect("the system's random numbers work");
     let text = SigningKey::from_bytes(&seed).to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key has a PKCS#8 form");
     durable::private_folder(path.parent().unwrap_or(Path::new(".")))?;
-    durable::create(path, text.as_bytes(), durable::PRIVATE)
+    // Root's stays root's: the daemon has no use for it.
+    durable::create_own(path, text.as_bytes(), durable::PRIVATE)
 }
 
 /// Removes a key that nobody knows of, and the folders that were made for it.
@@ -143,23 +145,6 @@ fn remove_key(path: &Path, new_state: Option<&PathBuf>) {
     let _ = std::fs::remove_file(path);
     let _ = path.parent().map(std::fs::remove_dir);
     let _ = new_state.map(std::fs::remove_dir);
-}
-
-/// Root joins, the daemon runs as another user: what root wrote in that user's folder is to be the user's. Except for the
-/// publisher's key, which the daemon has no use for.
-fn give_to_owner_of(state: &Path, folder: &Path) -> io::Result<()> {
-    let owner = std::fs::metadata(state)?;
-    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.ends_with(PUBLISHER_KEY) {
-            continue;
-        }
-        lchown(path, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    lchown(folder, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// What a host is called that joins again.
