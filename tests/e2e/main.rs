@@ -11,6 +11,7 @@ mod publish_fetch;
 mod publishers;
 mod refusals;
 mod resume;
+mod revocation;
 mod subscribe;
 mod tidy;
 mod tracker_loss;

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use crate::publishers::{self, Publishers};
+use crate::revoked::{self, Revoked};
 use crate::tokens::{MintError, Tokens};
 
 /// What the tracker calls itself in its certificate.
@@ -127,14 +128,19 @@ pub fn init_named(dir: &Path, listen: SocketAddr, name: &str) -> Result<Cluster,
 }
 
 /// Makes another tracker, in `dir`, of the cluster whose CA and publishers lie in `from`: the state folder of one of its
-/// trackers, or a copy of `ca/` and `publishers.json` in there, which is all that is read. The new tracker has a key and certificate of its own and no tokens; releases come to it from hosts.
+/// trackers, or a copy of `ca/`, `publishers.json` and, if there is one, `revoked.json` in there, which is all that is
+/// read. The new tracker has a key and certificate of its own and no tokens; releases come to it from hosts.
 pub fn init_another(dir: &Path, listen: SocketAddr, from: &Path) -> Result<CaPin, InitError> {
     let unreadable = |path: PathBuf| move |cause| InitError::NoCluster { path, cause };
     fs::metadata(ca_folder(from)).map_err(unreadable(ca_folder(from)))?;
     let publishers = Publishers::load(from).map_err(unreadable(publishers::path(from)))?.all();
+    let revoked = Revoked::load(from).map_err(unreadable(revoked::path(from)))?.all();
     all_or_nothing(dir, || {
         durable::private_folder(dir)?;
         Publishers::create(dir, &publishers)?;
+        if !revoked.is_empty() {
+            Revoked::create(dir, &revoked)?;
+        }
         let ca = CertificateAuthority::copy(&ca_folder(from), &ca_folder(dir))?;
         finish(dir, listen, &ca)?;
         Ok(ca.pin())
@@ -195,12 +201,13 @@ impl StateLock {
     }
 }
 
-fn parts(dir: &Path) -> [PathBuf; 6] {
+fn parts(dir: &Path) -> [PathBuf; 7] {
     [
         ca_folder(dir),
         identity_folder(dir),
         dir.join("publisher.key"),
         publishers::path(dir),
+        revoked::path(dir),
         dir.join("releases.redb"),
         config::default_file(dir),
     ]
