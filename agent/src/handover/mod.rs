@@ -36,7 +36,7 @@ mod tests;
 mod tool;
 mod usage;
 mod verify;
-mod vhd;
+pub(crate) mod vhd;
 
 use std::path::{Path, PathBuf};
 
