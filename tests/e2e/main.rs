@@ -12,6 +12,7 @@ mod publishers;
 mod refusals;
 mod resume;
 mod revocation;
+mod strangers;
 mod subscribe;
 mod tidy;
 mod tracker_loss;
