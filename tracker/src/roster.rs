@@ -54,7 +54,7 @@ impl Roster {
             match fs::read(&path).map_err(|error| error.to_string()).and_then(|text| read(&text)) {
                 Ok(enrolled) => drop(known.insert(peer, enrolled)),
                 Err(error) => {
-                    warn!(error, "can't read {}; it is written again when this member renews", path.display())
+                    warn!(error, "can't read {}; it is written again when this member renews", path.display());
                 }
             }
         }
