@@ -5,18 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use drover_link::durable::{self, WriteError};
+use drover_link::durable;
 use drover_link::enrol::{JoinError, JoinOptions, join};
 use drover_link::identity::{Identity, Role};
 use drover_link::token::JoinToken;
 use drover_protocol::id::PublisherKey;
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::EncodePrivateKey;
-use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use serde::Serialize;
 
 use super::output::say;
-use super::{Common, Exit};
+use super::{Common, Exit, key};
 use crate::control::{Code, Problem};
 use crate::daemon::IDENTITY;
 
@@ -68,8 +65,8 @@ impl Join {
         };
         let state_is_new = !common.state.exists();
         let (publisher_key, key_is_new) = self.publisher_key(&token, &folder)?;
-        let publisher = publisher_key.as_deref().map(super::publish::read_key).transpose()?;
-        let publisher = publisher.map(|key| PublisherKey::from_bytes(key.verifying_key().to_bytes()));
+        let publisher = publisher_key.as_deref().map(key::read).transpose()?;
+        let publisher = publisher.as_ref().map(key::public_half);
         let options = JoinOptions { tracker: &self.tracker, token: &token, name: &name, publisher };
         let identity = join(&options, &folder).await.map_err(|error| {
             // Unless the tracker may know the key by now, nothing is left of an attempt that failed.
@@ -111,7 +108,8 @@ impl Join {
         let path = folder.join(PUBLISHER_KEY);
         let new = !path.exists();
         if new {
-            make_key(&path).map_err(|error| Problem::explained(Code::Failed, "make a publisher's key", &error))?;
+            let made = durable::private_folder(folder).and_then(|()| key::make(&path));
+            made.map_err(|error| Problem::explained(Code::Failed, "make a publisher's key", &error))?;
         }
         Ok((Some(path), new))
     }
@@ -127,16 +125,6 @@ impl Join {
             .parse()
             .map_err(|error: drover_link::token::ParseTokenError| Problem::explained(Code::Usage, "join", &error))
     }
-}
-
-/// A new key to sign releases with. It is on disk before any tracker hears of it.
-fn make_key(path: &Path) -> Result<(), WriteError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).expect("the system's random numbers work");
-    let text = SigningKey::from_bytes(&seed).to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key has a PKCS#8 form");
-    durable::private_folder(path.parent().unwrap_or(Path::new(".")))?;
-    // Root's stays root's: the daemon has no use for it.
-    durable::create_own(path, text.as_bytes(), durable::PRIVATE)
 }
 
 /// Removes a key that nobody knows of, and the folders that were made for it.
