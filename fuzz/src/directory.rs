@@ -58,7 +58,7 @@ fn announce(step: &[u8]) -> Announce {
     let listen = SocketAddr::from(([step[8], 0, step[9], step[10]], u16::from_le_bytes([step[10], step[11]])));
     Announce {
         listen: vec![listen; usize::from(step[11] % 9)],
-        rack: (step[11] % 3 > 0).then(|| format!("r{}", step[10] % 4)),
+        rack: (!step[11].is_multiple_of(3)).then(|| format!("r{}", step[10] % 4)),
         swarms: (0..usize::from(step[3] >> 3) % 5).map(swarm).collect(),
     }
 }

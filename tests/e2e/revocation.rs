@@ -11,7 +11,7 @@ use drover_link::identity::Identity;
 fn a_revoked_host_is_cut_off_by_everybody_and_stays_out_without_a_tracker() {
     let seed = seed("a_revoked_host_is_cut_off_by_everybody_and_stays_out_without_a_tracker");
     let settings = "subscribe = [\"golden\"]\ndht = false".to_owned();
-    let mut fleet = Fleet::with(&FleetOptions { hosts: 3, settings: settings.clone() });
+    let mut fleet = Fleet::with(&FleetOptions { hosts: 3, settings });
     let first = TestImage::make(&fleet.path("v1.raw"), 8 << 20, 4 << 20, seed);
     fleet.publish(&first.path, "golden", &[]);
     for host in &fleet.hosts {

@@ -7,7 +7,7 @@
 //!
 //! Clones are often made by root while the daemon runs as another user, who owns the folder. Everybody who can enter it may
 //! read the files, and a record belongs to who wrote it: what it says of paths is acted on by that user only
-//! ([`read_own`], [`list_own`]), so that whoever takes the daemon over can't have root remove, rename or map a file of its
+//! (`read_own`, `list_own`), so that whoever takes the daemon over can't have root remove, rename or map a file of its
 //! choice. [`Handover::adopt`](super::Handover::adopt) takes a record over once somebody has looked at it. No link in the
 //! folder, or in its place, is followed for writing.
 
