@@ -12,6 +12,8 @@ mod daemon;
 mod discovery;
 mod driver;
 pub mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 pub mod multicast;
 pub mod quantity;

@@ -108,6 +108,27 @@ fn the_demo_refuses_what_it_can_not_spread_before_it_starts_anything() {
 }
 
 #[test]
+fn a_key_is_made_for_its_owner_only_and_never_over_another() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let story = Story::new();
+    let path = |name: &str| story.path().join(name).to_str().expect("text").to_owned();
+    let make = |name: &str| story.drover(&["keygen", &path(name)]);
+    let made = |name: &str| {
+        let output = make(name).0;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let (one, other) = (made("one.key"), made("other.key"));
+    assert!(one.trim().parse::<drover_protocol::id::PublisherKey>().is_ok() && one != other, "{one}");
+    let before = std::fs::read(path("one.key")).expect("a key");
+    let mode = std::fs::metadata(path("one.key")).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    make("one.key").assert_refused(4, &["something is there"]);
+    assert_eq!(std::fs::read(path("one.key")).expect("a key"), before);
+}
+
+#[test]
 fn publishing_is_refused_before_anything_is_read() {
     use std::os::unix::fs::PermissionsExt;
 
@@ -118,8 +139,10 @@ fn publishing_is_refused_before_anything_is_read() {
     publish().assert_refused(3, &["publisher's key", "drover-tracker init"]);
 
     std::fs::write(key, "not a key").expect("write");
-    std::fs::set_permissions(key, PermissionsExt::from_mode(0o644)).expect("chmod");
-    publish().assert_refused(4, &["everybody on this machine can read it", "chmod 600"]);
+    for mode in [0o644, 0o640, 0o602] {
+        std::fs::set_permissions(key, PermissionsExt::from_mode(mode)).expect("chmod");
+        publish().assert_refused(4, &["others on this machine can read it", "chmod 600"]);
+    }
     std::fs::set_permissions(key, PermissionsExt::from_mode(0o600)).expect("chmod");
     publish().assert_refused(2, &["no Ed25519 key"]);
 }

@@ -17,6 +17,8 @@ pub const FULL: VarInt = VarInt::from_u32(4);
 pub const NOT_A_MEMBER: VarInt = VarInt::from_u32(5);
 /// The other side broke the protocol.
 pub const PROTOCOL: VarInt = VarInt::from_u32(6);
+/// The key of the other side is revoked: it is no member any more.
+pub const REVOKED: VarInt = VarInt::from_u32(7);
 
 /// Longest reason that is sent or shown, in bytes: it must fit one packet.
 const MAX_REASON_LEN: usize = 400;

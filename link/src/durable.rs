@@ -2,11 +2,17 @@
 //!
 //! New contents go to a file of another name in the same folder, are synced, and take the old one's place by a rename;
 //! then the folder is synced. A private file never exists with wider permissions, not even for a moment.
+//!
+//! What root writes into a folder of another user is that user's: an administrator runs commands as root, the service that
+//! reads the files is somebody else. It is given away while it has no name that the other user could exchange it under.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 
 /// Permissions of files that only their owner may read.
 pub const PRIVATE: u32 = 0o600;
@@ -27,7 +33,7 @@ pub struct WriteError {
 /// Puts `contents` at `path`, durably, in place of what was there.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), WriteError> {
     let temporary = beside(path);
-    let written = write_new(&temporary, contents, mode).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, contents, mode, Owner::OfFolder).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // What is left of an attempt that failed is of no use; that it can't be removed changes nothing.
         let _ = fs::remove_file(&temporary);
@@ -37,33 +43,76 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), WriteError
 
 /// Makes a file that was not there. `io::ErrorKind::AlreadyExists` if it was.
 pub fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), WriteError> {
+    create_for(path, contents, mode, Owner::OfFolder)
+}
+
+/// The same for a file that stays the writer's, whoever owns the folder.
+pub fn create_own(path: &Path, contents: &[u8], mode: u32) -> Result<(), WriteError> {
+    create_for(path, contents, mode, Owner::Writer)
+}
+
+fn create_for(path: &Path, contents: &[u8], mode: u32, owner: Owner) -> Result<(), WriteError> {
     let temporary = beside(path);
-    let written = write_new(&temporary, contents, mode).and_then(|()| fs::hard_link(&temporary, path));
+    let written = write_new(&temporary, contents, mode, owner).and_then(|()| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
     written.and_then(|()| sync_folder(path)).map_err(|cause| WriteError { path: path.to_owned(), cause })
 }
 
 /// Makes a folder, and the ones above it, that only their owner may enter.
 pub fn private_folder(path: &Path) -> Result<(), WriteError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| sync_folder(path)).map_err(|cause| WriteError { path: path.to_owned(), cause })
+    let made = make_folder(path).and_then(|()| sync_folder(path));
+    made.map_err(|cause| WriteError { path: path.to_owned(), cause })
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = folder_of(path);
+    make_folder(parent)?;
+    fs::DirBuilder::new().mode(0o700).create(path)?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let made = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    give_to_owner_of(parent, &made)
 }
 
 /// Makes the names in the folder of `path` durable.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }
 
-fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whose a new file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    OfFolder,
+    Writer,
+}
+
+fn write_new(path: &Path, contents: &[u8], mode: u32, owner: Owner) -> io::Result<()> {
     // Left by a crash of a process with our id; nobody else uses the name.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    if owner == Owner::OfFolder {
+        give_to_owner_of(folder_of(path), &file)?;
+    }
     file.write_all(contents)?;
     file.sync_all()
+}
+
+/// Gives what root made in a folder to the folder's owner. Nobody else may, or need.
+fn give_to_owner_of(folder: &Path, made: &File) -> io::Result<()> {
+    let owner = fs::metadata(folder)?;
+    if !geteuid().is_root() || (owner.uid(), owner.gid()) == (0, 0) {
+        return Ok(());
+    }
+    fchown(made, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// A name beside `path` that no other process uses.

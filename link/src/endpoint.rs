@@ -6,10 +6,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use drover_protocol::id::PeerId;
 use drover_protocol::message::{Hello, PeerMessage};
+use drover_protocol::revocation::{Revocation, RevocationList};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
@@ -19,7 +20,7 @@ use crate::close;
 use crate::config::{INCOMING_BUFFER, LinkConfig, MAX_HANDSHAKES, RETRY_ABOVE};
 use crate::frame::{FrameReceiver, FrameSender};
 use crate::handshake::{self, Greeting};
-use crate::identity::Identity;
+use crate::identity::{Identity, unix_now_s};
 use crate::member::{Member, Role, SERVER_NAME};
 use crate::tls::{self, ALPN_JOIN, Admission};
 
@@ -170,6 +171,7 @@ struct Shared {
     admission: Admission,
     hello: Hello,
     client: Mutex<quinn::ClientConfig>,
+    revoked: Mutex<RevocationList>,
     members: Arc<AtomicUsize>,
     handshakes: Arc<AtomicUsize>,
 }
@@ -196,6 +198,22 @@ impl Endpoint {
         Ok(())
     }
 
+    /// From now on, nobody with one of these keys is taken for a member, in either direction. Gives those that are new;
+    /// closing the connections that stand is the caller's.
+    pub fn revoke(&self, revocations: &[Revocation]) -> Vec<Revocation> {
+        self.shared.revoked().learn(unix_now_s(), revocations)
+    }
+
+    /// Whether nobody with this key is taken for a member.
+    pub fn is_revoked(&self, peer: PeerId) -> bool {
+        self.shared.revoked().is_revoked(unix_now_s(), peer)
+    }
+
+    /// All keys that nobody is taken for a member with.
+    pub fn revoked(&self) -> Vec<Revocation> {
+        self.shared.revoked().all()
+    }
+
     /// Dials a member.
     pub async fn connect(&self, addr: SocketAddr, expect: Expect) -> Result<Connection, ConnectError> {
         let shared = &self.shared;
@@ -207,6 +225,7 @@ impl Endpoint {
         let connected = timeout(shared.config.connect_timeout, connecting).await;
         let quic = connected.map_err(|_| ConnectError::NoAnswer(addr))?.map_err(|error| dial_error(addr, error))?;
         let shown = handshake::member(&quic).map_err(failed)?;
+        shared.check_not_revoked(&quic, &shown.0).map_err(failed)?;
         check_expected(addr, expect, &shown.0).inspect_err(|error| {
             close::close(&quic, close::WRONG_PEER, &error.to_string());
         })?;
@@ -267,6 +286,7 @@ impl Endpoint {
             hello: Hello { lowest: config.versions.0, highest: config.versions.1, ..Hello::ours(&config.agent) },
             config,
             client: Mutex::new(client),
+            revoked: Mutex::default(),
             members: Arc::default(),
             handshakes: Arc::default(),
         };
@@ -311,6 +331,7 @@ impl Incoming {
         }
         // Trackers let strangers through TLS so that they can join; with any other protocol they get nothing.
         let shown = handshake::member(&quic).inspect_err(|error| handshake::refuse(&quic, error))?;
+        shared.check_not_revoked(&quic, &shown.0)?;
         let member_slot = shared.member_slot().inspect_err(|error| handshake::refuse(&quic, error))?;
         let greeting = shared.within_deadline(&quic, handshake::greet_accepted(&quic, &shared.hello)).await?;
         Ok(Accepted::Member(Connection::new(quic, shown, greeting, member_slot)))
@@ -366,6 +387,20 @@ impl Link {
 }
 
 impl Shared {
+    fn revoked(&self) -> MutexGuard<'_, RevocationList> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the connection if the other side's key is revoked.
+    fn check_not_revoked(&self, quic: &quinn::Connection, member: &Member) -> Result<(), HandshakeError> {
+        if !self.revoked().is_revoked(unix_now_s(), member.peer) {
+            return Ok(());
+        }
+        let error = HandshakeError::Revoked(Box::new(member.clone()));
+        handshake::refuse(quic, &error);
+        Err(error)
+    }
+
     fn member_slot(&self) -> Result<Slot, HandshakeError> {
         let slot = Slot::new(&self.members);
         let max = self.config.max_connections;

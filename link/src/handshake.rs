@@ -30,6 +30,11 @@ pub enum HandshakeError {
     /// The other side's certificate names nobody.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// The other side's key is revoked.
+    #[error(
+        "{0} was revoked: it is no member of the cluster any more; it can join again with a new key and a new token"
+    )]
+    Revoked(Box<Member>),
     /// It took too long.
     #[error("the handshake took longer than {0:?}")]
     TimedOut(std::time::Duration),
@@ -77,6 +82,7 @@ pub(crate) fn refuse(connection: &quinn::Connection, error: &HandshakeError) {
         HandshakeError::Version(_) => close::VERSION,
         HandshakeError::NoCertificate => close::NOT_A_MEMBER,
         HandshakeError::Member(_) => close::WRONG_PEER,
+        HandshakeError::Revoked(_) => close::REVOKED,
         HandshakeError::Full(_) => close::FULL,
     };
     close::close(connection, code, &error.to_string());

@@ -8,6 +8,7 @@
 //! What always holds:
 //! - A connection is handed out only after both sides proved, by TLS 1.3 and the standard verifiers, to hold the key of
 //!   a certificate of the cluster that is valid now. Session tickets and 0-RTT are off, so that this is so for each one.
+//! - With a key that is revoked nobody is a member, whatever certificate it has.
 //! - Who somebody is, is read from that certificate alone: never from an address, a name in a message, or a request.
 //! - What a stranger can make this side hold is bounded: handshakes, connections, streams, windows and frames.
 //!

@@ -2,7 +2,8 @@
 //!
 //! An agent's connection to a tracker begins like one to a peer: a control stream with a `Hello` each. Every
 //! [`TrackerRequest`] then has a stream of its own and is answered by one [`TrackerReply`]; only `Watch` is answered by
-//! one for each release, and one whenever hosts joined, left or completed swarms, for as long as the stream is open. Enrolment is a protocol of its own (ALPN `drover-join/1`),
+//! one for each release, one whenever hosts joined, left or completed swarms, and one for keys that are revoked, for as
+//! long as the stream is open. Enrolment is a protocol of its own (ALPN `drover-join/1`),
 //! because the joining host has no certificate yet: one stream, one [`JoinRequest`], one [`JoinReply`].
 
 use core::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::message::{MAX_ADDRS, PeerAddress, check_peers, within};
 use crate::multicast::election::{LeaseReply, LeaseRequest};
 use crate::multicast::packet::SessionId;
 use crate::release::{Name, SignedRelease};
+use crate::revocation::{MAX_REVOKED, Revocation};
 
 /// Most swarms in one announce.
 pub const MAX_SWARMS: usize = 64;
@@ -46,7 +48,8 @@ pub enum TrackerRequest {
         /// Which names, at most [`MAX_RELEASES`].
         names: Vec<Name>,
     },
-    /// Every newest release now, and each new one as it comes; also, how far swarms are in which that changed.
+    /// Every newest release now, and each new one as it comes; also, how far swarms are in which that changed, and which
+    /// keys are revoked.
     Watch,
     /// A new certificate for the key that this connection is authenticated by.
     Renew {
@@ -117,6 +120,9 @@ pub enum TrackerReply {
     LeaseEnded,
     /// To a question for the cluster's secret.
     Secret(ClusterSecret),
+    /// To a watch: keys, at most [`MAX_REVOKED`], that are revoked; all of them at first, then those that come to be. From
+    /// version [`REVOCATION_SINCE`](crate::revocation::REVOCATION_SINCE) on.
+    Revoked(Vec<Revocation>),
 }
 
 /// How far one swarm is now.
@@ -234,6 +240,7 @@ impl Message for TrackerReply {
             TrackerReply::Renewed(enrolment) => enrolment.check(),
             TrackerReply::Refused(why) => within(why.len(), MAX_REFUSAL_LEN, "a refusal that is too long"),
             TrackerReply::Cohorts(cohorts) => within(cohorts.len(), MAX_COHORTS, "too many swarms"),
+            TrackerReply::Revoked(revocations) => within(revocations.len(), MAX_REVOKED, "too many revoked keys"),
         }
     }
 }

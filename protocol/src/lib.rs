@@ -28,6 +28,7 @@ pub mod pacing;
 pub mod parts;
 pub mod planted;
 pub mod release;
+pub mod revocation;
 pub mod rng;
 pub mod swarm;
 pub mod time;

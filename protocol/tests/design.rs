@@ -27,6 +27,7 @@ use drover_protocol::multicast::packet::{Header, Opener, Sealer, SessionId, Sess
 use drover_protocol::multicast::probe::{Heard, ProbeMessage};
 use drover_protocol::parts::{Parts, WireParts};
 use drover_protocol::release::{Release, SignedRelease};
+use drover_protocol::revocation::Revocation;
 use ed25519_dalek::SigningKey;
 
 const DESIGN: &str = include_str!("../DESIGN.md");
@@ -165,6 +166,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         Announce { listen: vec!["0.0.0.0:7444".parse().unwrap()], rack: Some("r1".to_owned()), swarms: vec![swarm] };
     let group = "239.255.1.2:50000".parse().unwrap();
     let lease_request = LeaseRequest { number: 7, image: image(), session: SESSION, group };
+    let revocation = Revocation { peer: PeerId::from_bytes([0x11; 32]), until_unix_s: 1_807_862_400 };
     let cohort = Cohort { seeders: 1, leechers: 2, held_permille: 444 };
     let swarm_peers = SwarmPeers { image: image(), peers: vec![peer.clone()], cohort };
     let announced = Announced { interval_ms: 3000, swarms: vec![swarm_peers] };
@@ -181,7 +183,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("image-id", image().as_bytes().to_vec()),
         ("signed-release", body(codec::encode(&signed_release()))),
         ("frame", body(codec::encode_frame(&DataReply::NotHeld))),
-        ("hello", body(codec::encode(&Hello { lowest: 1, highest: 2, agent: "drover/0.1.0".to_owned() }))),
+        ("hello", body(codec::encode(&Hello { lowest: 1, highest: 3, agent: "drover/0.1.0".to_owned() }))),
         ("join", body(codec::encode(&join))),
         ("have", body(codec::encode(&have))),
         ("delta", body(codec::encode(&about_the_image(delta)))),
@@ -201,6 +203,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("busy", body(codec::encode(&DataReply::Busy { retry_after_ms: 100, instead: Some(7) }))),
         ("lease-request", body(codec::encode(&TrackerRequest::Lease(lease_request)))),
         ("lease-granted", body(codec::encode(&TrackerReply::Lease(LeaseReply::Granted { number: 7, for_ms: 2000 })))),
+        ("revoked", body(codec::encode(&TrackerReply::Revoked(vec![revocation])))),
         ("announce", body(codec::encode(&TrackerRequest::Announce(announce)))),
         ("announced", body(codec::encode(&TrackerReply::Announced(announced)))),
         ("join-request", body(codec::encode(&join_request))),
@@ -249,6 +252,7 @@ fn the_examples_are_accepted() {
     read::<DataReply>(&written, "busy");
     read::<TrackerRequest>(&written, "lease-request");
     read::<TrackerReply>(&written, "lease-granted");
+    read::<TrackerReply>(&written, "revoked");
     read::<TrackerRequest>(&written, "announce");
     read::<TrackerReply>(&written, "announced");
     read::<JoinRequest>(&written, "join-request");

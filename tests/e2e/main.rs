@@ -11,6 +11,8 @@ mod publish_fetch;
 mod publishers;
 mod refusals;
 mod resume;
+mod revocation;
+mod strangers;
 mod subscribe;
 mod tidy;
 mod tracker_loss;

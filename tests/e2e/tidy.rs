@@ -72,6 +72,19 @@ fn every_module_says_what_it_is() {
     }
 }
 
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let page = std::fs::read_to_string(root().join("SECURITY.md")).expect("the tree has the page");
+    let code: String =
+        sources().iter().map(|path| std::fs::read_to_string(path).expect("a source can be read")).collect();
+    let quoted = page.split('`').skip(1).step_by(2);
+    // A test's name is a sentence, and nothing else on the page looks like one.
+    let names: Vec<&str> = quoted.filter(|name| name.matches('_').count() > 2 && !name.contains([' ', '/'])).collect();
+    let is_missing = |name: &&&str| !code.contains(&format!("fn {name}("));
+    assert_eq!(names.iter().filter(is_missing).collect::<Vec<_>>(), [&""; 0], "named in SECURITY.md and not there");
+    assert!(names.len() > 50, "the page names {} tests", names.len());
+}
+
 fn packages() -> Vec<Value> {
     let mut metadata = Command::new(env!("CARGO"));
     metadata.args(["metadata", "--format-version", "1", "--locked", "--offline"]).current_dir(root());

@@ -12,6 +12,7 @@ mod image;
 mod mount;
 pub mod outer;
 mod process;
+mod stranger;
 mod wait;
 mod wires;
 
@@ -22,6 +23,7 @@ pub use host::{Host, MasterLine};
 pub use image::{TestImage, random_bytes};
 pub use mount::Mount;
 pub use process::Process;
+pub use stranger::{Reaction, Stranger, Stream};
 pub use wait::{LONG, wait_for, wait_until};
 
 /// A seed for this run: the one in `DROVER_SEED`, else a fresh one; printed either way, so that a failure can be repeated.

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use crate::publishers::{self, Publishers};
+use crate::revoked::{self, Revoked};
 use crate::tokens::{MintError, Tokens};
 
 /// What the tracker calls itself in its certificate.
@@ -128,15 +128,19 @@ pub fn init_named(dir: &Path, listen: SocketAddr, name: &str) -> Result<Cluster,
 }
 
 /// Makes another tracker, in `dir`, of the cluster whose CA and publishers lie in `from`: the state folder of one of its
-/// trackers, or a copy of `ca/` and `publishers.json` in there, which is all that is read. The new tracker has a key and
-/// certificate of its own and no tokens; releases come to it from hosts.
+/// trackers, or a copy of `ca/`, `publishers.json` and, if there is one, `revoked.json` in there, which is all that is
+/// read. The new tracker has a key and certificate of its own and no tokens; releases come to it from hosts.
 pub fn init_another(dir: &Path, listen: SocketAddr, from: &Path) -> Result<CaPin, InitError> {
     let unreadable = |path: PathBuf| move |cause| InitError::NoCluster { path, cause };
     fs::metadata(ca_folder(from)).map_err(unreadable(ca_folder(from)))?;
     let publishers = Publishers::load(from).map_err(unreadable(publishers::path(from)))?.all();
+    let revoked = Revoked::load(from).map_err(unreadable(revoked::path(from)))?.all();
     all_or_nothing(dir, || {
         durable::private_folder(dir)?;
         Publishers::create(dir, &publishers)?;
+        if !revoked.is_empty() {
+            Revoked::create(dir, &revoked)?;
+        }
         let ca = CertificateAuthority::copy(&ca_folder(from), &ca_folder(dir))?;
         finish(dir, listen, &ca)?;
         Ok(ca.pin())
@@ -184,15 +188,6 @@ pub(crate) fn identity_folder(dir: &Path) -> PathBuf {
     dir.join("identity")
 }
 
-/// Gives `path` to whoever owns `state`, if that is somebody else than its owner and we may.
-pub(crate) fn give_to_owner_of(state: &Path, path: &Path) -> io::Result<()> {
-    let (owner, now) = (fs::metadata(state)?, fs::symlink_metadata(path)?);
-    if (owner.uid(), owner.gid()) == (now.uid(), now.gid()) || !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()))
-}
-
 impl StateLock {
     pub(crate) fn take(dir: &Path) -> Result<Self, LockError> {
         let path = dir.join("lock");
@@ -206,12 +201,13 @@ impl StateLock {
     }
 }
 
-fn parts(dir: &Path) -> [PathBuf; 6] {
+fn parts(dir: &Path) -> [PathBuf; 7] {
     [
         ca_folder(dir),
         identity_folder(dir),
         dir.join("publisher.key"),
         publishers::path(dir),
+        revoked::path(dir),
         dir.join("releases.redb"),
         config::default_file(dir),
     ]
@@ -227,14 +223,10 @@ fn make(dir: &Path, listen: SocketAddr, name: &str) -> Result<Cluster, InitError
     Ok(Cluster { dir: dir.to_owned(), pin: ca.pin(), publisher, publisher_key })
 }
 
-/// What each tracker has of its own; then everything goes to the folder's owner.
+/// What each tracker has of its own.
 fn finish(dir: &Path, listen: SocketAddr, ca: &CertificateAuthority) -> Result<(), InitError> {
     durable::create(&config::default_file(dir), config::initial(listen).as_bytes(), durable::PUBLIC)?;
-    issue_own(ca, Arc::new(MemberKey::generate()))?.save(&identity_folder(dir))?;
-    for part in parts(dir) {
-        give_tree(dir, &part).map_err(|cause| WriteError { path: part, cause })?;
-    }
-    Ok(())
+    Ok(issue_own(ca, Arc::new(MemberKey::generate()))?.save(&identity_folder(dir))?)
 }
 
 /// Makes a publisher's key pair and writes the private key to `path`.
@@ -245,18 +237,4 @@ fn make_publisher(path: &Path) -> Result<PublisherKey, WriteError> {
     let text = key.to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key can be written as PKCS#8");
     durable::create(path, text.as_bytes(), durable::PRIVATE)?;
     Ok(PublisherKey::from_bytes(key.verifying_key().to_bytes()))
-}
-
-/// Gives `path` and, if it is a folder, what lies in it to the owner of `state`.
-fn give_tree(state: &Path, path: &Path) -> io::Result<()> {
-    if !path.exists() {
-        return Ok(());
-    }
-    give_to_owner_of(state, path)?;
-    if path.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give_tree(state, &entry?.path())?;
-        }
-    }
-    Ok(())
 }

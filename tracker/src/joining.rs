@@ -9,8 +9,8 @@ use drover_link::ca::{CertificateAuthority, IssueError};
 use drover_link::close;
 use drover_link::endpoint::Joining;
 use drover_link::frame::{FrameError, expect_frame, write_frame};
-use drover_link::identity::Role;
-use drover_link::member::{HostNameError, check_host_name};
+use drover_link::identity::{Role, unix_now_s};
+use drover_link::member::{HostNameError, Member, check_host_name};
 use drover_protocol::announce::{Enrolment, JoinReply, JoinRequest};
 use drover_protocol::id::PeerId;
 use tokio::task::spawn_blocking;
@@ -33,6 +33,11 @@ enum RefuseError {
     Issue(#[from] IssueError),
     #[error(transparent)]
     Publisher(#[from] ChangeError),
+    #[error(
+        "this host's key was revoked; move its folder STATE/identity away and join again: it gets a new key then. The token \
+             is still good"
+    )]
+    Revoked,
     #[error("this token is for a publisher, and no publisher's key came with it; update drover on that host")]
     NoPublisherKey,
     #[error("the tracker failed while it worked on this; see its log, and get a new token")]
@@ -92,6 +97,9 @@ fn admit(server: &Server, request: &JoinRequest) -> Result<Admitted, RefuseError
     check_host_name(&request.host)?;
     let checked = CertificateAuthority::check(&request.csr)?;
     let peer = checked.peer_id();
+    if server.is_revoked(peer) {
+        return Err(RefuseError::Revoked);
+    }
     if let Some(key) = request.publisher
         && !server.publishers.has_room_for(key)
     {
@@ -107,6 +115,8 @@ fn admit(server: &Server, request: &JoinRequest) -> Result<Admitted, RefuseError
         warn!(host = request.host, peer = %peer.short(), "a host joins with the name of another; both keep it");
     }
     let certificate = server.ca.issue_checked(&checked, role, &request.host, server.certificate_life)?;
+    let member = Member { peer, role, name: request.host.clone() };
+    server.note(&member, unix_now_s() + server.certificate_life.as_secs());
     let enrolment =
         Enrolment { certificate, ca: server.ca.certificate().to_vec(), publishers: server.publishers.all() };
     Ok(Admitted { enrolment, peer, role })

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use drover_link::close;
 use drover_link::endpoint::Link;
 use drover_protocol::id::PeerId;
+use quinn::VarInt;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -65,6 +66,18 @@ impl Members {
                 link.close(close::NOT_A_MEMBER, "the certificate shown has expired; connect again with a new one");
             }
         }
+    }
+
+    /// Closes a member's connections.
+    pub(crate) fn close(&self, peer: PeerId, code: VarInt, reason: &str) {
+        for link in self.lock().get(&peer).into_iter().flat_map(|entry| &entry.links) {
+            link.close(code, reason);
+        }
+    }
+
+    /// A connection of each member, from which it can be told who it is.
+    pub(crate) fn all(&self) -> Vec<Link> {
+        self.lock().values().filter_map(|entry| entry.links.back().cloned()).collect()
     }
 
     /// A member has a new certificate: its connections may live until that expires.

@@ -5,18 +5,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use drover_link::ca::CertificateAuthority;
+use drover_link::close;
 use drover_link::endpoint::{Accepted, Endpoint, HandshakeError, Incoming};
 use drover_link::identity::{Identity, unix_now_s};
+use drover_link::member::Member;
 use drover_protocol::announce::MAX_REFUSAL_LEN;
+use drover_protocol::id::PeerId;
 use drover_protocol::release::{Name, Release, SignedRelease};
+use drover_protocol::revocation::Revocation;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::introductions::Introductions;
 use crate::members::Members;
 use crate::publishers::Publishers;
 use crate::releases::{PostError, Posted, Releases};
+use crate::revoked::Revoked;
+use crate::roster::Roster;
 use crate::tokens::Tokens;
 use crate::{joining, session};
 
@@ -27,6 +33,12 @@ pub(crate) struct Server {
     /// How long certificates of members are good for.
     pub(crate) certificate_life: Duration,
     pub(crate) publishers: Publishers,
+    pub(crate) roster: Roster,
+    pub(crate) revoked: Revoked,
+    /// Turns away those whose keys are revoked.
+    pub(crate) endpoint: Endpoint,
+    /// Keys that come to be revoked, for those who watch.
+    pub(crate) revocations: broadcast::Sender<Vec<Revocation>>,
     pub(crate) introductions: Introductions,
     pub(crate) members: Members,
     /// Each new release, for those who watch.
@@ -51,6 +63,32 @@ impl Server {
     /// The newest release of each of these names, or of all.
     pub(crate) fn newest(&self, names: &[Name]) -> Vec<SignedRelease> {
         self.releases().newest(names, unix_now_s())
+    }
+
+    /// Shuts out those who were revoked since this was called last, and tells everybody who watches.
+    pub(crate) async fn shut_out_revoked(&self) {
+        let news = self.endpoint.revoke(&self.revoked.told());
+        for revocation in &news {
+            info!(peer = %revocation.peer, "revoked");
+            self.members.close(revocation.peer, close::REVOKED, "this host was revoked");
+            self.introductions.leave(revocation.peer).await;
+        }
+        if !news.is_empty() {
+            // Nobody may be watching.
+            let _ = self.revocations.send(news);
+        }
+    }
+
+    /// Notes that a member has a certificate until then, so that it can be named. Blocks for the disk.
+    pub(crate) fn note(&self, member: &Member, expires_unix_s: u64) {
+        if let Err(error) = self.roster.note(member, expires_unix_s) {
+            warn!(%member, %error, "can't note a member; it can be revoked by its key only");
+        }
+    }
+
+    /// Whether the key of a member, or of who wants to be one, is revoked.
+    pub(crate) fn is_revoked(&self, peer: PeerId) -> bool {
+        self.endpoint.is_revoked(peer)
     }
 
     /// The releases, once nobody else has them.

@@ -1,5 +1,5 @@
-//! A member's connection: a stream for each question, one answer each, and for a watch one answer for each release and
-//! for each change of a swarm.
+//! A member's connection: a stream for each question, one answer each, and for a watch one answer for each release, for
+//! each change of a swarm and for each revocation.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use drover_link::frame::{FrameError, expect_frame, write_frame};
 use drover_link::identity::unix_now_s;
 use drover_protocol::announce::{Enrolment, TrackerReply, TrackerRequest};
 use drover_protocol::release::SignedRelease;
+use drover_protocol::revocation::REVOCATION_SINCE;
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -25,6 +26,10 @@ pub(crate) async fn serve(server: Arc<Server>, connection: Connection) {
     // The control stream says nothing after the hellos; it is kept so that it does not look closed.
     let (link, _control_out, _control_in) = connection.split();
     server.members.arrive(&link);
+    // It may have been revoked between its handshake and its arrival.
+    if server.is_revoked(link.member.peer) {
+        link.close(close::REVOKED, "this host was revoked");
+    }
     debug!(member = %link.member, from = %link.remote_addr(), agent = %link.agent, "connected");
     let ended = answer_questions(&server, &link).await;
     let last = server.members.depart(&link);
@@ -65,7 +70,7 @@ async fn answer(server: Arc<Server>, link: Link, mut send: SendStream, mut recei
     };
     sleep_until(server.members.turn(link.member.peer)).await;
     let replied = match question {
-        TrackerRequest::Watch => watch(&server, &mut send).await,
+        TrackerRequest::Watch => watch(&server, &mut send, link.version).await,
         other => {
             let reply = reply(&server, &link, other).await;
             write(&mut send, &reply).await
@@ -89,7 +94,11 @@ async fn reply(server: &Arc<Server>, link: &Link, question: TrackerRequest) -> T
         }
         TrackerRequest::Post(release) => post(server, link, release).await,
         TrackerRequest::Releases { names } => TrackerReply::Releases(server.newest(&names)),
-        TrackerRequest::Renew { csr } => renew(server, link, &csr),
+        TrackerRequest::Renew { csr } => {
+            let (server, link) = (server.clone(), link.clone());
+            let renewed = spawn_blocking(move || renew(&server, &link, &csr)).await;
+            renewed.unwrap_or_else(|_| TrackerReply::Refused("the tracker failed at this; see its log".to_owned()))
+        }
         TrackerRequest::Lease(request) => match server.introductions.lease(link.member.peer, request).await {
             Some(reply) => TrackerReply::Lease(reply),
             None => TrackerReply::Refused("this host is not known to hold the image".to_owned()),
@@ -123,9 +132,12 @@ async fn post(server: &Arc<Server>, link: &Link, signed: SignedRelease) -> Track
     }
 }
 
-/// Name and role stay what they are, and so does the key.
+/// Name and role stay what they are, and so does the key. Blocks for the disk.
 fn renew(server: &Server, link: &Link, csr: &[u8]) -> TrackerReply {
     let member = &link.member;
+    if server.is_revoked(member.peer) {
+        return TrackerReply::Refused("this host was revoked".to_owned());
+    }
     let issued = CertificateAuthority::check(csr).and_then(|checked| {
         if checked.peer_id() != member.peer {
             return Ok(None);
@@ -135,6 +147,7 @@ fn renew(server: &Server, link: &Link, csr: &[u8]) -> TrackerReply {
     match issued {
         Ok(Some(certificate)) => {
             info!(%member, "renewed a certificate");
+            server.note(member, unix_now_s() + server.certificate_life.as_secs());
             // The connection proves the same key as the new certificate, and may live as long.
             server.members.extend(member.peer, unix_now_s() + server.certificate_life.as_secs());
             let (ca, publishers) = (server.ca.certificate().to_vec(), server.publishers.all());
@@ -150,10 +163,16 @@ fn renew(server: &Server, link: &Link, csr: &[u8]) -> TrackerReply {
     }
 }
 
-async fn watch(server: &Server, send: &mut SendStream) -> Result<(), FrameError> {
-    // Listening begins before the list is read, so that nothing falls between; hearing a release twice does no harm.
+async fn watch(server: &Server, send: &mut SendStream, version: u16) -> Result<(), FrameError> {
+    // Listening begins before the lists are read, so that nothing falls between; hearing a thing twice does no harm.
     let (mut news, mut changes) = (server.news.subscribe(), server.introductions.changes());
+    let mut revocations = server.revocations.subscribe();
     write(send, &TrackerReply::Releases(server.newest(&[]))).await?;
+    let knows_revocation = version >= REVOCATION_SINCE;
+    let revoked = server.endpoint.revoked();
+    if knows_revocation && !revoked.is_empty() {
+        write(send, &TrackerReply::Revoked(revoked)).await?;
+    }
     loop {
         tokio::select! {
             release = news.recv() => match release {
@@ -163,6 +182,11 @@ async fn watch(server: &Server, send: &mut SendStream) -> Result<(), FrameError>
                     debug!(missed, "a watcher reads too slowly and has to watch anew");
                     return Ok(());
                 }
+            },
+            revoked = revocations.recv(), if knows_revocation => match revoked {
+                Ok(revoked) => write(send, &TrackerReply::Revoked(revoked)).await?,
+                // Who watches anew is told of all.
+                Err(_) => return Ok(()),
             },
             changed = changes.recv() => match changed {
                 Ok(cohorts) => write(send, &TrackerReply::Cohorts(cohorts)).await?,

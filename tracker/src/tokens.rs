@@ -115,9 +115,7 @@ impl Tokens {
         let made_in = Birth::of(&self.folder).map_err(unreadable)?;
         let record = Record { role, expires_unix_s: unix_now_s() + ttl.as_secs(), made_in };
         let text = serde_json::to_vec(&record).expect("a record can be written as JSON");
-        let path = self.usable(&secret);
-        durable::create(&path, &text, durable::PRIVATE)?;
-        self.give_to_tracker(&path).map_err(|cause| WriteError { path, cause })?;
+        durable::create(&self.usable(&secret), &text, durable::PRIVATE)?;
         Ok(JoinToken::new(role, secret, pin))
     }
 
@@ -160,16 +158,6 @@ impl Tokens {
             if u64::try_from(entry.metadata()?.mtime()).unwrap_or(0) < oldest {
                 fs::remove_file(entry.path())?;
             }
-        }
-        Ok(())
-    }
-
-    /// An administrator makes tokens as root, the tracker that uses them runs as somebody else: the file goes to whoever
-    /// owns the folder above.
-    fn give_to_tracker(&self, path: &Path) -> io::Result<()> {
-        let state = self.folder.parent().unwrap_or(&self.folder);
-        for path in [&self.folder, path] {
-            crate::cluster::give_to_owner_of(state, path)?;
         }
         Ok(())
     }

@@ -22,10 +22,12 @@ use crate::config::DEFAULT_CERTIFICATE_LIFE;
 use crate::dht::{self, DhtOptions};
 use crate::http;
 use crate::introductions::Introductions;
-use crate::limits::WATCH_BACKLOG;
+use crate::limits::{REVOCATION_BACKLOG, REVOKED_CHECK, WATCH_BACKLOG};
 use crate::members::Members;
 use crate::publishers::Publishers;
 use crate::releases::{OpenError, Releases};
+use crate::revoked::Revoked;
+use crate::roster::Roster;
 use crate::server::{self, Server};
 use crate::tokens::Tokens;
 
@@ -86,6 +88,24 @@ pub enum StartError {
         #[source]
         cause: io::Error,
     },
+    /// The list of revoked keys can't be read.
+    #[error("can't read {path}: {cause}; restore it: without it, members that were shut out could come in again")]
+    Revoked {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        cause: io::Error,
+    },
+    /// The members' files can't be read.
+    #[error("can't read the members in {path}: {cause}")]
+    Roster {
+        /// The state folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
     /// The releases can't be read.
     #[error(transparent)]
     Releases(#[from] OpenError),
@@ -134,10 +154,14 @@ impl Tracker {
         let identity = renewed_if_due(dir, &ca, &identity)?.unwrap_or(identity);
         let publishers = Publishers::load(dir)
             .map_err(|cause| StartError::Publishers { path: crate::publishers::path(dir), cause })?;
+        let revoked =
+            Revoked::load(dir).map_err(|cause| StartError::Revoked { path: crate::revoked::path(dir), cause })?;
+        let roster = Roster::load(dir).map_err(|cause| StartError::Roster { path: dir.to_owned(), cause })?;
         let releases = Releases::open(&dir.join("releases.redb"))?;
         let config = LinkConfig::tracker();
         info!(worst_case_mib = config.worst_case_memory() >> 20, "memory that connections can take is bounded");
         let endpoint = Endpoint::bind_tracker(listen, &identity, config)?;
+        endpoint.revoke(&revoked.told());
         let local_addr = endpoint.local_addr().map_err(|cause| BindError::Socket { addr: listen, cause })?;
         let status = http.map(bind_http).transpose()?;
 
@@ -147,6 +171,10 @@ impl Tracker {
             tokens: Tokens::in_state(dir),
             certificate_life,
             publishers,
+            roster,
+            revoked,
+            endpoint: endpoint.clone(),
+            revocations: broadcast::channel(REVOCATION_BACKLOG).0,
             introductions,
             members: Members::default(),
             news: broadcast::channel(WATCH_BACKLOG).0,
@@ -154,8 +182,11 @@ impl Tracker {
             releases: Mutex::new(releases),
         });
         let accepting = tokio::spawn(server::accept(server.clone(), endpoint.clone()));
-        let mut tasks =
-            vec![tokio::spawn(directory_task), tokio::spawn(upkeep(dir.to_owned(), server.clone(), endpoint.clone()))];
+        let mut tasks = vec![
+            tokio::spawn(directory_task),
+            tokio::spawn(upkeep(dir.to_owned(), server.clone(), endpoint.clone())),
+            tokio::spawn(shut_out_revoked(server.clone())),
+        ];
         tasks.extend(dht.map(|options| tokio::spawn(dht::run(dir.to_owned(), local_addr, options))));
         let http_addr = status.as_ref().map(|(_, addr)| *addr);
         if let Some((listener, _)) = status {
@@ -223,6 +254,12 @@ async fn upkeep(dir: PathBuf, server: Arc<Server>, endpoint: Endpoint) {
             if let Err(error) = blocking.tokens.sweep() {
                 warn!(%error, "can't remove old tokens");
             }
+            for link in blocking.members.all() {
+                blocking.note(&link.member, link.certificate_expires_unix_s);
+            }
+            if let Err(error) = blocking.roster.sweep(unix_now_s()) {
+                warn!(%error, "can't forget members whose certificates have expired");
+            }
             let identity = blocking.identity.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             renewed_if_due(&dir, &blocking.ca, &identity)
         });
@@ -238,6 +275,13 @@ async fn upkeep(dir: PathBuf, server: Arc<Server>, endpoint: Endpoint) {
             Err(error) => warn!(%error, "upkeep failed"),
         }
         sleep(interval).await;
+    }
+}
+
+async fn shut_out_revoked(server: Arc<Server>) {
+    loop {
+        server.shut_out_revoked().await;
+        sleep(REVOKED_CHECK).await;
     }
 }
 

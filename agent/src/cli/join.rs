@@ -1,22 +1,19 @@
 //! `drover join`: makes this host a member of a cluster, for the first time or again, when its certificate has expired.
 
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use drover_link::durable::{self, WriteError};
+use drover_link::durable;
 use drover_link::enrol::{JoinError, JoinOptions, join};
 use drover_link::identity::{Identity, Role};
 use drover_link::token::JoinToken;
 use drover_protocol::id::PublisherKey;
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::EncodePrivateKey;
-use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use serde::Serialize;
 
 use super::output::say;
-use super::{Common, Exit};
+use super::{Common, Exit, key};
 use crate::control::{Code, Problem};
 use crate::daemon::IDENTITY;
 
@@ -57,14 +54,19 @@ impl Join {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
         let token = self.read_token()?;
         let folder = common.state.join(IDENTITY);
+        // Root writes keys there, and who owns the state folder may be against it.
+        if folder.is_symlink() {
+            let why = "it is a link, and nothing is written to where it leads";
+            return Err(Problem::new(Code::Refused, folder.display().to_string(), why).todo("remove it"));
+        }
         let name = match &self.name {
             Some(name) => name.clone(),
             None => earlier_name(&folder).map_or_else(host_name, Ok)?,
         };
         let state_is_new = !common.state.exists();
         let (publisher_key, key_is_new) = self.publisher_key(&token, &folder)?;
-        let publisher = publisher_key.as_deref().map(super::publish::read_key).transpose()?;
-        let publisher = publisher.map(|key| PublisherKey::from_bytes(key.verifying_key().to_bytes()));
+        let publisher = publisher_key.as_deref().map(key::read).transpose()?;
+        let publisher = publisher.as_ref().map(key::public_half);
         let options = JoinOptions { tracker: &self.tracker, token: &token, name: &name, publisher };
         let identity = join(&options, &folder).await.map_err(|error| {
             // Unless the tracker may know the key by now, nothing is left of an attempt that failed.
@@ -79,10 +81,6 @@ impl Join {
             let opened = std::fs::set_permissions(&common.state, PermissionsExt::from_mode(0o750));
             opened.map_err(|error| Problem::failed(format!("chmod 750 {}", common.state.display()), error))?;
         }
-        give_to_owner_of(&common.state, &folder).map_err(|error| {
-            Problem::failed(format!("give {} to the daemon's user", folder.display()), error)
-                .todo(format!("joined all the same; chown -R it to the owner of {}", common.state.display()))
-        })?;
         let member = identity.member();
         let joined = Joined {
             name: member.name.clone(),
@@ -110,7 +108,8 @@ impl Join {
         let path = folder.join(PUBLISHER_KEY);
         let new = !path.exists();
         if new {
-            make_key(&path).map_err(|error| Problem::explained(Code::Failed, "make a publisher's key", &error))?;
+            let made = durable::private_folder(folder).and_then(|()| key::make(&path));
+            made.map_err(|error| Problem::explained(Code::Failed, "make a publisher's key", &error))?;
         }
         Ok((Some(path), new))
     }
@@ -128,38 +127,12 @@ impl Join {
     }
 }
 
-/// A new key to sign releases with. It is on disk before any tracker hears of it.
-fn make_key(path: &Path) -> Result<(), WriteError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).expect("the system's random numbers work");
-    let text = SigningKey::from_bytes(&seed).to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key has a PKCS#8 form");
-    durable::private_folder(path.parent().unwrap_or(Path::new(".")))?;
-    durable::create(path, text.as_bytes(), durable::PRIVATE)
-}
-
 /// Removes a key that nobody knows of, and the folders that were made for it.
 fn remove_key(path: &Path, new_state: Option<&PathBuf>) {
     // What can't be removed, since something else is in it, stays.
     let _ = std::fs::remove_file(path);
     let _ = path.parent().map(std::fs::remove_dir);
     let _ = new_state.map(std::fs::remove_dir);
-}
-
-/// Root joins, the daemon runs as another user: what root wrote in that user's folder is to be the user's. Except for the
-/// publisher's key, which the daemon has no use for.
-fn give_to_owner_of(state: &Path, folder: &Path) -> io::Result<()> {
-    let owner = std::fs::metadata(state)?;
-    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.ends_with(PUBLISHER_KEY) {
-            continue;
-        }
-        lchown(path, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    lchown(folder, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// What a host is called that joins again.

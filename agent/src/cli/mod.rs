@@ -24,6 +24,8 @@ mod demo;
 mod fetch;
 mod gc;
 mod join;
+mod key;
+mod keygen;
 mod list;
 mod multicast;
 mod output;
@@ -67,6 +69,7 @@ pub(crate) struct Common {
 enum Command {
     Demo(demo::Demo),
     Join(join::Join),
+    Keygen(keygen::Keygen),
     Daemon(daemon::Daemon),
     Publish(publish::Publish),
     Fetch(fetch::Fetch),
@@ -108,6 +111,7 @@ async fn run(cli: Cli) -> Result<Exit, Problem> {
     match cli.command {
         Command::Demo(command) => command.run(&common).await,
         Command::Join(command) => command.run(&common).await,
+        Command::Keygen(command) => command.run(&common),
         Command::Daemon(command) => command.run(&common).await,
         Command::Publish(command) => command.run(&common).await,
         Command::Fetch(command) => command.run(&common).await,

@@ -3,19 +3,18 @@
 //! The daemon reads the file and seeds the master; this process signs the release, so that the publisher's key never
 //! leaves the hands of who calls it. What can be refused is refused before the file is read.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use drover_protocol::id::{ImageId, PublisherKey};
+use drover_protocol::id::ImageId;
 use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
 use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::DecodePrivateKey;
 
 use super::join::PUBLISHER_KEY;
 use super::output::{say, warn};
 use super::progress::Progress;
-use super::{Common, Exit};
+use super::{Common, Exit, key};
 use crate::control::api::Publish as Request;
 use crate::control::api::{
     Event, Format, ImportMode, Imported, Line, NextRelease, PostRelease, Posted, Released, Removed,
@@ -99,10 +98,10 @@ impl Publish {
 
     fn read_key(&self, common: &Common) -> Result<SigningKey, Problem> {
         if let Some(path) = &self.key {
-            return read_key(path);
+            return key::read(path);
         }
         let own = common.state.join(IDENTITY).join(PUBLISHER_KEY);
-        read_key(&own).map_err(|problem| match problem.code {
+        key::read(&own).map_err(|problem| match problem.code {
             Code::NotFound => {
                 let why = format!("no --key is given, and this host has none of its own in {}", own.display());
                 Problem::new(Code::Usage, format!("publish {}", self.name), why).todo(
@@ -117,7 +116,7 @@ impl Publish {
     /// The version to release, after what would make the release fail in the end was looked at.
     async fn check_first(&self, client: &Client, key: &SigningKey) -> Result<u64, Problem> {
         let next: NextRelease = client.get(&format!("/v1/releases/{}", self.name)).await?;
-        let publisher = PublisherKey::from_bytes(key.verifying_key().to_bytes());
+        let publisher = key::public_half(key);
         if !next.publishers.contains(&publisher) {
             let what = format!("publish {}", self.name);
             return Err(Problem::new(Code::Refused, what, format!("hosts do not trust the publisher {publisher}"))
@@ -188,35 +187,6 @@ pub(super) async fn release(
     let posted: Posted = client.post("/v1/releases", &PostRelease { release: release.sign(key) }).await?;
     let Posted { name, version, taken_by, problems } = posted;
     Ok(Released { name, version, imported, taken_by, problems })
-}
-
-/// Reads a publisher's key. A key that others can read is warned of: it is as good as theirs.
-pub(super) fn read_key(path: &Path) -> Result<SigningKey, Problem> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let what = || format!("publisher's key {}", path.display());
-    let read = std::fs::metadata(path).and_then(|meta| Ok((meta, std::fs::read_to_string(path)?)));
-    let (meta, pem) = read.map_err(|error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound { Code::NotFound } else { Code::Failed };
-        Problem::new(code, what(), error)
-            .todo("`drover-tracker init --state DIR` makes the first one: DIR/publisher.key")
-    })?;
-    let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o007 != 0 {
-        return Err(Problem::new(
-            Code::Refused,
-            what(),
-            format!("everybody on this machine can read it (mode {mode:o})"),
-        )
-        .todo(format!("chmod 600 {}, and make a new key if others use this machine", path.display())));
-    }
-    if mode & 0o070 != 0 {
-        warn(&format!("{}: its group can read it (mode {mode:o}); chmod 600 {}", what(), path.display()));
-    }
-    SigningKey::from_pkcs8_pem(&pem).map_err(|error| {
-        Problem::new(Code::Usage, what(), format!("it is no Ed25519 key in PKCS#8 PEM: {error}"))
-            .todo("give the file that `drover-tracker init` made: DIR/publisher.key")
-    })
 }
 
 fn show(released: &Released) -> String {

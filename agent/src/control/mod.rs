@@ -24,11 +24,13 @@
 pub mod api;
 pub mod client;
 pub(crate) mod problem;
+mod route;
 pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
 
 pub use problem::{Code, Problem};
+pub use route::Route;
 
 /// Where the socket of the daemon with this state folder is.
 pub fn socket_path(state: &Path) -> PathBuf {

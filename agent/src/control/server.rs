@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path as Segment, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::api::{self, Event, Line, MasterRef};
-use super::{Code, Problem, SocketAddress, socket_path};
+use super::{Code, Problem, Route, SocketAddress, socket_path};
 use crate::daemon::Daemon;
 
 /// Events of a long operation on their way to whoever asked for it.
@@ -50,21 +50,31 @@ pub(crate) async fn serve(listener: UnixListener, daemon: Daemon) -> io::Result<
 }
 
 fn router(daemon: Daemon) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/masters", get(masters))
-        .route("/v1/masters/{master}", get(master).delete(remove))
-        .route("/v1/releases/{name}", get(next_release))
-        .route("/v1/releases", post(post_release))
-        .route("/v1/publish", post(publish))
-        .route("/v1/fetch", post(fetch))
-        .route("/v1/verify", post(verify))
-        .route("/v1/gc", post(gc))
-        .route("/v1/multicast/probe", post(probe_multicast))
+    let routes = Route::ALL.into_iter().fold(Router::new(), |router, route| {
+        let (_, path) = route.method_and_path();
+        router.route(path, handler(route))
+    });
+    routes
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .with_state(daemon)
+}
+
+fn handler(route: Route) -> MethodRouter<Daemon> {
+    match route {
+        Route::Status => get(status),
+        Route::Masters => get(masters),
+        Route::Master => get(master),
+        Route::Remove => delete(remove),
+        Route::NextRelease => get(next_release),
+        Route::PostRelease => post(post_release),
+        Route::Publish => post(publish),
+        Route::Fetch => post(fetch),
+        Route::Verify => post(verify),
+        Route::Gc => post(gc),
+        Route::ProbeMulticast => post(probe_multicast),
+    }
 }
 
 async fn status(State(daemon): State<Daemon>) -> Response {

@@ -9,6 +9,7 @@ pub(crate) mod dht;
 pub(crate) mod finder;
 pub(crate) mod gossip;
 pub(crate) mod remembered;
+pub(crate) mod revoked;
 pub(crate) mod secret;
 pub(crate) mod source;
 pub(crate) mod talk;

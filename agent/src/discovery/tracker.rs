@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Announcements;
 use super::gossip::newest_of_each_name;
+use super::revoked::Revoked;
 use super::secret::Secret;
 use super::source::Source;
 use crate::clock;
@@ -67,6 +68,7 @@ pub(crate) struct Parts {
     pub(crate) announcements: Announcements,
     pub(crate) store: Store,
     pub(crate) secret: Secret,
+    pub(crate) revoked: Revoked,
     pub(crate) workers: Workers,
     pub(crate) releases: broadcast::Sender<SignedRelease>,
     /// Where this host listens, as trackers are told.
@@ -319,7 +321,7 @@ impl Announcing<'_> {
     }
 }
 
-/// Passes on what the tracker tells of, for as long as it does: releases, and how far swarms are.
+/// Passes on what the tracker tells of, for as long as it does: releases, how far swarms are, and who is revoked.
 async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
     let watch = async {
         let (mut send, mut receive) = quic.open_bi().await.map_err(|error| close::reason(&error))?;
@@ -335,6 +337,7 @@ async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
                 Ok(Some(TrackerReply::Cohorts(cohorts))) => {
                     cohorts.iter().for_each(|swarm| parts.announcements.set_cohort(swarm.image, swarm.cohort));
                 }
+                Ok(Some(TrackerReply::Revoked(told))) => parts.revoked.learn(&told, &parts.workers).await,
                 Ok(Some(TrackerReply::Refused(why))) => return Err(why),
                 Ok(_) => return Err::<Never, _>("it stopped telling of releases".to_owned()),
                 Err(error) => return Err(error.to_string()),

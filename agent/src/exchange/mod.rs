@@ -36,6 +36,7 @@ pub use crate::discovery::dht::DhtStatus;
 use crate::discovery::finder;
 use crate::discovery::gossip::Gossip;
 use crate::discovery::remembered::Remembered;
+use crate::discovery::revoked::Revoked;
 use crate::discovery::secret::Secret;
 pub use crate::discovery::source::Source;
 pub use crate::discovery::tracker::TrackerStatus;
@@ -195,6 +196,8 @@ impl Exchange {
         let gossip = Gossip::new(store.clone(), sync.clone(), releases.clone());
         let book = AddressBook::of(settings.networks.clone());
         let links = Links::new(endpoint.clone(), me, router.clone(), gossip, book);
+        // Before anybody is let in or dialled.
+        let revoked = Revoked::load(store.state().join("revoked.json"), links.clone());
         let listening = settings.listen.first().map_or(UNSPECIFIED, |listen| listen.ip());
         let prober = Prober::new(me, settings.multicast.clone(), listening);
         router.set_prober(prober.clone());
@@ -237,6 +240,7 @@ impl Exchange {
                 announcements: announcements.clone(),
                 store: store.clone(),
                 secret: secret.clone(),
+                revoked: revoked.clone(),
                 workers: sync.clone(),
                 releases: releases.clone(),
                 listen: settings.listen.clone(),

@@ -215,8 +215,10 @@ impl Handover {
         let mut records = Vec::new();
         for (plan, job) in plans.iter().zip(jobs) {
             let name = &plan.spec.name;
-            if let Some(other) = record::read(self.state(), name)? {
-                self.settle(&lock, &other)?;
+            match record::read_own(self.state(), name) {
+                Ok(Some(other)) => drop(self.settle(&lock, &other)?),
+                Ok(None) | Err(RecordError::Foreign { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
             if let Some(other) = record::read(self.state(), name)? {
                 return Err(CreateError::NameTaken { name: other.name, path: other.path });

@@ -69,10 +69,11 @@ impl Handover {
         self.activate_record(&record).map_err(|source| DeviceError::Device { name: name.clone(), source })
     }
 
-    /// Makes all finished clones usable by guests, as after a reboot.
+    /// Makes all finished clones of this user usable by guests, as after a reboot.
     pub fn activate_all(&self) -> Result<Vec<Activated>, DeviceError> {
         let _lock = ClonesLock::acquire(self.state())?;
-        let ready = record::list(self.state())?.records.into_iter().filter(|record| record.state == CloneState::Ready);
+        let ready =
+            record::list_own(self.state())?.records.into_iter().filter(|record| record.state == CloneState::Ready);
         let activate = |record: CloneRecord| Activated { was: self.activate_record(&record), name: record.name };
         Ok(ready.map(activate).collect())
     }
@@ -143,7 +144,7 @@ impl Handover {
     /// which it stays as it is.
     pub(super) fn finished(&self, name: &Name) -> Result<(ClonesLock, CloneRecord), DeviceError> {
         let lock = ClonesLock::acquire(self.state())?;
-        let read = || record::read(self.state(), name)?.ok_or_else(|| DeviceError::Unknown(name.clone()));
+        let read = || record::read_own(self.state(), name)?.ok_or_else(|| DeviceError::Unknown(name.clone()));
         self.settle(&lock, &read()?)?;
         let record = read()?;
         if record.state != CloneState::Ready || record.moving_to.is_some() {

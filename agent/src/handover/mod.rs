@@ -10,6 +10,7 @@
 //! - Nothing that exists is overwritten, and what is under a clone's own name is whole.
 //! - A master that a record names is not removed: both happen under one lock, [`record::ClonesLock`].
 //! - A clone is bound to its master's content, by image id, not to a path.
+//! - What a record says of paths is acted on only by the user who wrote it.
 //!
 //! It blocks, reads no settings, and talks to no daemon: the command line runs it in its own process, with the rights
 //! that its user has on the target folder. Hashing a master again is the store's work.
@@ -36,7 +37,7 @@ mod tests;
 mod tool;
 mod usage;
 mod verify;
-mod vhd;
+pub(crate) mod vhd;
 
 use std::path::{Path, PathBuf};
 
@@ -123,8 +124,25 @@ impl Handover {
     }
 
     /// One clone's record, of a clone that a guest can be given: whole, and on the master that the record says.
+    /// Another user's is taken as it stands.
     pub fn get_finished(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
-        self.finished(name).map(|(_, record)| record)
+        match self.finished(name) {
+            Err(DeviceError::Record(RecordError::Foreign { .. })) => match record::read(&self.state, name)? {
+                Some(record) if record.state == CloneState::Ready && record.moving_to.is_none() => Ok(record),
+                Some(_) => Err(DeviceError::Unfinished(name.clone())),
+                None => Err(DeviceError::Unknown(name.clone())),
+            },
+            finished => finished.map(|(_, record)| record),
+        }
+    }
+
+    /// Takes a record over, whoever wrote it: from now on this process's user acts on what it says, and nobody else. The
+    /// caller has looked at its paths.
+    pub fn adopt(&self, name: &Name) -> Result<CloneRecord, LookupError> {
+        let lock = ClonesLock::acquire(&self.state)?;
+        let record = self.get(name)?;
+        drop(lock.put(&record)?);
+        Ok(record)
     }
 
     /// Looks at a clone and its master. `master` is what the store holds of the record's image today, if anything.

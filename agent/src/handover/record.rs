@@ -5,8 +5,11 @@
 //! and the removal of masters, happen under [`ClonesLock`], which is held for moments only. A record in state
 //! [`CloneState::Making`] is locked by its maker for as long as that lives: how a crash is told from slow work.
 //!
-//! Clones are often made by root while the daemon runs as another user. So files here belong to the owner of the folder
-//! and everybody who can enter it may read them.
+//! Clones are often made by root while the daemon runs as another user, who owns the folder. Everybody who can enter it may
+//! read the files, and a record belongs to who wrote it: what it says of paths is acted on by that user only
+//! (`read_own`, `list_own`), so that whoever takes the daemon over can't have root remove, rename or map a file of its
+//! choice. [`Handover::adopt`](super::Handover::adopt) takes a record over once somebody has looked at it. No link in the
+//! folder, or in its place, is followed for writing.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -16,8 +19,9 @@ use std::path::{Path, PathBuf};
 
 use drover_protocol::id::{ContentHash, ImageId};
 use drover_protocol::release::Name;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{DriverName, Profile};
@@ -29,6 +33,7 @@ pub const RECORD_FORMAT: u16 = 1;
 /// Longest record that is read, in bytes; one has paths and a few numbers.
 const MAX_RECORD_LEN: u64 = 64 * 1024;
 const SUFFIX: &str = ".json";
+const LOCK: &str = ".lock";
 const UNFINISHED: &str = ".tmp";
 const BATCH: &str = ".whole";
 
@@ -141,6 +146,19 @@ pub enum RecordError {
         /// What the system said.
         source: io::Error,
     },
+    /// A record that somebody else wrote.
+    #[error(
+        "the record {} was written by user {author}, and what it says is not done for another user: run this as that one; \
+         or, if the paths in `drover clone list --json` are right, take it over with `drover clone adopt {clone}`", path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Which clone's.
+        clone: Name,
+        /// Who wrote it.
+        author: u32,
+    },
     /// A file that is no record that this code reads.
     #[error("{} is no clone record that this version of drover reads: {what}; repair it or move it away", path.display())]
     Unreadable {
@@ -175,8 +193,10 @@ pub struct Listing {
 /// The right to change clone records and to remove masters, held until dropped. It is between processes, too.
 #[derive(Debug)]
 pub struct ClonesLock {
-    folder: PathBuf,
-    _file: File,
+    path: PathBuf,
+    /// Open, so that it stays the same folder whatever is put in its place.
+    folder: File,
+    _lock: File,
 }
 
 /// Names of the clones whose records name this image, sorted. A master is not removed while there are any.
@@ -231,6 +251,15 @@ fn records_of(state: &Path, image: ImageId) -> Result<Vec<CloneRecord>, RecordEr
 
 /// All records. No folder, no records.
 pub(super) fn list(state: &Path) -> Result<Listing, RecordError> {
+    list_if(state, |_| true)
+}
+
+/// The records that this process may act on: those that its user wrote.
+pub(super) fn list_own(state: &Path) -> Result<Listing, RecordError> {
+    list_if(state, |author| author == geteuid().as_raw())
+}
+
+fn list_if(state: &Path, wanted: impl Fn(u32) -> bool) -> Result<Listing, RecordError> {
     let folder = folder(state);
     let failed = |e| RecordError::io("list", &folder)(e);
     let entries = match std::fs::read_dir(&folder) {
@@ -246,8 +275,8 @@ pub(super) fn list(state: &Path) -> Result<Listing, RecordError> {
             continue;
         }
         match read_file(&folder.join(&file_name), stem) {
-            Ok(Some(record)) => listing.records.push(record),
-            Ok(None) => {}
+            Ok(Some((record, author))) if wanted(author) => listing.records.push(record),
+            Ok(_) => {}
             Err(e) => listing.unreadable.push(e),
         }
     }
@@ -255,20 +284,41 @@ pub(super) fn list(state: &Path) -> Result<Listing, RecordError> {
     Ok(listing)
 }
 
-/// The record of this name, if there is one.
+/// The record of this name, if there is one, to be looked at.
 pub(super) fn read(state: &Path, name: &Name) -> Result<Option<CloneRecord>, RecordError> {
-    read_file(&folder(state).join(format!("{name}{SUFFIX}")), name.as_str())
+    Ok(read_file(&path_of(state, name), name.as_str())?.map(|(record, _)| record))
 }
 
-fn read_file(path: &Path, stem: &str) -> Result<Option<CloneRecord>, RecordError> {
-    let mut text = Vec::new();
-    // A pipe of that name would keep whoever opens it waiting.
-    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
-    match opened.and_then(|file| file.take(MAX_RECORD_LEN).read_to_end(&mut text)) {
-        Ok(_) => {}
+/// The record of this name, if there is one, to be acted on: [`RecordError::Foreign`] if another user wrote it.
+pub(super) fn read_own(state: &Path, name: &Name) -> Result<Option<CloneRecord>, RecordError> {
+    let path = path_of(state, name);
+    match read_file(&path, name.as_str())? {
+        Some((_, author)) if author != geteuid().as_raw() => {
+            Err(RecordError::Foreign { path, clone: name.clone(), author })
+        }
+        found => Ok(found.map(|(record, _)| record)),
+    }
+}
+
+fn path_of(state: &Path, name: &Name) -> PathBuf {
+    folder(state).join(format!("{name}{SUFFIX}"))
+}
+
+/// A record and the user who wrote it.
+fn read_file(path: &Path, stem: &str) -> Result<Option<(CloneRecord, u32)>, RecordError> {
+    // A pipe of that name would keep whoever opens it waiting, and a link could lead to a file of another author.
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let read = opened.and_then(|file| {
+        let (mut text, author) = (Vec::new(), file.metadata()?.uid());
+        file.take(MAX_RECORD_LEN).read_to_end(&mut text)?;
+        Ok((text, author))
+    });
+    let (text, author) = match read {
+        Ok(read) => read,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(RecordError::io("read", path)(e)),
-    }
+    };
     let unreadable = |what: String| RecordError::Unreadable { path: path.to_owned(), what };
     let record: CloneRecord = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
     if record.format != RECORD_FORMAT {
@@ -280,38 +330,38 @@ fn read_file(path: &Path, stem: &str) -> Result<Option<CloneRecord>, RecordError
     if record.name.as_str() != stem {
         return Err(unreadable(format!("it is the record of {}", record.name)));
     }
-    Ok(Some(record))
+    Ok(Some((record, author)))
 }
 
 impl ClonesLock {
     /// Waits for the lock. Makes `STATE/clones` if there is none.
     pub fn acquire(state: &Path) -> Result<ClonesLock, RecordError> {
-        let folder = folder(state);
+        let path = folder(state);
         if !state.is_dir() {
             return Err(RecordError::NoState(state.to_owned()));
         }
-        match DirBuilder::new().mode(0o750).create(&folder) {
-            Ok(()) => {
-                let made = File::open(&folder).map_err(RecordError::io("open", &folder))?;
-                give_to_owner_of(state, &made);
-                sync_folder(state).map_err(RecordError::io("sync", state))?;
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(RecordError::io("create", &folder)(e)),
+        let made = match DirBuilder::new().mode(0o750).create(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) => return Err(RecordError::io("create", &path)(e)),
+        };
+        let folder = open_folder(&path).map_err(RecordError::io("open", &path))?;
+        if made {
+            give_to_owner_of(state, &folder);
+            sync_folder(state).map_err(RecordError::io("sync", state))?;
         }
-        let path = folder.join(".lock");
-        let file = open_lock(&path).map_err(RecordError::io("open", &path))?;
-        give_to_owner_of(&folder, &file);
+        let lock = open_lock(&folder).map_err(RecordError::io("open", &path.join(LOCK)))?;
         loop {
-            match flock(&file, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(ClonesLock { folder, _file: file }),
+            match flock(&lock, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(ClonesLock { path, folder, _lock: lock }),
                 Err(Errno::INTR) => {}
-                Err(e) => return Err(RecordError::io("lock", &path)(e.into())),
+                Err(e) => return Err(RecordError::io("lock", &path.join(LOCK))(e.into())),
             }
         }
     }
 
-    /// Writes a record, durably, in place of one of that name. It counts as being made until the result is dropped.
+    /// Writes a record, durably, in place of one of that name; it is this user's from then on. It counts as being made
+    /// until the result is dropped.
     pub(super) fn put(&self, record: &CloneRecord) -> Result<File, RecordError> {
         self.put_all(std::slice::from_ref(record)).map(|mut files| files.remove(0))
     }
@@ -319,13 +369,12 @@ impl ClonesLock {
     /// [`ClonesLock::put`] for many. If it fails, some may have been written.
     pub(super) fn put_all(&self, records: &[CloneRecord]) -> Result<Vec<File>, RecordError> {
         let files = records.iter().map(|record| {
-            let path = self.path(&record.name);
-            let unfinished = self.folder.join(format!(".{}{SUFFIX}{UNFINISHED}", record.name));
+            let (name, unfinished) = (file_name(&record.name), format!(".{}{SUFFIX}{UNFINISHED}", record.name));
             let written = self.write(record, &unfinished);
-            let placed = written.and_then(|file| std::fs::rename(&unfinished, &path).map(|()| file));
-            placed.map_err(|e| {
-                let _ = std::fs::remove_file(&unfinished);
-                RecordError::io("write", &path)(e)
+            let place = |file| Ok(renameat(&self.folder, &*unfinished, &self.folder, &*name).map(|()| file)?);
+            written.and_then(place).map_err(|e| {
+                let _ = self.remove(&unfinished);
+                RecordError::io("write", &self.path.join(&name))(e)
             })
         });
         let files = files.collect::<Result<Vec<_>, _>>()?;
@@ -335,32 +384,31 @@ impl ClonesLock {
 
     /// Says, durably, that all clones of a batch are whole.
     pub(super) fn commit(&self, batch: BatchId) -> Result<(), RecordError> {
-        let path = self.batch_path(batch);
-        let written = File::create(&path).and_then(|file| file.sync_all());
-        written.map_err(RecordError::io("write", &path))?;
+        let name = batch_name(batch);
+        let written = self.create(&name).and_then(|file| file.sync_all());
+        written.map_err(RecordError::io("write", &self.path.join(&name)))?;
         self.sync()
     }
 
     /// Whether all clones of a batch are whole.
     pub(super) fn is_committed(&self, batch: BatchId) -> bool {
-        self.batch_path(batch).exists()
+        statat(&self.folder, batch_name(batch), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Forgets a batch, durably: its clones stand for themselves, or are to go.
     pub(super) fn forget(&self, batch: BatchId) -> Result<(), RecordError> {
-        let path = self.batch_path(batch);
-        match std::fs::remove_file(&path) {
+        let name = batch_name(batch);
+        match self.remove(&name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(RecordError::io("remove", &path)).and_then(|()| self.sync()),
+            removed => removed.map_err(RecordError::io("remove", &self.path.join(&name))).and_then(|()| self.sync()),
         }
     }
 
-    fn write(&self, record: &CloneRecord, unfinished: &Path) -> io::Result<File> {
+    fn write(&self, record: &CloneRecord, unfinished: &str) -> io::Result<File> {
         // One that a crash left behind may belong to another user, who can't be overwritten but can be removed.
-        let _ = std::fs::remove_file(unfinished);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(unfinished)?;
+        let _ = self.remove(unfinished);
+        let mut file = self.create(unfinished)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
-        give_to_owner_of(&self.folder, &file);
         let mut text = serde_json::to_vec_pretty(record)?;
         text.push(b'\n');
         file.write_all(&text)?;
@@ -371,23 +419,23 @@ impl ClonesLock {
 
     /// Removes a record, durably.
     pub(super) fn delete(&self, name: &Name) -> Result<(), RecordError> {
-        let path = self.path(name);
-        std::fs::remove_file(&path).map_err(RecordError::io("remove", &path))?;
+        let name = file_name(name);
+        self.remove(&name).map_err(RecordError::io("remove", &self.path.join(&name)))?;
         self.sync()
     }
 
     /// Whether whoever wrote this record last is still at work on the clone.
     pub(super) fn is_being_made(&self, name: &Name) -> Result<bool, RecordError> {
-        let path = self.path(name);
-        let file = match File::open(&path) {
+        let name = file_name(name);
+        let file = match open_for_reading(&self.folder, &name) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(RecordError::io("open", &path)(e)),
+            Err(Errno::NOENT) => return Ok(false),
+            Err(e) => return Err(RecordError::io("open", &self.path.join(&name))(e.into())),
         };
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(false),
             Err(Errno::WOULDBLOCK) => Ok(true),
-            Err(e) => Err(RecordError::io("lock", &path)(e.into())),
+            Err(e) => Err(RecordError::io("lock", &self.path.join(&name))(e.into())),
         }
     }
 
@@ -403,27 +451,29 @@ impl ClonesLock {
     }
 
     fn sweep_what(&self, suffix: &str) -> Result<(), RecordError> {
-        let failed = |e| RecordError::io("list", &self.folder)(e);
-        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let failed = |e: Errno| RecordError::io("list", &self.path)(e.into());
+        for entry in Dir::read_from(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
             if name.starts_with('.') && name.ends_with(suffix) {
-                std::fs::remove_file(&path).map_err(RecordError::io("remove", &path))?;
+                self.remove(name).map_err(RecordError::io("remove", &self.path.join(name)))?;
             }
         }
         Ok(())
     }
 
     fn sync(&self) -> Result<(), RecordError> {
-        sync_folder(&self.folder).map_err(RecordError::io("sync", &self.folder))
+        self.folder.sync_all().map_err(RecordError::io("sync", &self.path))
     }
 
-    fn batch_path(&self, batch: BatchId) -> PathBuf {
-        self.folder.join(format!(".{:08x}{BATCH}", batch.0))
+    /// A new file in the folder, which no link leads to.
+    fn create(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.folder, name, flags, Mode::from_raw_mode(0o644)).map(File::from)?)
     }
 
-    fn path(&self, name: &Name) -> PathBuf {
-        self.folder.join(format!("{name}{SUFFIX}"))
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.folder, name, AtFlags::empty())?)
     }
 }
 
@@ -440,20 +490,40 @@ fn folder(state: &Path) -> PathBuf {
     state.join("clones")
 }
 
+fn file_name(name: &Name) -> String {
+    format!("{name}{SUFFIX}")
+}
+
+fn batch_name(batch: BatchId) -> String {
+    format!(".{:08x}{BATCH}", batch.0)
+}
+
+/// The folder itself, not what a link in its place leads to.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+fn open_for_reading(folder: &File, name: &str) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(folder, name, flags, Mode::empty()).map(File::from)
+}
+
 /// Opened for reading only, because the daemon must be able to lock a file that root made.
-fn open_lock(path: &Path) -> io::Result<File> {
-    match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        opened => return opened,
+fn open_lock(folder: &File) -> io::Result<File> {
+    match open_for_reading(folder, LOCK) {
+        Err(Errno::NOENT) => {}
+        opened => return Ok(opened?),
     }
-    match OpenOptions::new().write(true).create_new(true).mode(0o644).open(path) {
-        Ok(_) => File::open(path),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => File::open(path),
-        Err(e) => Err(e),
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(folder, LOCK, flags, Mode::from_raw_mode(0o644)) {
+        Ok(made) => Ok(File::from(made)),
+        Err(Errno::EXIST) => Ok(open_for_reading(folder, LOCK)?),
+        Err(e) => Err(e.into()),
     }
 }
 
-/// Gives a file that root made to the owner of its folder. Whoever is not root owns both already, or may not.
+/// Gives a folder that root made to the owner of the one above. Whoever is not root owns both already, or may not.
 fn give_to_owner_of(folder: &Path, file: &File) {
     if !rustix::process::geteuid().is_root() {
         return;

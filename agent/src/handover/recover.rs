@@ -2,7 +2,8 @@
 //! begun is removed.
 //!
 //! Done at every start of the daemon, and for a single name when a clone of that name is made. A clone that another
-//! process is making right now is left alone: its maker holds a lock on the record.
+//! process is making right now is left alone: its maker holds a lock on the record. So is one of another user: the daemon
+//! sets right what its own user began, `drover clone activate --all` at boot what root did.
 
 use std::io;
 
@@ -40,7 +41,7 @@ impl Handover {
         let lock = ClonesLock::acquire(self.state())?;
         lock.sweep()?;
         let mut recovered = Vec::new();
-        for record in record::list(self.state())?.records {
+        for record in record::list_own(self.state())?.records {
             let outcome = match self.settle(&lock, &record) {
                 Ok(None) => continue,
                 Ok(Some(outcome)) => outcome,

@@ -66,7 +66,9 @@ impl Handover {
     /// Removes a clone and its record. A file that is gone already is no error.
     pub fn remove(&self, name: &Name) -> Result<Removed, RemoveError> {
         let lock = ClonesLock::acquire(self.state())?;
-        let Some(record) = record::read(self.state(), name)? else { return Err(RemoveError::Unknown(name.clone())) };
+        let Some(record) = record::read_own(self.state(), name)? else {
+            return Err(RemoveError::Unknown(name.clone()));
+        };
         if record.state == CloneState::Making && lock.is_being_made(name)? {
             return Err(RemoveError::BeingMade(name.clone()));
         }

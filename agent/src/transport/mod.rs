@@ -4,7 +4,7 @@
 //! its task runs, and its end is told to every driver, always after everything else that came by it. When two hosts dial
 //! each other at the same time, both keep the connection that the host with the smaller id dialled.
 //!
-//! A peer that is banned stays out for as long as this process lives.
+//! A peer that is banned stays out for as long as this process lives; one whose key is revoked stays out.
 
 pub(crate) mod addresses;
 pub(crate) mod link;
@@ -21,6 +21,7 @@ use drover_link::member::Role;
 use drover_protocol::discovery::DiscoveryMessage;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{MAX_PEERS, PeerAddress, PeerMessage};
+use drover_protocol::revocation::Revocation;
 use drover_protocol::rng::Rng;
 use drover_protocol::time::Instant;
 use quinn::VarInt;
@@ -96,6 +97,8 @@ pub(crate) enum Closing {
     Banned = 0x15,
     /// The peer is no host.
     Role = 0x16,
+    /// The peer's key is revoked.
+    Revoked = 0x17,
 }
 
 impl Links {
@@ -151,7 +154,7 @@ impl Links {
             if let Some(link) = table.links.get(&peer).filter(|link| !link.is_closed()) {
                 return Some(link.clone());
             }
-            if peer == self.0.me || table.closing || !table.may_dial(peer) {
+            if peer == self.0.me || table.closing || !table.may_dial(peer) || self.0.endpoint.is_revoked(peer) {
                 return None;
             }
             let (waiter, reached) = oneshot::channel();
@@ -233,6 +236,25 @@ impl Links {
         if let Some(link) = link {
             link.close(Closing::Banned);
         }
+    }
+
+    /// From now on, nobody with one of these keys is let in or dialled; links with them end. Gives those that are new.
+    pub(crate) fn revoke(&self, revocations: &[Revocation]) -> Vec<Revocation> {
+        let news = self.0.endpoint.revoke(revocations);
+        for revocation in &news {
+            tracing::warn!(peer = %revocation.peer, "revoked");
+            // After the endpoint knows: what is registered from here on is looked at under this lock.
+            let link = self.table().links.get(&revocation.peer).cloned();
+            if let Some(link) = link {
+                link.close(Closing::Revoked);
+            }
+        }
+        news
+    }
+
+    /// All keys that nobody is let in with.
+    pub(crate) fn revoked(&self) -> Vec<Revocation> {
+        self.0.endpoint.revoked()
     }
 
     /// Whom not to let in, and why.
@@ -325,6 +347,11 @@ impl Links {
             return None;
         }
         let mut table = self.table();
+        if self.0.endpoint.is_revoked(peer) {
+            drop(table);
+            close(&connection, Closing::Revoked);
+            return None;
+        }
         let stands = table.links.get(&peer).filter(|link| !link.is_closed()).cloned();
         if let Err(why) = table.admits(&connection, stands.as_ref(), self.0.me) {
             drop(table);
@@ -430,6 +457,7 @@ impl Closing {
             Closing::NotReading => "messages were not read",
             Closing::Malformed => "a message was malformed",
             Closing::Banned => "banned",
+            Closing::Revoked => "this member was revoked",
             Closing::Role => "only hosts and publishers exchange masters",
         }
     }

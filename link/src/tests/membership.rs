@@ -3,6 +3,7 @@
 use drover_protocol::have::{WireDelta, WireHave};
 use drover_protocol::id::ImageId;
 use drover_protocol::message::{LeaveReason, PROTOCOL_VERSIONS, PeerMessage, SwarmMessage};
+use drover_protocol::revocation::Revocation;
 
 use super::*;
 
@@ -127,6 +128,35 @@ async fn expired_and_future_certificates_are_refused() {
         assert!(accepted.is_err(), "the dialler's certificate is not valid");
         assert!(dialled.is_err());
     }
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_in_both_directions_whatever_certificate_it_has() {
+    let cluster = Cluster::new();
+    let (anna, bert) = (cluster.member(Role::Host, "anna"), cluster.member(Role::Host, "bert"));
+    let (a, b) = (bind(&anna), bind(&bert));
+    let (before, there) = meet(&b, &a, Expect::Peer(anna.peer_id())).await;
+    assert!(before.is_ok() && there.is_ok());
+    drop((before, there));
+    let revocation = Revocation { peer: bert.peer_id(), until_unix_s: unix_now_s() + DAY_S };
+    assert_eq!(a.revoke(&[revocation]), [revocation]);
+    assert!(a.is_revoked(bert.peer_id()) && !a.is_revoked(anna.peer_id()));
+
+    let request = CertificateAuthority::check(&bert.key().request()).expect("our own request");
+    let validity = Validity { from_unix_s: unix_now_s() - 60, until_unix_s: unix_now_s() + DAY_S };
+    let certificate = cluster.ca.issue_valid(&request, Role::Host, "bert-2", validity).expect("a certificate");
+    let renewed = bert.renewed(certificate, cluster.ca.certificate().to_vec(), Vec::new()).expect("renewed");
+    for identity in [&bert, &renewed] {
+        b.set_identity(identity).expect("a usable identity");
+        let (dialled, accepted) = meet(&b, &a, Expect::Peer(anna.peer_id())).await;
+        assert!(matches!(accepted, Err(HandshakeError::Revoked(member)) if member.peer == bert.peer_id()));
+        let why = dialled.err().expect("bert is no member").to_string();
+        assert!(why.contains("was revoked") && why.contains("new key"), "it is told: {why}");
+        let (dialled, accepted) = meet(&a, &b, Expect::Peer(bert.peer_id())).await;
+        assert!(matches!(dialled, Err(ConnectError::Handshake { cause: HandshakeError::Revoked(_), .. })));
+        assert!(accepted.is_err());
+    }
+    assert_eq!(a.members(), 0);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::identity::{Identity, MemberKey, Role, Validity, unix_now_s};
 mod enrolment;
 mod hostile;
 mod membership;
+mod ownership;
 mod version;
 
 const DAY_S: u64 = 24 * 3600;

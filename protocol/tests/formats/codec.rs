@@ -20,6 +20,7 @@ use drover_protocol::multicast::election::{LeaseReply, LeaseRequest};
 use drover_protocol::multicast::packet::SessionId;
 use drover_protocol::parts::{MAX_PARTS, MAX_PARTS_LEN, WireParts};
 use drover_protocol::release::{MAX_BODY_LEN, SignedRelease};
+use drover_protocol::revocation::{MAX_REVOKED, Revocation};
 use proptest::prelude::*;
 
 const IMAGE: ImageId = ImageId::from_bytes([7; 32]);
@@ -253,6 +254,8 @@ fn lists_and_texts_beyond_their_bounds_are_refused() {
     over_limit(&TrackerReply::Refused("no".repeat(513)));
     let swarm = SwarmCohort { image: IMAGE, cohort: Cohort::default() };
     over_limit(&TrackerReply::Cohorts(vec![swarm; MAX_COHORTS + 1]));
+    let revocation = Revocation { peer: PeerId::from_bytes([5; 32]), until_unix_s: 1 };
+    over_limit(&TrackerReply::Revoked(vec![revocation; MAX_REVOKED + 1]));
     over_limit(&JoinReply::Refused("no".repeat(513)));
     let join = JoinRequest { token: [0; 16], csr: vec![], host: "h".repeat(65), publisher: None };
     over_limit(&join);
@@ -323,6 +326,10 @@ fn every_small_message_comes_back() {
         TrackerReply::Lease(LeaseReply::GroupTaken { number: 3 }),
         TrackerReply::LeaseEnded,
         TrackerReply::Secret(ClusterSecret::from_bytes([9; 32])),
+        TrackerReply::Revoked(vec![
+            Revocation { peer: PeerId::from_bytes([5; 32]), until_unix_s: u64::MAX };
+            MAX_REVOKED
+        ]),
     ] {
         assert_eq!(codec::decode(&codec::encode(&reply).unwrap()), Ok(reply));
     }

@@ -22,7 +22,7 @@ pub(super) struct InitArguments {
     /// What the cluster is called; shows in its CA's certificate.
     #[arg(long, default_value = "drover")]
     name: String,
-    /// Make another tracker of the cluster in DIR: a tracker's state folder, or a copy of its ca/ and publishers.json.
+    /// Make another tracker of the cluster in DIR: a tracker's state folder, or a copy of its ca/, publishers.json and revoked.json.
     #[arg(long, value_name = "DIR", conflicts_with = "name")]
     cluster: Option<PathBuf>,
     /// Print a JSON object.

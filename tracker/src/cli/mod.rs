@@ -4,7 +4,9 @@
 //! 2 the command line or the settings can't be understood.
 
 mod init;
+mod members;
 mod publishers;
+mod revoke;
 mod run;
 mod token;
 
@@ -27,11 +29,15 @@ struct Arguments {
 enum Command {
     /// Make a cluster: its CA, the tracker's certificate and the first publisher's key. Or make another tracker of one
     ///
-    /// A cluster may have several trackers, so that hosts can join, renew and meet while one is away. Copy ca/ and
-    /// publishers.json from the first one's state folder to the other machine, over a channel that keeps secrets, then run
+    /// A cluster may have several trackers, so that hosts can join, renew and meet while one is away. Copy ca/,
+    /// publishers.json and, if there is one, revoked.json from the first one's state folder to the other machine, over a channel that keeps secrets, then run
     /// there: drover-tracker init --cluster COPY --listen ADDR:PORT. Remove the copy. Name all trackers in the settings of
     /// all hosts: trackers = ["FIRST:7440", "OTHER:7440"]. Tokens count at the tracker that made them.
     Init(init::InitArguments),
+    /// List the members that have a certificate, and those that were revoked.
+    Members(members::MembersArguments),
+    /// Shut a host out for good, within seconds: its key counts for nothing any more.
+    Revoke(revoke::RevokeArguments),
     /// Run the tracker until it is told to stop.
     Run(run::RunArguments),
     /// List the publishers whom the cluster trusts, add or remove one.
@@ -59,6 +65,8 @@ enum Failure {
 pub(crate) fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Init(arguments) => init::run(&arguments),
+        Command::Members(arguments) => members::run(&arguments),
+        Command::Revoke(arguments) => revoke::run(&arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Publishers(arguments) => publishers::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

@@ -26,6 +26,7 @@ mod introducing;
 mod joining;
 mod leasing;
 mod posting;
+mod revoking;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Long enough for a machine that is busy with other things.

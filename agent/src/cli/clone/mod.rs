@@ -3,6 +3,7 @@
 //! Clones are made by this process, not by the daemon: it has the rights that its caller has on the folder of the
 //! clone. The daemon is only asked which master is meant and where it lies.
 
+mod adopt;
 mod create;
 mod device;
 mod drivers;
@@ -54,6 +55,14 @@ enum Action {
         #[arg(required = true)]
         clones: Vec<Name>,
     },
+    /// Take the record of a clone over that another user wrote, after a look at its paths
+    ///
+    /// A command acts only on records that its own user wrote: whoever takes the daemon over could else have root remove a
+    /// file of its choice. Records that root wrote with a version before this rule are the daemon's user's, too.
+    Adopt {
+        /// The clone
+        clone: Name,
+    },
     Drivers(drivers::Drivers),
     Activate(device::Activate),
     /// Take the device of a clone away; nothing of the clone is lost
@@ -86,6 +95,7 @@ impl Clone {
             Action::Info { clone } => list::info(common, &handover, clone),
             Action::Verify { clone, full } => verify::run(common, &handover, clone, *full).await,
             Action::Rm { clones } => remove::run(common, &handover, clones),
+            Action::Adopt { clone } => adopt::run(common, &handover, clone),
             Action::Drivers(drivers) => drivers.run(common, &handover).await,
             Action::Activate(activate) => activate.run(common, &handover),
             Action::Deactivate { clone } => device::deactivate(common, &handover, clone),
@@ -161,14 +171,19 @@ fn lookup(what: &str, clone: &Name, error: &LookupError) -> Problem {
 }
 
 fn records(what: &str, error: &RecordError) -> Problem {
-    Problem::explained(Code::Failed, what, error)
+    Problem::explained(code_of(error), what, error)
+}
+
+fn code_of(error: &RecordError) -> Code {
+    if matches!(error, RecordError::Foreign { .. }) { Code::Refused } else { Code::Failed }
 }
 
 fn refuse_device(what: &str, error: &DeviceError) -> Problem {
     let code = match error {
         DeviceError::Unknown(_) => Code::NotFound,
         DeviceError::Unfinished(_) | DeviceError::InUse(_) => Code::Refused,
-        DeviceError::Device { .. } | DeviceError::Record(_) => Code::Failed,
+        DeviceError::Record(error) => code_of(error),
+        DeviceError::Device { .. } => Code::Failed,
     };
     Problem::explained(code, what, error)
 }

@@ -39,7 +39,8 @@ fn refuse(clone: &Name, error: &RemoveError) -> Problem {
     let code = match error {
         RemoveError::Unknown(_) => Code::NotFound,
         RemoveError::BeingMade(_) | RemoveError::InUse { .. } => Code::Refused,
-        RemoveError::File { .. } | RemoveError::Device { .. } | RemoveError::Record(_) => Code::Failed,
+        RemoveError::Record(error) => super::code_of(error),
+        RemoveError::File { .. } | RemoveError::Device { .. } => Code::Failed,
     };
     Problem::explained(code, format!("clone rm {clone}"), error)
 }

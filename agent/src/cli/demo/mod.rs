@@ -200,7 +200,7 @@ impl Demo {
         file: &Path,
         version: u64,
     ) -> Result<Imported, Problem> {
-        let key = super::publish::read_key(&cluster.publisher_key)?;
+        let key = super::key::read(&cluster.publisher_key)?;
         let name: Name = NAME.parse().expect("the name is a constant");
         let mut progress = Progress::new(common.output(), "publisher");
         let request = Publish { path: file.to_owned(), format: None, mode: ImportMode::Auto };

@@ -7,6 +7,7 @@ mod batch;
 mod content;
 mod crash;
 mod drills;
+mod foreign;
 mod life;
 mod machine;
 mod rebase;

@@ -271,3 +271,20 @@ fn on_one_disk(folder: &Path, file: &File) -> bool {
     let device = |facts: std::fs::Metadata| facts.dev();
     folder.metadata().map(device).ok() == file.metadata().map(device).ok()
 }
+
+/// Reads any bytes as a differencing VHD. A footer is written back as it was read.
+pub fn read_any(bytes: &[u8]) {
+    if let Some(footer) = bytes.first_chunk().and_then(Footer::read) {
+        assert_eq!(Footer::read(&footer.bytes()), Some(footer), "a footer that is read back as another");
+    }
+    let _ = parent_of(bytes);
+}
+
+/// Some differencing VHDs, to begin with.
+pub fn some() -> Vec<Vec<u8>> {
+    let made = |disk_len, name: &str| {
+        let parent = Parent { uuid: [7; 16], time_s: 1, name: name.to_owned(), path: format!("./{name}") };
+        child(&Footer { kind: Kind::Differencing, disk_len, uuid: [9; 16], time_s: 800_000_000 }, &parent)
+    };
+    vec![made(4 << 20, "parent.vhd"), made(1 << 20, "p")]
+}

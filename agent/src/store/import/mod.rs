@@ -190,6 +190,14 @@ pub(super) fn import_without_qemu(store: &Store, source: &ImportSource) -> Resul
     import_with(&QemuImg { program: "/nonexistent/qemu-img".into() }, store, source, &|_| {})
 }
 
+/// The format of an image, if it is fit to be published as far as its header says.
+pub(crate) fn look_at(file: &File, path: &Path) -> Result<Format, ImportError> {
+    let len = file.metadata().doing("look at", path)?.len();
+    let format = Format::detect(file, path, len)?;
+    format.refuse_references(file, path, len)?;
+    Ok(format)
+}
+
 fn import_with(
     qemu: &QemuImg,
     store: &Store,

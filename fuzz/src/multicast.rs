@@ -1,6 +1,5 @@
 //! Any datagrams that authenticated, any words of the sender and any pauses into a receiver: its pool stays bounded, what it asks to
 //! decode can be decoded, and any bytes as a datagram are dropped.
-#![no_main]
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
@@ -14,13 +13,12 @@ use drover_protocol::multicast::message::{Announcement, Beat, MulticastMessage};
 use drover_protocol::multicast::packet::{HEADER_LEN, Header, Opener, SessionId, SessionKey};
 use drover_protocol::multicast::receiver::{Fate, Output, Receiver};
 use drover_protocol::time::Instant;
-use libfuzzer_sys::fuzz_target;
 
 const SESSION: SessionId = SessionId(1);
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const POOL: usize = 1 << 20;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(crate) fn run(bytes: &[u8]) {
     let key = SessionKey::from_bytes([1; 32]);
     let mut opener = Opener::new(&key, SESSION, PeerId::from_bytes([2; 32]), SOURCE, SYMBOL_LEN_LEAST);
     assert!(opener.open(SOURCE, &mut bytes.to_vec()).is_err());
@@ -40,7 +38,8 @@ fuzz_target!(|bytes: &[u8]| {
         now = now + Duration::from_millis(u64::from(pause));
         if kind % 16 == 0 {
             let sequence = u64::from_le_bytes(step[9..17].try_into().expect("eight bytes"));
-            let beat = Beat { session: SESSION, sequence, report_interval_ms: u32::from(step[2]), is_idle: step[2] & 1 == 1 };
+            let report_interval_ms = u32::from(step[2]);
+            let beat = Beat { session: SESSION, sequence, report_interval_ms, is_idle: step[2] & 1 == 1 };
             machine.handle_message(now, &MulticastMessage::Beat(beat));
         } else {
             step[..9].copy_from_slice(&[1, 1, 0, 0, 0, 0, 0, 0, 0]);
@@ -58,9 +57,29 @@ fuzz_target!(|bytes: &[u8]| {
                     assert!(pool.decode(chunk.number(), geometry.chunk_len(chunk)).is_some());
                     if kind % 2 == 0 { machine.handle_stored(chunk) } else { machine.handle_rejected(chunk) }
                 }
-                Output::JoinGroup | Output::LeaveGroup { .. } | Output::Send(_) | Output::LeaveToPeers { .. } | Output::Carries(_) => {}
+                Output::JoinGroup
+                | Output::LeaveGroup { .. }
+                | Output::Send(_)
+                | Output::LeaveToPeers { .. }
+                | Output::Carries(_) => {}
             }
         }
         assert!(pool.len() * BlockPool::block_len(SYMBOL_LEN_LEAST) <= POOL);
     }
-});
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    // A block of 110 symbols of the shortest kind, one after the other, and a beat.
+    let symbol = |number: u8| {
+        let mut step =
+            Header { session: SESSION, sequence: u64::from(number), chunk: 3, symbol: number, k: 110, h: 3, rest: 0 }
+                .to_bytes()
+                .to_vec();
+        (step[0], step[1]) = (2, 1);
+        step
+    };
+    let block: Vec<u8> = (0..113).flat_map(symbol).collect();
+    let mut beat = vec![0; HEADER_LEN];
+    beat[9] = 120;
+    vec![[block.clone(), beat.clone()].concat(), [block[..HEADER_LEN * 60].to_vec(), beat, block].concat()]
+}
