@@ -26,7 +26,6 @@ pub mod frame;
 mod handshake;
 pub mod identity;
 pub mod member;
-pub mod networks;
 mod tls;
 pub mod token;
 

@@ -10,7 +10,6 @@ pub(crate) mod finder;
 pub(crate) mod gossip;
 pub(crate) mod remembered;
 pub(crate) mod secret;
-pub(crate) mod source;
 pub(crate) mod talk;
 pub(crate) mod tracker;
 
