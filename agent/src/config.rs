@@ -22,7 +22,7 @@ use drover_protocol::release::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::{parse_duration, parse_rate, parse_size};
-use drover_link::networks::Networks;
+use drover_protocol::networks::Networks;
 
 /// Settings of a daemon, checked, units resolved. Serializes to what `drover check-config` shows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

@@ -13,6 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
+use drover_protocol::hints::FOUND_MOST;
 use drover_protocol::lookup::KEY_LEN;
 use futures_util::StreamExt;
 use futures_util::future::join;
@@ -20,14 +21,12 @@ use mainline::async_dht::AsyncDht;
 use mainline::{Dht, Id, RequestFilter, RequestSpecific, ServerSettings};
 
 use crate::durable::{self, WriteError};
-use crate::networks::Networks;
+use drover_protocol::networks::Networks;
 
 mod pace;
 
 use pace::{Pace, UnderWay};
 
-/// Addresses that are taken from one lookup; a table full of lies gives no more.
-pub const FOUND_MOST: usize = 256;
 /// Keys, and hosts for each, that a node keeps for others: 4 MB.
 const KEYS_KEPT: usize = 512;
 const HOSTS_KEPT: usize = 128;

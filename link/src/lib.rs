@@ -27,7 +27,6 @@ pub mod frame;
 mod handshake;
 pub mod identity;
 pub mod member;
-pub mod networks;
 mod tls;
 pub mod token;
 

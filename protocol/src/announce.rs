@@ -6,7 +6,10 @@
 //! long as the stream is open. Enrolment is a protocol of its own (ALPN `drover-join/1`),
 //! because the joining host has no certificate yet: one stream, one [`JoinRequest`], one [`JoinReply`].
 
+use std::collections::BTreeSet;
+
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +28,9 @@ pub const MAX_SWARMS: usize = 64;
 pub const MAX_PEERS_HANDED_OUT: usize = 64;
 /// Longest name of a rack or host in bytes.
 pub const MAX_LABEL_LEN: usize = 64;
+/// What a tracker may say about when to announce again.
+const INTERVAL_LEAST: Duration = Duration::from_millis(500);
+const INTERVAL_MOST: Duration = Duration::from_secs(300);
 /// Most releases in one reply, and most names in a question.
 pub const MAX_RELEASES: usize = 1024;
 /// Longest certificate or certificate request in bytes: one with a P-256 key has some 600.
@@ -219,6 +225,21 @@ impl Message for TrackerRequest {
     }
 }
 
+impl Announced {
+    /// When to announce again: whatever the tracker says, neither all the time nor never again.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.into()).clamp(INTERVAL_LEAST, INTERVAL_MOST)
+    }
+
+    /// What is said of those swarms that were announced, of each once: so a tracker names at most
+    /// [`MAX_PEERS_HANDED_OUT`] peers for each of them.
+    pub fn of_announced(self, announced: &[SwarmAnnounce]) -> Vec<SwarmPeers> {
+        let staying = announced.iter().filter(|swarm| !swarm.leaving);
+        let mut asked: BTreeSet<ImageId> = staying.map(|swarm| swarm.image).collect();
+        self.swarms.into_iter().filter(|swarm| asked.remove(&swarm.image)).collect()
+    }
+}
+
 impl Message for TrackerReply {
     /// 64 swarms of 64 peers with two IPv6 addresses each, or 1,024 releases of 512 bytes.
     const MAX_LEN: usize = 1024 * 1024;
@@ -272,5 +293,28 @@ impl Enrolment {
         within(self.certificate.len(), MAX_CERTIFICATE_LEN, "a certificate that is too long")?;
         within(self.ca.len(), MAX_CERTIFICATE_LEN, "a CA certificate that is too long")?;
         within(self.publishers.len(), MAX_PUBLISHERS, "too many publishers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracker_is_heard_on_each_swarm_once_and_on_none_that_was_not_announced() {
+        let image = |number: u8| ImageId::from_bytes([number; 32]);
+        let announced = |number: u8, leaving: bool| SwarmAnnounce {
+            image: image(number),
+            held_chunks: 0,
+            data_chunks: 0,
+            want_peers: 50,
+            leaving,
+        };
+        let about = |number: u8| SwarmPeers { image: image(number), peers: Vec::new(), cohort: Cohort::default() };
+        let answer = |interval_ms| Announced { interval_ms, swarms: [1, 2, 1, 3, 9, 1].map(about).to_vec() };
+        let heard = answer(0).of_announced(&[announced(1, false), announced(2, false), announced(3, true)]);
+        assert_eq!(heard, [about(1), about(2)]);
+        let intervals = [0, 3000, u32::MAX].map(|interval_ms| answer(interval_ms).interval());
+        assert_eq!(intervals, [INTERVAL_LEAST, Duration::from_secs(3), INTERVAL_MOST]);
     }
 }

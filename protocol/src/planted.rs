@@ -57,11 +57,13 @@ pub enum Bug {
     AnnounceBeforeWrite,
     /// After a full disk has room again nothing is asked for.
     NeverResume,
+    /// A peer that somebody names is kept though there is no room for it.
+    KeepEveryHint,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 26] = [
         Bug::SkipDataSync,
         Bug::SkipJournalSync,
         Bug::RecordBeforeSync,
@@ -87,6 +89,7 @@ impl Bug {
         Bug::ForgetLost,
         Bug::AnnounceBeforeWrite,
         Bug::NeverResume,
+        Bug::KeepEveryHint,
     ];
 }
 

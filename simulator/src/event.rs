@@ -53,6 +53,7 @@ pub(crate) enum Event {
         len: u32,
     },
     Peers {
+        from: usize,
         to: usize,
         life: u32,
         about: Box<[u32]>,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use drover_protocol::codec;
 use drover_protocol::geometry::{Geometry, PieceIndex};
 use drover_protocol::have::{ChunkSet, WireDelta};
+use drover_protocol::hints::Source;
 use drover_protocol::id::PeerId;
 use drover_protocol::message::{PeerMessage, SwarmMessage};
 use drover_protocol::rng::Rng;
@@ -237,7 +238,7 @@ impl<'a> World<'a> {
             Event::Told { host, life, peers, again } => {
                 if self.lives(host, life) {
                     let peers: Vec<PeerId> = peers.iter().map(|&peer| peer_id(peer as usize)).collect();
-                    self.tell(host, |swarm, now| swarm.handle_candidates(now, &peers));
+                    self.tell(host, |swarm, now| swarm.handle_candidates(now, Source::Tracker(0), &peers));
                     let wait = jittered(again, &mut self.rng);
                     self.after(wait, Event::Announce { host, life });
                 }
@@ -253,10 +254,11 @@ impl<'a> World<'a> {
                     self.spread(host, len);
                 }
             }
-            Event::Peers { to, life, about } => {
+            Event::Peers { from, to, life, about } => {
                 if self.lives(to, life) {
+                    let source = Source::PeerExchange(peer_id(from));
                     let about: Vec<PeerId> = about.iter().map(|&peer| peer_id(peer as usize)).collect();
-                    self.tell(to, |swarm, now| swarm.handle_candidates(now, &about));
+                    self.tell(to, |swarm, now| swarm.handle_candidates(now, source, &about));
                 }
             }
             Event::Ask { from, from_life, to, request, piece, chunks } => {
@@ -475,7 +477,7 @@ impl<'a> World<'a> {
                 let to = host_of(peer);
                 self.charge(host, about.len() as u64 * PEER_LEN);
                 let about = about.into_iter().map(|peer| host_of(peer) as u32).collect();
-                self.after(latency(peer), Event::Peers { to, life: self.hosts[to].life, about });
+                self.after(latency(peer), Event::Peers { from: host, to, life: self.hosts[to].life, about });
             }
             Output::Request { peer, request, piece, chunks } => {
                 self.hosts[host].requests.push(request);

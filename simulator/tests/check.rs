@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use drover_sim::check::{Fault, FaultCounts, crash_images, run_seed};
+use drover_sim::check::{Fault, FaultCounts, SLOWER_MOST, crash_images, run_seed, slowdown};
 
 /// Runs a seed, which must be as it must be.
 fn survive(seed: u64) -> FaultCounts {
@@ -49,6 +49,15 @@ fn a_seed_repeats_exactly() {
         assert!(!second.log.is_empty() && first.log.is_empty());
     }
     assert_ne!(run_seed(300, false).trace, run_seed(301, false).trace);
+}
+
+#[test]
+fn lies_about_where_hosts_are_slow_a_fleet_down_by_little() {
+    for seed in 1..=4 {
+        let fleet = slowdown(seed);
+        assert_eq!(fleet.violation, None, "seed {seed}");
+        assert!(fleet.ratio() <= SLOWER_MOST, "seed {seed}: {:.3}, {fleet:?}", fleet.ratio());
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_link::ca::MEMBER_DAYS;
-use drover_link::networks::Networks;
+use drover_protocol::networks::Networks;
 use serde::Deserialize;
 
 /// UDP port of trackers.
@@ -97,7 +97,7 @@ pub enum SettingsError {
     },
     /// A network is none.
     #[error("networks: {0}")]
-    Network(#[from] drover_link::networks::ParseNetworkError),
+    Network(#[from] drover_protocol::networks::ParseNetworkError),
     /// Certificates can't live that long, or that short.
     #[error("certificate_life = {0:?} can't be: it goes from 10s, for tests, to 90d; write it as 12h or 7d")]
     CertificateLife(String),

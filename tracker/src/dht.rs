@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use drover_link::dht::{DhtNode, DhtSettings, beside, load_nodes, save_nodes};
-use drover_link::networks::Networks;
+use drover_protocol::networks::Networks;
 use tokio::net::lookup_host;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_ways_are_counted() {
-        let sources = [Source::Tracker, Source::Dht, Source::Tracker];
+        let sources = [Source::Tracker(0), Source::Dht, Source::Tracker(1)];
         assert_eq!(found_by(sources.into_iter()), "2 by a tracker, 1 in the DHT");
     }
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use drover_link::config::LinkConfig;
 use drover_link::endpoint::{BindError, Endpoint};
 use drover_link::identity::{Identity, IdentityError};
-use drover_link::networks::Networks;
+use drover_protocol::networks::Networks;
 use drover_protocol::swarm::SwarmConfig;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_link::dht::{DhtNode, DhtSettings, beside, load_nodes, save_nodes};
-use drover_link::networks::Networks;
+use drover_protocol::hints::{FEW_NEIGHBOURS, LookupPace, Source, Strangers};
 use drover_protocol::id::ImageId;
 use drover_protocol::lookup::ClusterSecret;
+use drover_protocol::networks::Networks;
 use drover_protocol::rng::Rng;
 use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
@@ -26,8 +27,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Announcements;
-use super::finder::FEW_NEIGHBOURS;
-use super::source::Source;
 use crate::clock;
 use crate::transfer::workers::Workers;
 use crate::transport::{Event, Links, Router};
@@ -42,16 +41,10 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(300);
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
 /// Announces and lookups that are under way at a time.
 const AT_ONCE: usize = 4;
-/// What is looked up in vain is looked up again after this time, twice as late each time.
-const FIND_LEAST: Duration = Duration::from_secs(2);
-const FIND_MOST: Duration = Duration::from_secs(60);
-/// While a tracker answers it is the first to name neighbours.
-const TRACKERS_FIRST: Duration = Duration::from_secs(5);
-/// Hosts that are dialled after a lookup.
-const DIALS_MOST: usize = 32;
-/// An address that led nowhere is not dialled again so soon, and so many are remembered.
-const DEAD_FOR: Duration = Duration::from_secs(120);
-const DEAD_MOST: usize = 1024;
+/// Hosts of the address book beside which there may be nodes to begin with.
+const BESIDE_MOST: usize = 32;
+/// When it is tried again to listen.
+const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 /// A node that knows nobody for so long is started anew, if there is somebody to begin with.
 const ALONE_MOST: Duration = Duration::from_secs(20);
 /// After this time a node that was dropped has given up its port.
@@ -112,9 +105,10 @@ struct Task {
     node: DhtNode,
     rng: Rng,
     announced: BTreeMap<Sought, (Instant, u32)>,
-    finding: BTreeMap<Sought, (Instant, u32)>,
+    finding: BTreeMap<Sought, LookupPace>,
+    /// What an announce or a lookup is under way for.
     busy: BTreeSet<Sought>,
-    dead: BTreeMap<SocketAddr, Instant>,
+    strangers: Strangers<Sought>,
     under_way: JoinSet<Done>,
 }
 
@@ -143,7 +137,7 @@ pub(crate) async fn run(mut parts: Parts) {
                     "no DHT: can't listen on {listen} (UDP): {error}; the setting dht_port takes another port"
                 );
                 say(&parts, |status| status.problem = Some(format!("can't listen on {listen}: {error}")));
-                sleep(FIND_MOST).await;
+                sleep(LISTEN_AGAIN).await;
                 continue;
             }
         };
@@ -166,7 +160,7 @@ async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
         let addrs = lookup_host(text).await.into_iter().flatten();
         found.extend(addrs.filter_map(beside));
     }
-    let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), DIALS_MOST);
+    let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), BESIDE_MOST);
     found.extend(hosts.into_iter().filter_map(|(_, addr)| beside(addr)));
     found.remove(&own);
     found.into_iter().collect()
@@ -182,7 +176,7 @@ impl Task {
             announced: BTreeMap::new(),
             finding: BTreeMap::new(),
             busy: BTreeSet::new(),
-            dead: BTreeMap::new(),
+            strangers: Strangers::default(),
             under_way: JoinSet::new(),
         }
     }
@@ -198,14 +192,14 @@ impl Task {
                 _ = looks.tick() => {}
                 Some(done) = self.under_way.join_next() => {
                     if let Ok(done) = done {
-                        self.on_done(done).await;
+                        self.on_done(done);
                     }
                     continue;
                 }
             }
             let now = Instant::now();
             self.announce_what_is_due(now);
-            self.find_what_lacks(now);
+            self.find_what_lacks();
             if now < look_at {
                 continue;
             }
@@ -247,7 +241,7 @@ impl Task {
         self.announced.retain(|sought, _| current.contains(sought));
         for sought in current {
             let (at, _) = *self.announced.entry(sought).or_insert((now, 0));
-            if at > now || self.under_way.len() >= AT_ONCE || !self.busy.insert(sought) {
+            if at > now || self.busy.len() >= AT_ONCE || !self.busy.insert(sought) {
                 continue;
             }
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
@@ -255,27 +249,27 @@ impl Task {
         }
     }
 
-    fn find_what_lacks(&mut self, now: Instant) {
+    fn find_what_lacks(&mut self) {
         let mut lacking: Vec<Sought> =
             self.parts.announcements.lacking(FEW_NEIGHBOURS).into_iter().map(Sought::Image).collect();
         if self.parts.links.all().len() < FEW_NEIGHBOURS {
             lacking.push(Sought::Cluster);
         }
         self.finding.retain(|sought, _| lacking.contains(sought));
-        let first = if self.parts.announcements.trackers_reachable() > 0 { now + TRACKERS_FIRST } else { now };
+        let (now, has_tracker) = (clock::now(), self.parts.announcements.trackers_reachable() > 0);
         for sought in lacking {
-            let (at, tries) = self.finding.entry(sought).or_insert((first, 0));
-            if *at > now || self.under_way.len() >= AT_ONCE || !self.busy.insert(sought) {
+            let pace = self.finding.entry(sought).or_insert(LookupPace::new(now, has_tracker));
+            let is_free = self.busy.len() < AT_ONCE && !self.busy.contains(&sought);
+            if !is_free || !pace.is_due(now, &mut self.rng) {
                 continue;
             }
-            *at = now + clock::jittered((FIND_LEAST * 2u32.pow((*tries).min(10))).min(FIND_MOST));
-            *tries += 1;
+            self.busy.insert(sought);
             let (node, key) = (self.node.clone(), self.key(sought));
             self.under_way.spawn(async move { Done::Found(sought, node.find(key).await) });
         }
     }
 
-    async fn on_done(&mut self, done: Done) {
+    fn on_done(&mut self, done: Done) {
         let now = Instant::now();
         match done {
             Done::Announced(sought, result) => {
@@ -291,25 +285,19 @@ impl Task {
             }
             Done::Found(sought, found) => {
                 self.busy.remove(&sought);
-                self.dial(now, sought, found).await;
+                tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
+                let others = found.into_iter().filter(|addr| *addr != self.parts.listen);
+                self.strangers.found(clock::now(), &mut self.rng, sought, others);
             }
-            Done::Dialled(addr, true) => drop(self.dead.remove(&addr)),
-            Done::Dialled(addr, false) => {
-                if self.dead.len() < DEAD_MOST {
-                    self.dead.insert(addr, now + DEAD_FOR);
-                }
-            }
+            Done::Dialled(addr, true) => self.strangers.reached(addr),
+            Done::Dialled(addr, false) => self.strangers.failed(clock::now(), addr),
         }
+        self.dial_some();
     }
 
     /// Dials some of the hosts that were found; those that are known are candidates at once.
-    async fn dial(&mut self, now: Instant, sought: Sought, found: BTreeSet<SocketAddr>) {
-        self.dead.retain(|_, until| *until > now);
-        let mut found: Vec<SocketAddr> = found.into_iter().filter(|addr| *addr != self.parts.listen).collect();
-        self.rng.shuffle(&mut found);
-        tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
-        let fresh = found.into_iter().filter(|addr| !self.dead.contains_key(addr)).take(DIALS_MOST);
-        for addr in fresh.collect::<Vec<_>>() {
+    fn dial_some(&mut self) {
+        while let Some((addr, sought)) = self.strangers.dial() {
             let (links, router) = (self.parts.links.clone(), self.parts.router.clone());
             self.under_way.spawn(async move {
                 let link = match links.peer_at(addr) {
@@ -321,7 +309,7 @@ impl Task {
                     && let Some(driver) = router.driver_of(image)
                 {
                     // A driver that has just ended needs no candidates.
-                    let _ = driver.send(Event::Candidates(vec![link.peer()])).await;
+                    let _ = driver.send(Event::Candidates(Source::Dht, vec![link.peer()])).await;
                 }
                 Done::Dialled(addr, reached)
             });

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use drover_protocol::discovery::DiscoveryMessage;
+use drover_protocol::hints::{FEW_NEIGHBOURS, Source};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::PeerMessage;
 use drover_protocol::rng::Rng;
@@ -21,7 +22,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Announcements;
 use super::remembered::{REMEMBERED_MOST, Remembered};
-use super::source::Source;
 use crate::clock;
 use crate::transfer::workers::Workers;
 use crate::transport::{Event, Link, Links, Router};
@@ -30,8 +30,6 @@ use crate::transport::{Event, Link, Links, Router};
 const LOOK: Duration = Duration::from_secs(1);
 /// Acquaintances that are sought: with four random links each, a fleet of ten thousand is connected.
 const ACQUAINTANCES: usize = 4;
-/// Neighbours below which a swarm is helped.
-pub(super) const FEW_NEIGHBOURS: usize = 4;
 /// Hosts in the book below which acquaintances are asked for more, and how often.
 const FEW_HOSTS: usize = 32;
 const ASK_HOSTS_EVERY: Duration = Duration::from_secs(15);
@@ -221,7 +219,7 @@ impl Finder {
                 let mut peers: Vec<PeerId> = connected.iter().map(Link::peer).collect();
                 peers.extend(self.parts.links.some(&mut self.rng, GUESSES));
                 // A driver that has just ended needs no candidates.
-                let _ = driver.send(Event::Candidates(peers)).await;
+                let _ = driver.send(Event::Candidates(Source::Remembered, peers)).await;
             }
         }
     }

@@ -11,7 +11,6 @@ pub(crate) mod gossip;
 pub(crate) mod remembered;
 pub(crate) mod revoked;
 pub(crate) mod secret;
-pub(crate) mod source;
 pub(crate) mod talk;
 pub(crate) mod tracker;
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drover_protocol::discovery::DiscoveryMessage;
+use drover_protocol::hints::Source;
 use drover_protocol::id::ImageId;
 use tokio::time::Instant;
 
 use super::gossip::Allowance;
-use super::source::Source;
 use crate::transport::{Event, Link, Links};
 
 /// A peer that asks the same more often is not answered, and of one that tells of hosts more often nothing is kept.

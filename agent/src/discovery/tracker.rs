@@ -16,6 +16,7 @@ use drover_link::endpoint::{Connection, Endpoint, Expect};
 use drover_link::frame::{read_frame, request, write_frame};
 use drover_protocol::announce::{Announce, Announced, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
 use drover_protocol::discovery::DISCOVERY_SINCE;
+use drover_protocol::hints::Source;
 use drover_protocol::message::MULTICAST_SINCE;
 use drover_protocol::release::SignedRelease;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,6 @@ use super::Announcements;
 use super::gossip::newest_of_each_name;
 use super::revoked::Revoked;
 use super::secret::Secret;
-use super::source::Source;
 use crate::clock;
 use crate::store::Store;
 use crate::transfer::workers::Workers;
@@ -42,8 +42,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// After an announce, changes within so long go into the next. The first after a while is told at once: a host that waits
 /// for its first peers, or a fleet that waits for its last host, waits for nothing.
 const GATHER: Duration = Duration::from_millis(100);
-/// What a tracker may say about when to announce again.
-const INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(300));
 /// When to announce again to a tracker that refused.
 const AFTER_REFUSAL: Duration = Duration::from_secs(15);
 /// Requests that wait to be carried.
@@ -62,6 +60,8 @@ pub struct TrackerStatus {
 
 /// What the task of a tracker needs.
 pub(crate) struct Parts {
+    /// Which tracker it is.
+    pub(crate) source: Source,
     pub(crate) endpoint: Endpoint,
     pub(crate) links: Links,
     pub(crate) router: Router,
@@ -300,16 +300,16 @@ impl Announcing<'_> {
     }
 
     async fn learn(&self, announced: Announced, asked: &[SwarmAnnounce]) -> Duration {
-        let asked: BTreeSet<_> = asked.iter().filter(|swarm| !swarm.leaving).map(|swarm| swarm.image).collect();
-        for swarm in announced.swarms.into_iter().filter(|swarm| asked.contains(&swarm.image)) {
+        let interval = announced.interval();
+        for swarm in announced.of_announced(asked) {
             self.parts.announcements.set_cohort(swarm.image, swarm.cohort);
-            let peers = self.parts.links.learn(&swarm.peers, Source::Tracker);
+            let peers = self.parts.links.learn(&swarm.peers, self.parts.source);
             if let Some(driver) = self.parts.router.driver_of(swarm.image).filter(|_| !peers.is_empty()) {
                 // A driver that has just ended needs no candidates.
-                let _ = driver.send(Event::Candidates(peers)).await;
+                let _ = driver.send(Event::Candidates(self.parts.source, peers)).await;
             }
         }
-        Duration::from_millis(u64::from(announced.interval_ms)).clamp(INTERVAL.0, INTERVAL.1)
+        interval
     }
 
     fn set_problem(&self, problem: Option<String>) {

@@ -1,21 +1,21 @@
 //! The first thing that is fetched of an image, and the first that is handed out.
 //!
 //! Whoever has the manifest hands it out, whether it has the rest or not, so that a fleet that starts together does not
-//! wait for one host. It is asked of a few candidates at a time, in random order. Nothing that comes is looked into
+//! wait for one host. It is asked of a few of the [`Candidates`] at a time. Nothing that comes is looked into
 //! before its hash is the image's id, and no more is read than an image of the released length can need.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_link::frame::{read_frame, write_frame};
 use drover_protocol::geometry::MAX_IMAGE_LEN;
+use drover_protocol::hints::{Candidates, MANIFEST_ASK_AGAIN, MANIFEST_ASKED_AT_ONCE, Source};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::manifest::{Manifest, ManifestError, max_manifest_len};
 use drover_protocol::message::{DataReply, DataRequest, LeaveReason, PeerMessage, SwarmMessage};
 use drover_protocol::rng::Rng;
-use drover_protocol::time::Instant;
 use quinn::{RecvStream, SendStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
@@ -25,14 +25,6 @@ use crate::clock;
 use crate::store::Image;
 use crate::transport::{Event, Link, Links};
 
-/// Candidates asked at the same time: one of them may be slow or lie.
-const ASKED_AT_ONCE: usize = 3;
-/// Candidates remembered.
-const CANDIDATES_MOST: usize = 512;
-/// A peer that does not have it may have it soon.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A peer that could not be reached is tried again so late.
-const DIAL_AGAIN: Duration = Duration::from_secs(2);
 /// Longest "ask again after" that is believed.
 const BUSY_MOST: Duration = Duration::from_secs(5);
 /// The answer, and each part of the manifest, must come or be taken within this time.
@@ -51,7 +43,7 @@ const BUSY_MS: u32 = 200;
 /// How the search ended.
 pub(super) enum Found {
     /// The image has begun to come in, or is here. These peers are known to exchange it, or said to.
-    Image(Arc<Image>, Vec<PeerId>),
+    Image(Arc<Image>, Candidates),
     /// It has not.
     Nothing(End),
 }
@@ -61,6 +53,8 @@ enum Answer {
     Manifest(Box<Manifest>),
     /// To be asked again after this time.
     Later(Duration),
+    /// None: it can't be reached, or does not go on.
+    Nothing,
     /// It sent something else, as if it were the manifest.
     Lie(String),
     /// The manifest, but of no use to this host.
@@ -71,9 +65,11 @@ struct Search<'a> {
     parts: &'a Parts,
     image: ImageId,
     most_len: u64,
-    /// When each may be asked next; `None` while it is being asked.
-    candidates: BTreeMap<PeerId, Option<Instant>>,
+    /// One that is asked counts as dialled until it has answered.
+    candidates: Candidates,
     asking: JoinSet<(PeerId, Answer)>,
+    /// For those whose manifest is being read.
+    reading: Arc<Semaphore>,
     rng: Rng,
 }
 
@@ -81,7 +77,8 @@ struct Search<'a> {
 pub(super) async fn find(parts: &Parts, image: ImageId, content_len: Option<u64>, inlets: &mut Inlets) -> Found {
     let most_len = max_manifest_len(content_len.unwrap_or(MAX_IMAGE_LEN));
     let (asking, rng) = (JoinSet::new(), Rng::seeded(clock::seed()));
-    let search = Search { parts, image, most_len, candidates: BTreeMap::new(), asking, rng };
+    let (candidates, reading) = (Candidates::default(), Arc::new(Semaphore::new(MANIFEST_ASKED_AT_ONCE)));
+    let search = Search { parts, image, most_len, candidates, asking, reading, rng };
     let (manifest, candidates) = match search.run(inlets).await {
         Ok(found) => found,
         Err(end) => return Found::Nothing(end),
@@ -99,11 +96,10 @@ pub(super) async fn find(parts: &Parts, image: ImageId, content_len: Option<u64>
 }
 
 impl Search<'_> {
-    async fn run(mut self, inlets: &mut Inlets) -> Result<(Manifest, Vec<PeerId>), End> {
+    async fn run(mut self, inlets: &mut Inlets) -> Result<(Manifest, Candidates), End> {
         loop {
             self.ask_some();
-            let wake = self.candidates.values().flatten().min().copied();
-            let wake = wake.filter(|_| self.asking.len() < ASKED_AT_ONCE);
+            let wake = self.candidates.next_dial_at(clock::now(), MANIFEST_ASKED_AT_ONCE, |_| false);
             tokio::select! {
                 Some(event) = inlets.events.recv() => self.on_event(event),
                 Some(input) = inlets.inputs.recv() => {
@@ -113,7 +109,7 @@ impl Search<'_> {
                 }
                 Some(Ok((peer, answer))) = self.asking.join_next() => {
                     if let Some(manifest) = self.on_answer(peer, answer)? {
-                        return Ok((manifest, self.candidates.into_keys().collect()));
+                        return Ok((manifest, self.candidates));
                     }
                 }
                 () = sleep_until(clock::timer_at(wake.unwrap_or_default())), if wake.is_some() => {}
@@ -123,13 +119,9 @@ impl Search<'_> {
 
     fn ask_some(&mut self) {
         let now = clock::now();
-        while self.asking.len() < ASKED_AT_ONCE {
-            let ready = |next: &Option<Instant>| next.is_some_and(|at| at <= now);
-            let ready: Vec<PeerId> =
-                self.candidates.iter().filter(|(_, next)| ready(next)).map(|(&peer, _)| peer).collect();
-            let Some(&peer) = self.rng.pick(&ready) else { return };
-            self.candidates.insert(peer, None);
-            let ask = Ask { links: self.parts.links.clone(), image: self.image, most_len: self.most_len };
+        while let Some(peer) = self.candidates.dial(now, &mut self.rng, MANIFEST_ASKED_AT_ONCE, |_| false) {
+            let (links, reading) = (self.parts.links.clone(), self.reading.clone());
+            let ask = Ask { links, image: self.image, most_len: self.most_len, reading };
             let sync = self.parts.sync.clone();
             self.asking.spawn(async move { (peer, ask.run(peer, sync).await) });
         }
@@ -137,9 +129,12 @@ impl Search<'_> {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Candidates(peers) => peers.into_iter().for_each(|peer| self.add(peer)),
+            Event::Candidates(source, peers) => {
+                let now = clock::now();
+                peers.into_iter().for_each(|peer| self.candidates.add(now, source, peer));
+            }
             Event::Message { link, message } => {
-                self.add(link.peer());
+                self.see(link.peer());
                 if let SwarmMessage::Join { .. } = message {
                     // Nothing can be said about pieces yet. This host comes back as soon as it knows them.
                     let message = SwarmMessage::Leave { reason: LeaveReason::NotHere };
@@ -147,31 +142,35 @@ impl Search<'_> {
                 }
             }
             // It exchanges the image or wants to, and may find the manifest first. There is nobody to name yet.
-            Event::AskedPeers(link) => self.add(link.peer()),
+            Event::AskedPeers(link) => self.see(link.peer()),
             Event::Asked(asked) => answer(asked.send, DataReply::NotHeld),
             // Whoever does not know yet what to lack takes part in no session.
             Event::Multicast { .. } | Event::Disconnected(_) => {}
         }
     }
 
-    fn add(&mut self, peer: PeerId) {
-        if self.candidates.len() < CANDIDATES_MOST {
-            self.candidates.entry(peer).or_insert(Some(clock::now()));
-        }
+    /// A peer showed that it is there.
+    fn see(&mut self, peer: PeerId) {
+        let now = clock::now();
+        self.candidates.add(now, Source::DialledHere, peer);
+        self.candidates.seen(now, peer);
     }
 
     fn on_answer(&mut self, peer: PeerId, answer: Answer) -> Result<Option<Manifest>, End> {
-        let again = match answer {
+        let now = clock::now();
+        match answer {
             Answer::Manifest(manifest) => return Ok(Some(*manifest)),
             Answer::Unusable(why) => return Err(End::Failed(why)),
-            Answer::Later(after) => after,
+            Answer::Later(after) => {
+                self.candidates.reached(now, peer);
+                self.candidates.postpone(now, peer, after);
+            }
+            Answer::Nothing => self.candidates.failed(now, peer),
             Answer::Lie(why) => {
                 self.parts.links.ban(peer, why);
                 self.candidates.remove(&peer);
-                return Ok(None);
             }
-        };
-        self.candidates.insert(peer, Some(clock::now() + again));
+        }
         Ok(None)
     }
 }
@@ -181,11 +180,12 @@ struct Ask {
     links: Links,
     image: ImageId,
     most_len: u64,
+    reading: Arc<Semaphore>,
 }
 
 impl Ask {
     async fn run(self, peer: PeerId, sync: crate::transfer::workers::Workers) -> Answer {
-        let Some(link) = self.links.reach(peer).await else { return Answer::Later(DIAL_AGAIN) };
+        let Some(link) = self.links.reach(peer).await else { return Answer::Nothing };
         link.hold();
         let bytes = self.ask(&link).await;
         link.release();
@@ -204,12 +204,14 @@ impl Ask {
     async fn ask(&self, link: &Link) -> Result<Vec<u8>, Answer> {
         let question = DataRequest::Manifest { image: self.image };
         let asked = timeout(PROGRESS_DEADLINE, link.ask(&question)).await;
-        let Ok(Some(mut stream)) = asked else { return Err(Answer::Later(DIAL_AGAIN)) };
+        let Ok(Some(mut stream)) = asked else { return Err(Answer::Nothing) };
         match timeout(PROGRESS_DEADLINE, read_frame::<DataReply>(&mut stream)).await {
             Ok(Ok(Some(DataReply::Accepted { len }))) if len <= self.most_len => {
+                // As many others are handing it out.
+                let _permit = self.reading.try_acquire().map_err(|_| Answer::Later(MANIFEST_ASK_AGAIN))?;
                 let deadline = PROGRESS_DEADLINE + Duration::from_secs(len / RATE_LEAST);
                 let bytes = timeout(deadline, read_all(&mut stream, len)).await.ok().flatten();
-                bytes.ok_or(Answer::Later(DIAL_AGAIN))
+                bytes.ok_or(Answer::Nothing)
             }
             Ok(Ok(Some(DataReply::Accepted { len }))) => {
                 Err(Answer::Lie(format!("it offered a manifest of {len} bytes, the most is {}", self.most_len)))
@@ -218,8 +220,8 @@ impl Ask {
                 let after = Duration::from_millis(u64::from(retry_after_ms)).min(BUSY_MOST);
                 Err(Answer::Later(clock::jittered(after * 2)))
             }
-            Ok(Ok(Some(DataReply::NotHeld))) => Err(Answer::Later(ASK_AGAIN)),
-            _ => Err(Answer::Later(DIAL_AGAIN)),
+            Ok(Ok(Some(DataReply::NotHeld))) => Err(Answer::Later(MANIFEST_ASK_AGAIN)),
+            _ => Err(Answer::Nothing),
         }
     }
 }

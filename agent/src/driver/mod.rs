@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use drover_protocol::hints::Candidates;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{LeaveReason, PeerMessage, SwarmMessage};
 use drover_protocol::multicast::election::LeaseReply;
@@ -147,7 +148,7 @@ async fn run(parts: Arc<Parts>, image: ImageId, goal: Goal, mut inlets: Inlets, 
     let store = parts.store.clone();
     let held = parts.sync.run(move || store.image(image)).await;
     let found = match (held, goal) {
-        (Some(held), _) => Found::Image(held, Vec::new()),
+        (Some(held), _) => Found::Image(held, Candidates::default()),
         (None, Goal::Seed) => Found::Nothing(End::Failed("this host does not hold the image".to_owned())),
         (None, Goal::Fetch { content_len }) => {
             reporter.announce_unknown();
@@ -155,9 +156,7 @@ async fn run(parts: Arc<Parts>, image: ImageId, goal: Goal, mut inlets: Inlets, 
         }
     };
     let end = match found {
-        Found::Image(disk, candidates) => {
-            Driver::new(parts.clone(), disk, inlets, &mut reporter).run(&candidates).await
-        }
+        Found::Image(disk, candidates) => Driver::new(parts.clone(), disk, inlets, &mut reporter).run(candidates).await,
         Found::Nothing(end) => end,
     };
     parts.announcements.remove(image);
@@ -223,10 +222,10 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn run(mut self, candidates: &[PeerId]) -> End {
+    async fn run(mut self, searched: Candidates) -> End {
         self.reporter.begin(&self.disk, &self.swarm);
         self.seal_if_complete();
-        self.swarm.handle_candidates(clock::now(), candidates);
+        self.swarm.handle_searched(clock::now(), searched);
         loop {
             self.drain();
             if let Some(end) = self.end.take() {
@@ -267,7 +266,7 @@ impl<'a> Driver<'a> {
                 }
             }
             Event::Multicast { link, message } => self.on_multicast_message(now, &link, message),
-            Event::Candidates(peers) => self.swarm.handle_candidates(now, &peers),
+            Event::Candidates(source, peers) => self.swarm.handle_candidates(now, source, &peers),
             Event::AskedPeers(link) => {
                 let about: Vec<PeerId> = self.peers.keys().copied().filter(|&peer| peer != link.peer()).collect();
                 self.parts.links.tell_peers(&link, self.disk.id(), &about);

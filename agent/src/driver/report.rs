@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use drover_protocol::announce::SwarmAnnounce;
 use drover_protocol::geometry::{CHUNK_LEN, Geometry};
+use drover_protocol::hints::Source;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::swarm::{Swarm, SwarmStatus};
 use drover_protocol::time::Instant;
@@ -15,7 +16,6 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::discovery::Announcements;
-use crate::discovery::source::Source;
 use crate::exchange::{Banned, MulticastStatus, PeerExchange, Phase, TransferStatus};
 use crate::store::Image;
 

@@ -38,7 +38,6 @@ use crate::discovery::gossip::Gossip;
 use crate::discovery::remembered::Remembered;
 use crate::discovery::revoked::Revoked;
 use crate::discovery::secret::Secret;
-pub use crate::discovery::source::Source;
 pub use crate::discovery::tracker::TrackerStatus;
 use crate::discovery::tracker::{self, Tracker};
 use crate::driver::limits::{Limits, Rates};
@@ -49,9 +48,10 @@ use crate::store::Store;
 use crate::transfer::buffers::Buffers;
 pub use crate::transfer::workers::StartWorkersError;
 use crate::transfer::workers::Workers;
-use crate::transport::addresses::AddressBook;
 use crate::transport::{Link, Links, Router};
-use drover_link::networks::Networks;
+use drover_protocol::hints::AddressBook;
+pub use drover_protocol::hints::Source;
+use drover_protocol::networks::Networks;
 
 /// Releases that wait for a listener that does not listen. Older ones are lost to it; trackers tell them again.
 const RELEASES_KEPT: usize = 1024;
@@ -232,8 +232,9 @@ impl Exchange {
             seekers.push(tokio::spawn(dht::run(task)).abort_handle());
             status
         });
-        let start_tracker = |address| {
+        let start_tracker = |(number, address): (usize, String)| {
             let parts = tracker::Parts {
+                source: Source::Tracker(u16::try_from(number).unwrap_or(u16::MAX)),
                 endpoint: endpoint.clone(),
                 links: links.clone(),
                 router: router.clone(),
@@ -248,7 +249,7 @@ impl Exchange {
             };
             Tracker::start(address, parts)
         };
-        let trackers = trackers.into_iter().map(start_tracker).collect();
+        let trackers = trackers.into_iter().enumerate().map(start_tracker).collect();
         let parts = Arc::new(driver::Parts {
             me,
             trackers,

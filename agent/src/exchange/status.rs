@@ -4,11 +4,10 @@ use core::net::SocketAddr;
 use core::ops::Range;
 
 use drover_protocol::announce::Cohort;
+use drover_protocol::hints::Source;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::multicast::choice::Mode;
 use serde::{Deserialize, Serialize};
-
-use crate::discovery::source::Source;
 
 /// How the exchange of one image stands.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -74,7 +74,7 @@ impl Host {
     }
 
     fn hear_of(&self, other: &Host) {
-        self.links().learn(&[PeerAddress { peer: other.me, addrs: vec![other.addr] }], Source::Tracker);
+        self.links().learn(&[PeerAddress { peer: other.me, addrs: vec![other.addr] }], Source::Tracker(0));
     }
 
     fn publish(&self, content: &[u8]) -> ImageId {
@@ -109,7 +109,7 @@ async fn a_full_disk_pauses_the_transfer_and_room_lets_it_go_on() {
     host.hear_of(&publisher);
     let mut transfer = host.exchange.fetch(image, None);
     let driver = host.exchange.0.parts.router.driver_of(image).unwrap();
-    driver.send(Event::Candidates(vec![publisher.me])).await.unwrap();
+    driver.send(Event::Candidates(Source::Tracker(0), vec![publisher.me])).await.unwrap();
 
     let paused =
         |status: &TransferStatus| matches!(&status.phase, Phase::Paused(why) if why.contains("free some space"));

@@ -15,6 +15,7 @@ use drover_link::endpoint::{self, Connection};
 use drover_link::frame::{FrameReceiver, FrameSender, prompt, read_frame, write_frame};
 use drover_link::member::Member;
 use drover_protocol::discovery::DISCOVERY_SINCE;
+use drover_protocol::hints::Source;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{
     DataReply, DataRequest, LeaveReason, MULTICAST_SINCE, PeerAddress, PeerMessage, SwarmMessage,
@@ -26,7 +27,6 @@ use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::router::{Asked, Event};
 use super::{Closing, Links};
-use crate::discovery::source::Source;
 use crate::discovery::talk::Talk;
 
 /// Control messages that wait for one peer. At ten have-deltas a second for each of a few images this is seconds.
@@ -250,11 +250,12 @@ async fn route(links: &Links, link: &Link, image: ImageId, message: SwarmMessage
 
 async fn take_peers(links: &Links, link: &Link, image: ImageId, peers: Vec<PeerAddress>) {
     let Some(driver) = links.router().driver_of(image) else { return };
-    let mut peers = links.learn(&peers, Source::PeerExchange(link.peer()));
+    let source = Source::PeerExchange(link.peer());
+    let mut peers = links.learn(&peers, source);
     // Who tells of others that exchange an image does so itself.
     peers.push(link.peer());
     // A driver that has just ended needs no candidates.
-    let _ = driver.send(Event::Candidates(peers)).await;
+    let _ = driver.send(Event::Candidates(source, peers)).await;
 }
 
 async fn write_control(mut sender: FrameSender<PeerMessage>, mut queue: mpsc::Receiver<PeerMessage>) -> String {

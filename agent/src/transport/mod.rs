@@ -1,12 +1,11 @@
 //! Connections with peers: one for each identity, whoever dialled, shared by all images.
 //!
-//! Who a peer is comes from its certificate alone; [`addresses`] holds hints. A [`Link`] is known here exactly as long as
+//! Who a peer is comes from its certificate alone; the [`AddressBook`] holds hints. A [`Link`] is known here exactly as long as
 //! its task runs, and its end is told to every driver, always after everything else that came by it. When two hosts dial
 //! each other at the same time, both keep the connection that the host with the smaller id dialled.
 //!
 //! A peer that is banned stays out for as long as this process lives; one whose key is revoked stays out.
 
-pub(crate) mod addresses;
 pub(crate) mod link;
 pub(crate) mod router;
 
@@ -19,6 +18,7 @@ use std::time::Duration;
 use drover_link::endpoint::{Connection, Endpoint, Expect, Incoming};
 use drover_link::member::Role;
 use drover_protocol::discovery::DiscoveryMessage;
+use drover_protocol::hints::{AddressBook, DIAL_STAGGER, Source};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{MAX_PEERS, PeerAddress, PeerMessage};
 use drover_protocol::revocation::Revocation;
@@ -29,16 +29,12 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use self::addresses::AddressBook;
 pub(crate) use self::link::Link;
 pub(crate) use self::router::{Asked, Event, Router};
 use crate::clock;
 use crate::discovery::gossip::Gossip;
-use crate::discovery::source::Source;
 
-/// The next address of a peer is tried beside the one before after so long.
-const DIAL_STAGGER: Duration = Duration::from_millis(250);
-/// Dials at the same time.
+/// Peers that are dialled at the same time.
 const MOST_DIALS: usize = 32;
 /// A peer that could not be reached is left alone for so long, doubled with each failure.
 const BACKOFF_LEAST: Duration = Duration::from_millis(500);
@@ -139,9 +135,9 @@ impl Links {
         self.table().links.values().filter(|link| !link.is_closed()).cloned().collect()
     }
 
-    /// The link with whatever host of the cluster answers at `addr`, of which `source` told.
+    /// The link with whatever host of the cluster answers at `addr`, of which `source` told. Who dials addresses without a
+    /// name bounds their number, so that they do not hold up those of peers.
     pub(crate) async fn reach_addr(&self, addr: SocketAddr, source: Source) -> Option<Link> {
-        let _permit = self.0.dials.acquire().await.ok()?;
         let dialled = self.0.endpoint.connect(addr, Expect::Host).await;
         let connection = dialled.inspect_err(|error| tracing::debug!(%error, "can't connect")).ok()?;
         self.register(connection, Some(source))
@@ -212,7 +208,7 @@ impl Links {
 
     /// How many hosts there is an address of.
     pub(crate) fn known(&self) -> usize {
-        self.book().len()
+        self.book().peer_count()
     }
 
     /// Who was reached at this address, last.
@@ -310,31 +306,36 @@ impl Links {
         }
     }
 
-    /// Dials the peer's addresses, each a little later than the one before, and takes the first that answers.
+    /// Dials the peer's addresses, some a little later than those before, and takes the first that answers. What comes to
+    /// be known meanwhile is dialled, too.
     async fn dial_addrs(&self, peer: PeerId) -> Option<Connection> {
         let _permit = self.0.dials.acquire().await.ok()?;
-        let addrs = self.book().addrs(clock::now(), peer);
-        let mut dials = JoinSet::new();
-        for (at, addr) in addrs.into_iter().enumerate() {
-            let endpoint = self.0.endpoint.clone();
-            dials.spawn(async move {
-                sleep(DIAL_STAGGER * at as u32).await;
-                let dialled = endpoint.connect(addr, Expect::Peer(peer)).await;
-                let dialled =
-                    dialled.inspect_err(|error| tracing::debug!(peer = %peer.short(), %error, "can't connect"));
-                dialled.map_err(|_| addr)
-            });
-        }
-        while let Some(dialled) = dials.join_next().await {
-            match dialled {
-                Ok(Ok(connection)) => return Some(connection),
-                // Of two dials at the same time one fails, and says nothing against the address.
-                Ok(Err(addr)) if self.standing(peer).is_none() => self.book().failed(clock::now(), peer, addr),
-                Ok(Err(_)) => {}
-                Err(_) => {}
+        let (mut tried, mut dials) = (Vec::new(), JoinSet::new());
+        loop {
+            let next = self.book().next_addrs(clock::now(), peer, &tried);
+            for addr in next {
+                tried.push(addr);
+                let endpoint = self.0.endpoint.clone();
+                dials.spawn(async move {
+                    let dialled = endpoint.connect(addr, Expect::Peer(peer)).await;
+                    let dialled =
+                        dialled.inspect_err(|error| tracing::debug!(peer = %peer.short(), %error, "can't connect"));
+                    dialled.map_err(|_| addr)
+                });
+            }
+            if dials.is_empty() {
+                return None;
+            }
+            tokio::select! {
+                Some(dialled) = dials.join_next() => match dialled {
+                    Ok(Ok(connection)) => return Some(connection),
+                    // Of two dials at the same time one fails, and says nothing against the address.
+                    Ok(Err(addr)) if self.standing(peer).is_none() => self.book().failed(clock::now(), peer, addr),
+                    Ok(Err(_)) | Err(_) => {}
+                },
+                () = sleep(DIAL_STAGGER) => {}
             }
         }
-        None
     }
 
     /// Makes a fresh connection the link with its peer, or closes it; gives the link that stands with the peer then.

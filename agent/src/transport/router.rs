@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use drover_protocol::hints::Source;
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{DataRequest, SwarmMessage};
 use drover_protocol::multicast::message::MulticastMessage;
@@ -32,8 +33,8 @@ pub(crate) enum Event {
         /// What.
         message: MulticastMessage,
     },
-    /// Peers that may exchange the image, by a tracker or another peer; their addresses are in the book.
-    Candidates(Vec<PeerId>),
+    /// Peers that may exchange the image, as this source told; their addresses are in the book.
+    Candidates(Source, Vec<PeerId>),
     /// A peer wants to know who exchanges the image.
     AskedPeers(Link),
     /// A peer asks for bytes.

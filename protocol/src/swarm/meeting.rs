@@ -12,6 +12,7 @@ use super::peer::Peer;
 use super::racks::Place;
 use crate::geometry::PieceIndex;
 use crate::have::{HaveError, PieceSet, WireDelta, WireHave};
+use crate::hints::Source;
 use crate::id::PeerId;
 use crate::message::{LeaveReason, SwarmMessage};
 use crate::time::Instant;
@@ -38,7 +39,7 @@ const DELTA_MOST: usize = 1024;
 impl Swarm {
     /// A connection to `peer` stands: asks it to be a neighbour, if there is room.
     pub(super) fn meet(&mut self, now: Instant, peer: PeerId) {
-        self.candidates.reached(peer);
+        self.candidates.reached(now, peer);
         if peer == self.me || self.ledger.is_banned(&peer) {
             return;
         }
@@ -67,8 +68,8 @@ impl Swarm {
             self.refuse_peer(peer, LeaveReason::Banned);
             return;
         }
-        self.candidates.add(now, peer);
-        self.candidates.reached(peer);
+        self.candidates.add(now, Source::DialledHere, peer);
+        self.candidates.reached(now, peer);
         if !self.peers.contains_key(&peer) {
             if self.peers.len() >= self.config.neighbours_most && !self.make_room(now) {
                 self.refuse_peer(peer, LeaveReason::Full);
@@ -164,21 +165,25 @@ impl Swarm {
 
     /// Dials candidates until as many neighbours are there or on their way as are sought.
     pub(super) fn dial(&mut self, now: Instant) {
-        while self.lacks_neighbours() {
-            let peers = &self.peers;
-            let Some(peer) = self.candidates.dial(now, &mut self.rng, |peer| peers.contains_key(peer)) else { return };
+        let (peers, places) = (&self.peers, self.places());
+        while let Some(peer) = self.candidates.dial(now, &mut self.rng, places, |peer| peers.contains_key(peer)) {
             self.outputs.push_back(Output::Connect { peer });
         }
     }
 
     /// When to dial again, or to give up a dial.
     pub(super) fn next_dial(&self) -> Option<Instant> {
-        self.lacks_neighbours().then(|| self.candidates.next_at(|peer| self.peers.contains_key(peer))).flatten()
+        let places = self.places();
+        if places == 0 {
+            return None;
+        }
+        let next = self.candidates.next_dial_at(self.now, places, |peer| self.peers.contains_key(peer));
+        next.into_iter().chain(self.candidates.give_up_at()).min()
     }
 
-    fn lacks_neighbours(&self) -> bool {
-        let sought = self.config.neighbours_sought;
-        self.peers.len() + self.candidates.dialling() < sought
+    /// How many neighbours it lacks.
+    fn places(&self) -> usize {
+        self.config.neighbours_sought.saturating_sub(self.peers.len())
     }
 
     /// Reconsiders the neighbours.

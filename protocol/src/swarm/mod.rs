@@ -6,8 +6,8 @@
 //!
 //! This file routes inputs to the parts. The parts think: `progress` knows what is held and asked for, `availability`
 //! how rare each piece is, `picker` what to ask next, `requests` what is on its way, `slots` whom to serve, `handouts`
-//! what was given to whom first, `announcer` when to tell what is held, `candidates` whom to know, `ledger` who gave,
-//! took and lied. `peer_map` is a row of peers, as the neighbours are, `mask` a set of chunks of one piece. `asking`,
+//! what was given to whom first, `announcer` when to tell what is held, `ledger` who gave, took and lied; whom to
+//! know is among the [`Candidates`]. `peer_map` is a row of peers, as the neighbours are, `mask` a set of chunks of one piece. `asking`,
 //! `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth, for when the others are
 //! stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows what is had from near,
 //! so that it is not asked for over the links between racks.
@@ -18,7 +18,6 @@
 mod announcer;
 mod asking;
 mod availability;
-mod candidates;
 mod config;
 mod event;
 mod handouts;
@@ -46,7 +45,6 @@ use std::sync::Arc;
 
 use self::announcer::Announcer;
 use self::availability::Availability;
-use self::candidates::Candidates;
 use self::handouts::Handouts;
 use self::ledger::Ledger;
 use self::mask::ChunkMask;
@@ -60,6 +58,7 @@ use self::sharing::Sharing;
 use self::slots::Slots;
 use crate::geometry::{ChunkIndex, Geometry, PieceIndex};
 use crate::have::{ChunkSet, WireDelta, runs_of};
+use crate::hints::{Candidates, Source};
 use crate::id::PeerId;
 use crate::message::SwarmMessage;
 use crate::pacing::{Meter, TokenBucket};
@@ -219,12 +218,21 @@ impl Swarm {
         swarm
     }
 
-    /// Peers that somebody named as exchanging this image: hints.
-    pub fn handle_candidates(&mut self, now: Instant, peers: &[PeerId]) {
+    /// Peers that `source` named as exchanging this image: hints.
+    pub fn handle_candidates(&mut self, now: Instant, source: Source, peers: &[PeerId]) {
         self.now = now;
         for peer in peers.iter().filter(|&peer| *peer != self.me && !self.ledger.is_banned(peer)) {
-            self.candidates.add(now, *peer);
+            self.candidates.add(now, source, *peer);
         }
+        self.dial(now);
+    }
+
+    /// What the search for the manifest came to know of peers, before anything else is known of any.
+    pub fn handle_searched(&mut self, now: Instant, candidates: Candidates) {
+        self.now = now;
+        self.candidates = candidates;
+        self.candidates.remove(&self.me);
+        self.candidates.begin_anew(now);
         self.dial(now);
     }
 
@@ -468,6 +476,11 @@ impl Swarm {
             unavailable: runs_of(unavailable.map(ChunkIndex::number)).collect(),
             banned: self.ledger.banned(),
         }
+    }
+
+    /// How many peers it has heard of and may dial: at most [`CANDIDATES_MOST`](crate::hints::CANDIDATES_MOST).
+    pub fn candidate_count(&self) -> usize {
+        self.candidates.len()
     }
 
     /// Whether a piece is held, for tests and drivers.

@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::{CrashImages, Fault, FaultCounts, Outcome, crash_images, run_seed};
+use super::{CrashImages, Fault, FaultCounts, Outcome, SLOWER_MOST, Slowdown, crash_images, run_seed, slowdown};
 
 /// From so many seeds on each kind of fault must have been injected [`INJECTED_LEAST`] times.
 const MANY_SEEDS: u64 = 20_000;
@@ -38,6 +38,10 @@ pub struct CheckArgs {
     /// Try all that a crash could leave, at every operation of scripted traces, instead.
     #[arg(long)]
     crash_images: bool,
+    /// Measure how much longer the fleets of the seeds take if a tracker and the hash table lie about where hosts are and
+    /// nothing else goes wrong, instead. A fleet that takes more than a fifth longer is a failure.
+    #[arg(long)]
+    hostile_discovery: bool,
     /// Plant bugs, and count the seeds until each is found, instead. Only in a build with `--features planted`.
     #[cfg(feature = "planted")]
     #[arg(long)]
@@ -69,6 +73,9 @@ fn check(args: &CheckArgs) -> (String, Value, bool) {
     }
     if args.crash_images {
         return images();
+    }
+    if args.hostile_discovery {
+        return slowdowns(args);
     }
     if args.trace {
         let outcome = run_seed(args.seed, true);
@@ -222,6 +229,74 @@ fn images() -> (String, Value, bool) {
     let _ = writeln!(text, "{images} crash images at {cuts} operations of {traces} traces: {violations} violations");
     let value = json!({ "traces": traces, "cuts": cuts, "images": images, "violations": all.violations });
     (text, value, violations == 0)
+}
+
+fn slowdowns(args: &CheckArgs) -> (String, Value, bool) {
+    let fleets = on_all_cores(args.seeds, |number| slowdown(args.seed + number));
+    let mut text = String::new();
+    for fleet in &fleets {
+        if let Some(what) = &fleet.violation {
+            let _ = writeln!(text, "seed {}: {what}", fleet.seed);
+        }
+    }
+    let ratios = Spread::of(fleets.iter().map(Slowdown::ratio).collect());
+    let chance = Spread::of(fleets.iter().map(Slowdown::chance).collect());
+    let worst = fleets.iter().max_by(|one, other| one.ratio().total_cmp(&other.ratio()));
+    let is_good = fleets.iter().all(|fleet| fleet.violation.is_none()) && ratios.most <= SLOWER_MOST;
+    let _ = writeln!(text, "time of the last host with false hints over without: {ratios}");
+    let _ = writeln!(text, "the same without over without, by chance: {chance}");
+    if let Some(worst) = worst {
+        let (hostile, honest) = (worst.hostile.as_secs_f64(), worst.honest().as_secs_f64());
+        let _ = writeln!(
+            text,
+            "{} fleets from seed {}; the slowest by them is {}: {hostile:.2} s instead of {honest:.2} s; the most is {SLOWER_MOST}",
+            fleets.len(),
+            args.seed,
+            worst.seed
+        );
+    }
+    let violations: Vec<_> =
+        fleets.iter().filter_map(|fleet| fleet.violation.clone().map(|what| (fleet.seed, what))).collect();
+    let value = json!({
+        "first_seed": args.seed,
+        "fleets": fleets.len(),
+        "violations": violations,
+        "ratios": ratios.value(),
+        "chance": chance.value(),
+        "most": SLOWER_MOST,
+    });
+    (text, value, is_good)
+}
+
+/// How ratios are spread.
+#[derive(Debug, Default)]
+struct Spread {
+    median: f64,
+    p90: f64,
+    p99: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(mut ratios: Vec<f64>) -> Self {
+        ratios.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let place = (ratios.len() as f64 * share) as usize;
+            ratios.get(place.min(ratios.len().saturating_sub(1))).copied().unwrap_or_default()
+        };
+        Spread { median: at(0.5), p90: at(0.9), p99: at(0.99), most: at(1.0) }
+    }
+
+    fn value(&self) -> Value {
+        json!({ "median": self.median, "p90": self.p90, "p99": self.p99, "most": self.most })
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spread { median, p90, p99, most } = self;
+        write!(f, "median {median:.3}, 90 % {p90:.3}, 99 % {p99:.3}, most {most:.3}")
+    }
 }
 
 #[cfg(feature = "planted")]

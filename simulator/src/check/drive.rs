@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use drover_protocol::geometry::CHUNK_LEN;
-use drover_protocol::message::{LeaveReason, PeerAddress, PeerMessage, SwarmMessage};
+use drover_protocol::message::{LeaveReason, PeerMessage, SwarmMessage};
 use drover_protocol::planted::{Bug, is_planted};
 use drover_protocol::swarm::{Output, Refusal, RequestEnd, RequestId, ServeId};
 
@@ -14,14 +14,11 @@ use super::plan::Lie;
 use super::token::{self, TOKEN_LEN, Token};
 use super::world::{Event, World};
 
-/// A dial that gets no answer is given up after this.
-const DIAL_MOST: Duration = Duration::from_secs(5);
-
 impl World {
     pub(super) fn obey(&mut self, host: usize, output: Output) {
         let image = self.plan.manifest.image_id();
         match output {
-            Output::Connect { peer } => self.connect(host, host_of(peer)),
+            Output::Connect { peer } => self.dial(host, host_of(peer)),
             Output::Send { peer, message } => {
                 if let Some(link) = self.link_to(host, host_of(peer)) {
                     let message = self.twisted(host, message);
@@ -30,8 +27,11 @@ impl World {
             }
             Output::SendPeers { peer, about } => {
                 if let Some(link) = self.link_to(host, host_of(peer)) {
-                    let named = about.into_iter().map(|peer| PeerAddress { peer, addrs: Vec::new() });
-                    self.say(host, link, &PeerMessage::Peers { image, peers: named.collect() });
+                    let Some(run) = &self.hosts[host].run else { return };
+                    let peers: Vec<_> = about.into_iter().filter_map(|peer| run.book.tell(peer)).collect();
+                    if !peers.is_empty() {
+                        self.say(host, link, &PeerMessage::Peers { image, peers });
+                    }
                 }
             }
             Output::Request { peer, request, piece, chunks } => {
@@ -50,6 +50,7 @@ impl World {
             Output::Complete => {
                 self.trace.note(self.now, "complete", [host as u64, 0]);
                 self.note(|| format!("host {host} is complete"));
+                self.completed_at = self.now;
                 self.seal_if_complete(host);
             }
         }
@@ -57,13 +58,6 @@ impl World {
 
     fn link_to(&self, host: usize, peer: usize) -> Option<usize> {
         self.hosts[host].run.as_ref()?.peers.get(&peer).copied()
-    }
-
-    fn connect(&mut self, host: usize, peer: usize) {
-        let life = self.hosts[host].life;
-        let is_there = peer < self.hosts.len() && self.net.is_reachable(self.now, host, peer);
-        let wait = if is_there { self.net.latency() * 4 } else { DIAL_MOST };
-        self.after(wait, Event::Dialled { from: host, life, to: peer });
     }
 
     /// Never lets a peer in again.

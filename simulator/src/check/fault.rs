@@ -63,11 +63,21 @@ pub enum Fault {
     TrackerRestart,
     /// A host speaks other versions of the protocol.
     MixedVersions,
+    /// A second tracker names right hosts at wrong addresses, some of them outside of the cluster's networks.
+    WrongAddresses,
+    /// It names hosts that there are not.
+    DeadAddresses,
+    /// It names as many of those as an answer holds, each with as many addresses as it may have.
+    ManyAddresses,
+    /// It names hosts where they were before.
+    OldAddresses,
+    /// The hash table is full of addresses at which there is nobody.
+    LyingTable,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 29] = [
+    pub const ALL: [Fault; 34] = [
         Fault::Loss,
         Fault::Delay,
         Fault::Reorder,
@@ -97,6 +107,11 @@ impl Fault {
         Fault::LyingTracker,
         Fault::TrackerRestart,
         Fault::MixedVersions,
+        Fault::WrongAddresses,
+        Fault::DeadAddresses,
+        Fault::ManyAddresses,
+        Fault::OldAddresses,
+        Fault::LyingTable,
     ];
 }
 
@@ -107,8 +122,14 @@ impl fmt::Display for Fault {
 }
 
 /// How often each kind of fault was injected.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl Default for FaultCounts {
+    fn default() -> Self {
+        FaultCounts([0; Fault::ALL.len()])
+    }
+}
 
 impl FaultCounts {
     /// Counts one.

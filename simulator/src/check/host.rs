@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
+use core::net::SocketAddr;
+
 use drover_durability::{
     Access, Catalog, Disk, DiskError, Doing, Image, Layout, LoadError, NotDurable, begin, check_len, drop_journal,
     load_incoming, load_manifest, make_durable, move_to_masters, sweep_files, undo_move,
 };
 use drover_protocol::geometry::ChunkIndex;
+use drover_protocol::hints::{AddressBook, Candidates, LookupPace, Strangers};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::manifest::Manifest;
+use drover_protocol::networks::Networks;
 use drover_protocol::swarm::{RequestId, ServeId, Swarm};
 use drover_protocol::time::Instant;
 
@@ -53,8 +57,18 @@ pub(super) struct Running {
     pub(super) peers: BTreeMap<usize, usize>,
     /// Whom it shut out.
     pub(super) banned: BTreeSet<usize>,
-    /// Whom the tracker named.
-    pub(super) named: BTreeSet<usize>,
+    /// Where others are, as far as somebody told.
+    pub(super) book: AddressBook,
+    /// Who may have the manifest, until it is found.
+    pub(super) search: Candidates,
+    /// When to ask them again.
+    pub(super) seek_at: Option<Instant>,
+    /// Addresses that the hash table gave, and when it is asked again.
+    pub(super) strangers: Strangers<()>,
+    pub(super) lookups: Option<LookupPace>,
+    /// Dials under way, by host.
+    pub(super) dials: BTreeMap<usize, Dial>,
+    pub(super) last_dial: u64,
     pub(super) requests: BTreeMap<RequestId, Asked>,
     pub(super) serves: BTreeMap<ServeId, Serve>,
     pub(super) last_serve: u64,
@@ -76,6 +90,18 @@ pub(super) struct Work {
     pub(super) is_sealing: bool,
     /// Losses of the disk that the swarm was not told of yet.
     pub(super) untold_losses: u32,
+}
+
+/// A dial of a peer: one of its addresses after the other.
+#[derive(Debug)]
+pub(super) struct Dial {
+    /// Which dial it is: what belongs to another one is void.
+    pub(super) number: u64,
+    /// How often it went on.
+    pub(super) step: u32,
+    pub(super) tried: Vec<SocketAddr>,
+    /// Addresses at which nobody has answered yet.
+    pub(super) under_way: u32,
 }
 
 /// A request of ours.
@@ -191,6 +217,11 @@ pub(super) fn damaged(image: &Image<SimDisk>) -> Vec<ChunkIndex> {
         read.is_err() || super::token::verify(image.manifest(), *chunk, Box::new(buffer)).is_none()
     };
     image.held().iter().filter(is_bad).collect()
+}
+
+/// The networks that the cluster is in.
+pub(super) fn networks() -> Networks {
+    "10.0.0.0/8".parse().expect("a network")
 }
 
 /// Who the host of this number is.

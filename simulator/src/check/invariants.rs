@@ -200,7 +200,10 @@ impl World {
             let (lowest, highest) = self.plan.hosts[*host].versions;
             (lowest..=highest).contains(&drover_protocol::message::PROTOCOL_VERSIONS.1)
         };
-        let is_honest = |host: &usize| self.plan.hosts[*host].lie.is_none() && !self.hosts[*host].is_dead;
+        let is_honest = |host: &usize| {
+            let plan = &self.plan.hosts[*host];
+            plan.lie.is_none() && !plan.is_bystander && !self.hosts[*host].is_dead
+        };
         (0..self.hosts.len()).filter(is_honest).filter(speaks)
     }
 

@@ -6,6 +6,10 @@
 //! every event; then all faults end, and everything must come to its end within a bound: everybody complete, if what all
 //! have together is the whole image, else everybody with all that there is, and naming the rest.
 //!
+//! Where others are a host is told by a tracker and a hash table (`discovery`), and in some runs a second tracker and the
+//! table lie to the end (`hints`): nothing of it may ever be wrong, no list may outgrow its bound, and how much it slows
+//! down a fleet with which nothing else is wrong is measured (`slowdown`).
+//!
 //! Made up: chunks are tokens of a KiB (`token`), each host's driver is one like the agent's (`world`, `drive`, `work`),
 //! and the network (`net`) is what QUIC makes of a bad one. Not in here: QUIC and TLS themselves, threads, the real file
 //! systems, the hand-over to clones. A bug in the agent's own driver is found by the agent's tests, not by this.
@@ -13,9 +17,12 @@
 mod chaos;
 pub mod command;
 mod crash;
+mod discovery;
 mod disk;
 mod drive;
+mod event;
 mod fault;
+mod hints;
 mod host;
 mod hostile;
 mod images;
@@ -25,6 +32,7 @@ mod plan;
 #[cfg(feature = "planted")]
 mod planted;
 mod seek;
+mod slowdown;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -37,6 +45,7 @@ pub use fault::{Fault, FaultCounts};
 pub use images::{CrashImages, crash_images};
 #[cfg(feature = "planted")]
 pub use planted::{Found, find};
+pub use slowdown::{SLOWER_MOST, Slowdown, slowdown};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -58,6 +67,8 @@ pub struct Outcome {
     pub events: u64,
     /// How long it lasted, in the hosts' time.
     pub lasted: Duration,
+    /// When the last host became complete.
+    pub completed_at: Instant,
     /// Hash of all that happened.
     pub trace: String,
     /// What happened, in words, if that was wanted.
@@ -66,8 +77,12 @@ pub struct Outcome {
 
 /// Runs one seed. A panic of any part is a violation as well.
 pub fn run_seed(seed: u64, is_logged: bool) -> Outcome {
+    run_plan(seed, || Plan::draw(seed), is_logged)
+}
+
+fn run_plan(seed: u64, plan: impl FnOnce() -> Plan, is_logged: bool) -> Outcome {
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(Plan::draw(seed), is_logged);
+        let mut world = World::new(plan(), is_logged);
         world.run();
         let mut faults = world.counts.clone();
         world.hosts.iter().for_each(|host| host.disk.with(|inner| faults.add_all(&inner.counts)));
@@ -80,6 +95,7 @@ pub fn run_seed(seed: u64, is_logged: bool) -> Outcome {
             faults,
             events: world.events,
             lasted: world.now.since(Instant::START),
+            completed_at: world.completed_at,
             trace: world.trace.hash(),
             log: world.log.unwrap_or_default(),
         }
@@ -92,6 +108,7 @@ pub fn run_seed(seed: u64, is_logged: bool) -> Outcome {
             faults: FaultCounts::default(),
             events: 0,
             lasted: Duration::ZERO,
+            completed_at: Instant::START,
             trace: String::new(),
             log: Vec::new(),
         }

@@ -14,6 +14,9 @@ use super::token;
 
 /// Chunks of a piece.
 const CHUNKS_PER_PIECE: u32 = 2;
+/// The share of seeds with false hints, and what makes their dice others than those of the rest.
+const FALSE_HINTS: f64 = 0.1;
+const HINTS: u64 = 0x68_696e_7473;
 const PIECE_LEN: u32 = CHUNKS_PER_PIECE * drover_protocol::geometry::CHUNK_LEN;
 
 /// A run as it is drawn.
@@ -34,6 +37,8 @@ pub(super) struct Plan {
     pub(super) trouble: Vec<(Instant, Trouble)>,
     /// How likely the tracker lies in an answer.
     pub(super) tracker_lies: f64,
+    /// Whether a second tracker and the hash table say where hosts are not, to the end.
+    pub(super) has_false_hints: bool,
     pub(super) has_releases: bool,
     /// Whether liars go on after all faults have ended.
     pub(super) liars_stay: bool,
@@ -52,6 +57,8 @@ pub(super) struct HostPlan {
     /// The longest that its disk takes for a chunk.
     pub(super) disk_time: Duration,
     pub(super) arrives: Instant,
+    /// It belongs to the cluster and does not exchange the image.
+    pub(super) is_bystander: bool,
 }
 
 /// How a hostile host behaves.
@@ -144,6 +151,39 @@ pub(super) enum Trouble {
 impl Plan {
     /// The run of a seed.
     pub(super) fn draw(seed: u64) -> Self {
+        let mut plan = Self::draw_bad_day(seed);
+        plan.has_false_hints = Rng::seeded(seed ^ HINTS).chance(FALSE_HINTS);
+        if plan.has_false_hints {
+            plan.add_bystanders();
+        }
+        plan
+    }
+
+    /// The same fleet on a day on which nothing goes wrong, but that somebody may lie about where hosts are. The number says
+    /// which of several such days it is.
+    pub(super) fn calm(seed: u64, has_false_hints: bool, day: u64) -> Self {
+        let mut plan = Self::draw_bad_day(seed);
+        plan.add_bystanders();
+        plan.seed = seed ^ day << 48;
+        plan.has_false_hints = has_false_hints;
+        plan.heals_at = Instant::from_millis(1);
+        (plan.net.loss, plan.net.delay.0, plan.net.late) = (0.0, 0.0, 0.0);
+        (plan.tracker_lies, plan.has_releases) = (0.0, false);
+        plan.trouble.clear();
+        for host in &mut plan.hosts {
+            (host.lie, host.versions, host.disk) = (None, PROTOCOL_VERSIONS, DiskDice::default());
+        }
+        plan
+    }
+
+    fn add_bystanders(&mut self) {
+        let more = 1 + self.seed % 3;
+        let bystander =
+            HostPlan { lie: None, versions: PROTOCOL_VERSIONS, is_bystander: true, ..self.hosts[0].clone() };
+        self.hosts.extend((0..more).map(|_| bystander.clone()));
+    }
+
+    fn draw_bad_day(seed: u64) -> Self {
         let mut rng = Rng::seeded(seed);
         let host_count = 3 + if rng.chance(0.3) { rng.below(10) } else { rng.below(4) } as usize;
         let (tag, manifest, wrong_manifest) = draw_image(&mut rng);
@@ -164,6 +204,7 @@ impl Plan {
                 disk: draw_disk(&mut rng, unkind),
                 disk_time: Duration::from_micros(u64::from(1 + rng.below(20_000))),
                 arrives: Instant::START + draw_millis(&mut rng, 500, 8000),
+                is_bystander: false,
             })
             .collect();
         hosts[0].arrives = Instant::START;
@@ -189,6 +230,7 @@ impl Plan {
             heals_at,
             trouble,
             tracker_lies,
+            has_false_hints: false,
             has_releases,
             liars_stay,
         }

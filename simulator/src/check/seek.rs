@@ -1,82 +1,66 @@
-//! How a host comes to know others, the manifest and releases: by a tracker and by peers, each of which may lie.
+//! How a host comes to know the manifest and releases: by peers, each of which may lie.
 
 use core::time::Duration;
 use std::sync::OnceLock;
 
 use drover_durability::AcceptError;
-use drover_protocol::id::{ContentHash, ImageId, PeerId, PublisherKey};
+use drover_protocol::hints::MANIFEST_ASK_AGAIN;
+use drover_protocol::id::{ContentHash, ImageId, PublisherKey};
 use drover_protocol::manifest::Manifest;
 use drover_protocol::release::{Name, RELEASE_FORMAT, Release, SignedRelease};
 use ed25519_dalek::SigningKey;
 
 use super::fault::Fault;
-use super::host::{self, Running, host_of};
+use super::host::{self, Running, peer_id};
 use super::plan::Lie;
 use super::token;
 use super::world::{Event, World};
 
-/// When a host that found nobody with the manifest asks again.
-const SEEK_AGAIN: Duration = Duration::from_secs(1);
+/// When a host whose disk did not let it begin asks the same peer again.
+const BEGIN_AGAIN: Duration = Duration::from_secs(3);
 /// What all clocks show that were not moved, in seconds since 1970.
 const NOW_UNIX_S: u64 = 1_800_000_000;
 /// Versions of the one name that there are.
 const VERSIONS: u64 = 4;
 
 impl World {
-    pub(super) fn announce(&mut self, host: usize, life: u32) {
-        let hosts = self.hosts.len();
-        let rack = self.plan.hosts[host].rack.clone();
-        let Some(run) = self.hosts[host].run.as_ref().filter(|_| self.hosts[host].life == life) else { return };
-        let progress = match &run.swarm {
-            Some(swarm) => (swarm.held().count(), self.data.count()),
-            None => (0, 0),
-        };
-        let dice = (&mut self.rng, &mut self.counts);
-        let (peers, again) = self.tracker.announce(self.now, host, rack.as_deref(), progress, hosts, dice);
-        self.after(self.net.latency(), Event::Told { host, life, peers, again });
-    }
-
-    pub(super) fn told(&mut self, host: usize, life: u32, peers: &[PeerId], again: Duration) {
-        let Some(run) = self.running(host, life) else { return };
-        run.named.extend(peers.iter().map(|&peer| host_of(peer)));
-        self.tell(host, |swarm, now| swarm.handle_candidates(now, peers));
-        let wait = again - again * self.rng.below(1000) / 10_000;
-        self.after(wait, Event::Announce { host, life });
-    }
-
-    /// A host asks one that it heard of for the manifest.
+    /// Some candidate may be asked again.
     pub(super) fn seek(&mut self, host: usize, life: u32) {
+        let now = self.now;
         let Some(run) = self.running(host, life) else { return };
-        if run.image.is_some() {
-            return;
+        if run.seek_at.is_some_and(|at| at <= now) {
+            run.seek_at = None;
+            self.search(host);
         }
-        let known: Vec<usize> = run.named.difference(&run.banned).copied().collect();
-        let asked = self.rng.pick(&known).copied().filter(|&peer| peer != host && peer < self.hosts.len());
-        let answer = asked.filter(|&peer| self.net.is_reachable(self.now, host, peer)).and_then(|peer| {
-            let is_known = self.hosts[peer].run.as_ref().is_some_and(|run| run.image.is_some());
-            let lies = self.plan.hosts[peer].lie == Some(Lie::WrongManifest);
-            let speaks = super::versions::agree(self.plan.hosts[host].versions, self.plan.hosts[peer].versions);
-            (is_known && speaks == Ok(true)).then_some((peer, lies))
-        });
-        let Some((from, lies)) = answer else { return self.after(SEEK_AGAIN, Event::Seek { host, life }) };
-        let bytes = match lies {
-            true => {
-                self.counts.add(Fault::WrongManifest);
-                self.plan.wrong_manifest.to_bytes()
-            }
-            false => self.plan.manifest.to_bytes(),
-        };
+    }
+
+    /// Asks a peer that was reached for the manifest.
+    pub(super) fn ask_manifest(&mut self, host: usize, from: usize) {
+        let life = self.hosts[host].life;
+        let is_known = self.hosts[from].run.as_ref().is_some_and(|run| run.image.is_some());
+        let lies = self.plan.hosts[from].lie == Some(Lie::WrongManifest);
+        let bytes =
+            is_known.then(|| if lies { self.plan.wrong_manifest.to_bytes() } else { self.plan.manifest.to_bytes() });
+        if is_known && lies {
+            self.counts.add(Fault::WrongManifest);
+        }
         self.after(self.net.latency() * 4, Event::Manifest { host, life, from, bytes });
     }
 
-    pub(super) fn take_manifest(&mut self, host: usize, life: u32, from: usize, bytes: &[u8]) {
-        let id = self.plan.manifest.image_id();
-        let Some(run) = self.running(host, life) else { return };
+    pub(super) fn take_manifest(&mut self, host: usize, life: u32, from: usize, bytes: Option<&[u8]>) {
+        let (now, id) = (self.now, self.plan.manifest.image_id());
+        let Some(run) = self.running(host, life).filter(|run| run.image.is_none()) else { return };
+        let Some(bytes) = bytes else {
+            run.search.reached(now, peer_id(from));
+            run.search.postpone(now, peer_id(from), MANIFEST_ASK_AGAIN);
+            return self.search(host);
+        };
         let manifest = match Manifest::from_bytes_of(id, bytes) {
             Ok(manifest) => manifest,
             Err(_) => {
                 run.banned.insert(from);
-                return self.after(Duration::from_millis(10), Event::Seek { host, life });
+                run.search.remove(&peer_id(from));
+                return self.search(host);
             }
         };
         if manifest != self.plan.manifest {
@@ -90,7 +74,10 @@ impl World {
             }
             Err(error) => {
                 self.note(|| format!("host {host} can't begin: {error}"));
-                self.after(Duration::from_secs(3), Event::Seek { host, life });
+                if let Some(run) = self.running(host, life) {
+                    run.search.postpone(now, peer_id(from), BEGIN_AGAIN);
+                }
+                self.search(host);
             }
         }
         self.notice_power(host);
@@ -148,7 +135,7 @@ impl World {
         let manifest = self.plan.manifest.clone();
         for host in 0..self.hosts.len() {
             let is_publisher = host == 0;
-            if !is_publisher && !self.rng.chance(0.15) {
+            if self.plan.hosts[host].is_bystander || !is_publisher && !self.rng.chance(0.15) {
                 continue;
             }
             let (disk, share) = (self.hosts[host].disk.clone(), f64::from(self.rng.below(100)) / 100.0);

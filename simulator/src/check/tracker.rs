@@ -1,15 +1,16 @@
 //! The tracker: the real directory machine, which may forget everything, or lie.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use core::time::Duration;
 
-use drover_protocol::announce::{Announce, SwarmAnnounce};
+use drover_protocol::announce::{Announce, Announced, SwarmAnnounce};
 use drover_protocol::directory::{Directory, DirectoryConfig};
-use drover_protocol::id::{ImageId, PeerId};
+use drover_protocol::id::ImageId;
+use drover_protocol::message::PeerAddress;
 use drover_protocol::rng::Rng;
 use drover_protocol::time::Instant;
 
 use super::fault::{Fault, FaultCounts};
+use super::hints::addr_of;
 use super::host::peer_id;
 
 /// A tracker that can always be reached.
@@ -42,11 +43,11 @@ impl Tracker {
         now: Instant,
         host: usize,
         rack: Option<&str>,
-        (held_chunks, data_chunks): (u32, u32),
+        progress: (u32, u32),
         hosts: usize,
         (rng, counts): (&mut Rng, &mut FaultCounts),
-    ) -> (Vec<PeerId>, Duration) {
-        let swarm = SwarmAnnounce { image: self.image, held_chunks, data_chunks, want_peers: 50, leaving: false };
+    ) -> Announced {
+        let swarm = Self::question(self.image, progress);
         let listen = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7444))];
         let announce = Announce { listen, rack: rack.map(str::to_owned), swarms: vec![swarm] };
         let ip = IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() | host as u32));
@@ -55,18 +56,23 @@ impl Tracker {
             // Simulated hosts do not watch.
             self.directory.poll_changes(now);
         }
-        let told = self.directory.handle_announce(now, peer_id(host), ip, &announce);
-        let mut peers: Vec<PeerId> =
-            told.swarms.into_iter().flat_map(|swarm| swarm.peers).map(|peer| peer.peer).collect();
+        let mut told = self.directory.handle_announce(now, peer_id(host), ip, &announce);
         if rng.chance(self.lies) {
             counts.add(Fault::LyingTracker);
-            peers = match rng.below(3) {
+            let named = match rng.below(3) {
                 0 => Vec::new(),
-                1 => vec![peer_id(host)],
+                1 => vec![host],
                 // Some of these hosts do not exist.
-                _ => (0..8).map(|_| peer_id(rng.below(hosts as u32 * 3) as usize)).collect(),
+                _ => (0..8).map(|_| rng.below(hosts as u32 * 3) as usize).collect(),
             };
+            let named = named.into_iter().map(|host| PeerAddress { peer: peer_id(host), addrs: vec![addr_of(host)] });
+            told.swarms.iter_mut().for_each(|swarm| swarm.peers = named.clone().collect());
         }
-        (peers, Duration::from_millis(told.interval_ms.into()))
+        told
+    }
+
+    /// What a host says of an image of which it holds so many of all data chunks.
+    pub(super) fn question(image: ImageId, (held_chunks, data_chunks): (u32, u32)) -> SwarmAnnounce {
+        SwarmAnnounce { image, held_chunks, data_chunks, want_peers: 50, leaving: false }
     }
 }

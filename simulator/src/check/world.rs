@@ -3,25 +3,27 @@
 //! The driver is like the agent's: links are admitted and lost, requests become streams, chunks are verified and written, and
 //! what the disk refuses pauses the asking. Hosts see each other only by what the network carries.
 
-use core::ops::Range;
+use std::collections::BTreeSet;
+
+use core::net::SocketAddr;
 use core::time::Duration;
 
-use drover_durability::CheckpointError;
 use drover_protocol::codec::{decode, encode};
 use drover_protocol::have::ChunkSet;
-use drover_protocol::id::PeerId;
+use drover_protocol::hints::{AddressBook, Source};
 use drover_protocol::message::PeerMessage;
 use drover_protocol::planted::{Bug, is_planted};
 use drover_protocol::rng::Rng;
-use drover_protocol::swarm::{RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
+use drover_protocol::swarm::{Swarm, SwarmConfig};
 use drover_protocol::time::Instant;
 
 use super::disk::SimDisk;
+pub(super) use super::event::Event;
 use super::fault::{Fault, FaultCounts};
-use super::host::{Host, Running, Work, host_of, open, peer_id};
+use super::hints::{Liar, addr_of};
+use super::host::{Host, Running, Work, open, peer_id};
 use super::net::{Link, Net, Transit};
-use super::plan::{Plan, Trouble};
-use super::token::Token;
+use super::plan::Plan;
 use super::tracker::Tracker;
 use crate::queue::Queue;
 use crate::trace::Trace;
@@ -34,130 +36,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// announces. What has to be sent is added.
 const LIVENESS_MOST: Duration = Duration::from_secs(240);
 
-/// What happens next.
-#[derive(Debug)]
-pub(super) enum Event {
-    Trouble(Trouble),
-    /// A host gets power.
-    Start {
-        host: usize,
-    },
-    Timer {
-        host: usize,
-        life: u32,
-    },
-    Announce {
-        host: usize,
-        life: u32,
-    },
-    /// What the tracker answered.
-    Told {
-        host: usize,
-        life: u32,
-        peers: Vec<PeerId>,
-        again: Duration,
-    },
-    /// A host asks somebody for the manifest.
-    Seek {
-        host: usize,
-        life: u32,
-    },
-    Manifest {
-        host: usize,
-        life: u32,
-        from: usize,
-        bytes: Vec<u8>,
-    },
-    Release {
-        host: usize,
-        number: usize,
-    },
-    Dialled {
-        from: usize,
-        life: u32,
-        to: usize,
-    },
-    /// A frame on a control stream.
-    Heard {
-        link: usize,
-        at: usize,
-        frame: Vec<u8>,
-    },
-    Asked {
-        link: usize,
-        at: usize,
-        request: RequestId,
-        piece: u32,
-        chunks: Vec<Range<u32>>,
-    },
-    Cancelled {
-        link: usize,
-        at: usize,
-        request: RequestId,
-    },
-    Answered {
-        link: usize,
-        at: usize,
-        request: RequestId,
-        end: RequestEnd,
-    },
-    /// The next chunk of a serve is to be sent.
-    Send {
-        host: usize,
-        life: u32,
-        serve: ServeId,
-    },
-    Came {
-        link: usize,
-        at: usize,
-        request: RequestId,
-        chunk: u32,
-        token: Token,
-        is_last: bool,
-    },
-    /// The disk has time for a chunk that came.
-    Store {
-        host: usize,
-        life: u32,
-        /// Who sent it.
-        peer: usize,
-        request: RequestId,
-        chunk: u32,
-        token: Token,
-        is_last: bool,
-    },
-    /// Something is to be made durable, tried again or sealed.
-    Work {
-        host: usize,
-        life: u32,
-    },
-    Checkpointed {
-        host: usize,
-        life: u32,
-        result: Result<u32, CheckpointError>,
-    },
-    Sealed {
-        host: usize,
-        life: u32,
-        result: super::work::SealResult,
-    },
-    Lost {
-        link: usize,
-        at: usize,
-    },
-    /// A disk has room again, or can be written again.
-    Relief {
-        host: usize,
-        is_full: bool,
-    },
-    Greed {
-        host: usize,
-        life: u32,
-    },
-    Heal,
-    Look,
-}
-
 /// The state of a run.
 #[derive(Debug)]
 pub(super) struct World {
@@ -168,6 +46,10 @@ pub(super) struct World {
     pub(super) links: Vec<Link>,
     pub(super) net: Net,
     pub(super) tracker: Tracker,
+    /// Says where hosts are not, in the place of a second tracker and of the hash table.
+    pub(super) liar: Option<Liar>,
+    /// Addresses that stand in the hash table.
+    pub(super) table: BTreeSet<SocketAddr>,
     pub(super) rng: Rng,
     pub(super) counts: FaultCounts,
     pub(super) data: ChunkSet,
@@ -175,6 +57,8 @@ pub(super) struct World {
     /// Until when everything must have come to its end.
     pub(super) deadline: Instant,
     pub(super) is_over: bool,
+    /// When the last host became complete.
+    pub(super) completed_at: Instant,
     pub(super) violation: Option<String>,
     pub(super) trace: Trace,
     /// What happened, in words, if somebody wants to read it.
@@ -219,12 +103,15 @@ impl World {
             hosts,
             links: Vec::new(),
             tracker: Tracker::new(rng.next_u64(), plan.tracker_lies, plan.manifest.image_id()),
+            liar: plan.has_false_hints.then(|| Liar::new(plan.seed, plan.hosts.len())),
+            table: BTreeSet::new(),
             rng,
             counts: FaultCounts::default(),
             data,
             is_healed: false,
             deadline: Instant::from_nanos(u64::MAX),
             is_over: false,
+            completed_at: Instant::START,
             violation: None,
             trace: Trace::default(),
             log: is_logged.then(Vec::new),
@@ -278,6 +165,9 @@ impl World {
             Event::Timer { host, .. }
             | Event::Announce { host, .. }
             | Event::Told { host, .. }
+            | Event::LookUp { host, .. }
+            | Event::Found { host, .. }
+            | Event::Knocked { host, .. }
             | Event::Seek { host, .. }
             | Event::Manifest { host, .. }
             | Event::Release { host, .. }
@@ -287,7 +177,7 @@ impl World {
             | Event::Checkpointed { host, .. }
             | Event::Sealed { host, .. }
             | Event::Greed { host, .. } => *host,
-            Event::Dialled { from, .. } => *from,
+            Event::Dial { from, .. } | Event::Dialled { from, .. } => *from,
             Event::Heard { at, .. }
             | Event::Asked { at, .. }
             | Event::Cancelled { at, .. }
@@ -304,12 +194,16 @@ impl World {
             Event::Trouble(trouble) => self.trouble(trouble),
             Event::Start { host } => self.start(host),
             Event::Timer { host, life } => self.ring(host, life),
-            Event::Announce { host, life } => self.announce(host, life),
-            Event::Told { host, life, peers, again } => self.told(host, life, &peers, again),
+            Event::Announce { host, life, tracker } => self.announce(host, life, tracker),
+            Event::Told { host, life, tracker, announced } => self.told(host, life, tracker, announced),
+            Event::LookUp { host, life } => self.look_up(host, life),
+            Event::Found { host, life, found } => self.found(host, life, found),
+            Event::Knocked { host, life, addr } => self.knocked(host, life, addr),
             Event::Seek { host, life } => self.seek(host, life),
-            Event::Manifest { host, life, from, bytes } => self.take_manifest(host, life, from, &bytes),
+            Event::Manifest { host, life, from, bytes } => self.take_manifest(host, life, from, bytes.as_deref()),
             Event::Release { host, number } => self.hear_release(host, number),
-            Event::Dialled { from, life, to } => self.dialled(from, life, to),
+            Event::Dial { from, life, to, dial, step } => self.dial_on(from, life, to, (dial, step)),
+            Event::Dialled { from, life, to, dial, addr } => self.dialled(from, life, to, dial, addr),
             Event::Heard { link, at, frame } => self.heard(link, at, &frame),
             Event::Asked { link, at, request, piece, chunks } => self.asked(link, at, request, piece, chunks),
             Event::Cancelled { link, at, request } => self.cancelled(link, at, request),
@@ -376,7 +270,13 @@ impl World {
             swarm: None,
             peers: Default::default(),
             banned: Default::default(),
-            named: Default::default(),
+            book: AddressBook::of(super::host::networks()),
+            search: Default::default(),
+            seek_at: None,
+            strangers: Default::default(),
+            lookups: None,
+            dials: Default::default(),
+            last_dial: 0,
             requests: Default::default(),
             serves: Default::default(),
             last_serve: 0,
@@ -385,11 +285,9 @@ impl World {
         };
         let has_image = run.image.is_some();
         self.hosts[host].run = Some(run);
-        self.after(self.net.latency(), Event::Announce { host, life });
+        self.begin_discovery(host);
         if has_image {
             self.join_swarm(host);
-        } else {
-            self.after(Duration::from_millis(50), Event::Seek { host, life });
         }
         if self.plan.hosts[host].lie == Some(super::plan::Lie::Greedy) {
             self.after(Duration::from_millis(200), Event::Greed { host, life });
@@ -405,8 +303,8 @@ impl World {
         let Some(image) = &run.image else { return };
         let (geometry, held) = (image.manifest().geometry(), image.held());
         run.swarm = Some(Swarm::new(now, peer_id(host), geometry, data, held, config, seed));
-        let named: Vec<PeerId> = run.named.iter().map(|&peer| peer_id(peer)).collect();
-        self.tell(host, |swarm, now| swarm.handle_candidates(now, &named));
+        let searched = std::mem::take(&mut run.search);
+        self.tell(host, |swarm, now| swarm.handle_searched(now, searched));
         self.seal_if_complete(host);
     }
 
@@ -456,22 +354,9 @@ impl World {
         }
     }
 
-    fn dialled(&mut self, from: usize, life: u32, to: usize) {
-        if !self.lives(from, life) {
-            return;
-        }
-        if self.can_connect(from, to) {
-            let lives = [life, self.hosts[to].life];
-            self.links.push(Link::new([from, to], lives));
-            self.meet(from, self.links.len() - 1);
-        } else {
-            self.tell(from, |swarm, now| swarm.handle_connect_failed(now, peer_id(to)));
-        }
-    }
-
     /// Whether a dial succeeds: the other runs and can be reached, neither shut the other out, and they have a version in
     /// common.
-    fn can_connect(&mut self, from: usize, to: usize) -> bool {
+    pub(super) fn can_connect(&mut self, from: usize, to: usize) -> bool {
         if to >= self.hosts.len() {
             return false;
         }
@@ -491,7 +376,7 @@ impl World {
     }
 
     /// A link that was dialled stands: the swarm asks the peer to be a neighbour.
-    fn meet(&mut self, host: usize, link: usize) {
+    pub(super) fn meet(&mut self, host: usize, link: usize) {
         let peer = peer_id(self.links[link].other(host));
         if self.admit(host, link) {
             self.tell(host, |swarm, now| swarm.handle_connected(now, peer));
@@ -522,8 +407,10 @@ impl World {
             }
             None => {}
         }
+        let now = self.now;
         if let Some(run) = &mut self.hosts[host].run {
             run.peers.insert(peer, link);
+            run.book.reached(now, peer_id(peer), addr_of(peer), None);
         }
         true
     }
@@ -608,19 +495,20 @@ impl World {
         match message {
             PeerMessage::Swarm { message, .. } => {
                 self.note(|| format!("{from} -> {at}: {message:?}"));
+                let now = self.now;
                 if let Some(run) = self.hosts[at].run.as_mut().filter(|run| run.swarm.is_none()) {
                     // Nothing can be said about pieces before the manifest is known.
-                    run.named.insert(from);
+                    run.search.add(now, Source::DialledHere, peer_id(from));
+                    run.search.seen(now, peer_id(from));
                     return self.turn_away(at, link, &message);
                 }
                 self.tell(at, |swarm, now| swarm.handle_message(now, peer_id(from), message));
             }
             PeerMessage::Peers { peers, .. } => {
-                let about: Vec<PeerId> = peers.into_iter().map(|peer| peer.peer).collect();
-                if let Some(run) = &mut self.hosts[at].run {
-                    run.named.extend(about.iter().map(|&peer| host_of(peer)));
-                }
-                self.tell(at, |swarm, now| swarm.handle_candidates(now, &about));
+                let source = Source::PeerExchange(peer_id(from));
+                self.learn(at, source, &peers);
+                // Who tells of others that exchange an image does so itself.
+                self.name(at, source, &[peer_id(from)]);
             }
             PeerMessage::Multicast { .. } | PeerMessage::Probe(_) | PeerMessage::Discovery(_) => {
                 self.fail(format!("host {from} speaks of multicast or discovery, which nobody here takes part in"));

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use drover_link::networks::Networks;
+use drover_protocol::networks::Networks;
 use drover_tracker::config::{RawSettings, Settings};
 use drover_tracker::{DhtOptions, StartOptions, Tracker};
 use sd_notify::NotifyState;

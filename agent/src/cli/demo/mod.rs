@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use drover_link::identity::Role;
-use drover_link::networks::Networks;
+use drover_protocol::networks::Networks;
 use drover_protocol::release::Name;
 use drover_tracker::cluster;
 use drover_tracker::{DhtOptions, StartOptions, Tracker};

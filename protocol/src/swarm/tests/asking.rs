@@ -8,6 +8,7 @@ use super::super::{Misdeed, Output, RequestEnd, SwarmConfig};
 use super::mesh::peer_id;
 use super::stage::{Asked, PIECES, Stage, config, run};
 use crate::have::WireHave;
+use crate::hints::Source;
 use crate::message::{LeaveReason, SwarmMessage};
 
 const fn ms(millis: u64) -> Duration {
@@ -165,7 +166,7 @@ fn a_liar_is_banned_for_good_and_its_requests_go_elsewhere() {
     stage.said.clear();
     // It may come back as often as it likes.
     stage.tell(|swarm, now| swarm.handle_disconnected(now, peer_id(1)));
-    stage.tell(|swarm, now| swarm.handle_candidates(now, &[peer_id(1)]));
+    stage.tell(|swarm, now| swarm.handle_candidates(now, Source::Tracker(0), &[peer_id(1)]));
     stage.join(1, 0..PIECES);
     stage.pass(ms(120_000));
     assert!(stage.dialled().is_empty() && stage.asked().iter().all(|asked| asked.peer != 1));

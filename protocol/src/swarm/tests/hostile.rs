@@ -8,6 +8,7 @@ use super::super::{RequestEnd, RequestId, ServeId, SwarmConfig};
 use super::mesh::peer_id;
 use super::stage::{PIECES, Stage, config};
 use crate::have::{WireDelta, WireHave};
+use crate::hints::Source;
 use crate::message::{LeaveReason, SwarmMessage};
 use crate::parts::{Parts, WireParts};
 
@@ -84,7 +85,7 @@ fn happen(stage: &mut Stage, open: &mut Vec<super::stage::Asked>, serves: &mut u
     match happening {
         Happening::Candidates(peers) => {
             let peers: Vec<_> = peers.into_iter().map(peer_id).collect();
-            stage.tell(|swarm, now| swarm.handle_candidates(now, &peers));
+            stage.tell(|swarm, now| swarm.handle_candidates(now, Source::Tracker(0), &peers));
         }
         Happening::Connected(peer) => stage.tell(|swarm, now| swarm.handle_connected(now, peer_id(peer))),
         Happening::ConnectFailed(peer) => stage.tell(|swarm, now| swarm.handle_connect_failed(now, peer_id(peer))),

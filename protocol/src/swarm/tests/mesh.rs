@@ -15,6 +15,7 @@ use core::time::Duration;
 use super::super::{Misdeed, Output, Refusal, RequestEnd, RequestId, ServeId, Swarm, SwarmConfig};
 use crate::geometry::{ChunkIndex, Geometry};
 use crate::have::ChunkSet;
+use crate::hints::Source;
 use crate::id::PeerId;
 use crate::message::SwarmMessage;
 use crate::rng::Rng;
@@ -246,7 +247,7 @@ impl Mesh {
 
     /// Tells a host of others.
     pub(super) fn introduce(&mut self, host: usize, peers: &[PeerId]) {
-        self.tell(host, |swarm, now| swarm.handle_candidates(now, peers));
+        self.tell(host, |swarm, now| swarm.handle_candidates(now, Source::Tracker(0), peers));
     }
 
     /// Connects two hosts without telling their swarms.

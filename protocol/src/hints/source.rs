@@ -1,14 +1,15 @@
-//! Where this host learnt of a peer, so that an administrator can be told.
+//! Who told of a peer: so that each source is judged by what its names led to, and an administrator can be told.
 
-use drover_protocol::id::PeerId;
 use serde::{Deserialize, Serialize};
 
-/// How an address came to be known.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+use crate::id::PeerId;
+
+/// How a peer, or an address, came to be known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "by", content = "from")]
 pub enum Source {
-    /// A tracker named it.
-    Tracker,
+    /// The tracker of this number, in the order of the settings from 0 on, named it.
+    Tracker(u16),
     /// This peer named it.
     PeerExchange(PeerId),
     /// This host was connected with it before its last restart.
@@ -25,7 +26,7 @@ impl Source {
     /// In a few words, as people see it.
     pub const fn word(self) -> &'static str {
         match self {
-            Source::Tracker => "by a tracker",
+            Source::Tracker(_) => "by a tracker",
             Source::PeerExchange(_) => "by other hosts",
             Source::Remembered => "remembered",
             Source::Static => "by the settings",

@@ -2,8 +2,8 @@
 //!
 //! Addresses of the settings (trackers, static peers) are the administrator's word and dialled wherever they are.
 
-use std::net::IpAddr;
-use std::str::FromStr;
+use core::net::IpAddr;
+use core::str::FromStr;
 
 use serde::Serialize;
 
