@@ -20,6 +20,7 @@ pub mod discovery;
 pub mod geometry;
 pub mod have;
 pub mod id;
+pub mod item;
 pub mod lookup;
 pub mod manifest;
 pub mod message;
