@@ -167,10 +167,10 @@ pub enum Phase {
 pub struct Peer {
     /// Who.
     pub peer: PeerId,
-    /// What it is called, while it is connected.
+    /// What it is called, once it was connected.
     #[serde(default)]
     pub name: Option<String>,
-    /// How it was found, while it is connected.
+    /// How it was found, once it was connected.
     #[serde(default)]
     pub found: Option<Source>,
     /// Whether it is a neighbour now.
