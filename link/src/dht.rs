@@ -182,6 +182,7 @@ impl RequestFilter for OfTheCluster {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
     use std::time::Duration;
 
     use mainline::SigningKey;
@@ -302,6 +303,58 @@ mod tests {
         let unchecked = MutableItem::new(key.clone(), &too_long.value, 2, Some(&KEY));
         assert!(nodes[0].woken(nodes[0].dht.put_mutable(unchecked, None)).await.is_err());
         assert_eq!(nodes[1].get(key_of(&key), KEY).await.as_ref(), Some(&longest));
+    }
+
+    /// A node that answers every question for an item with this one, whatever was asked for.
+    fn liar(last: u8, lie: &Item) -> SocketAddrV4 {
+        let at = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), 17_445);
+        let socket = UdpSocket::bind(at).expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
+        let bytes = |bytes: &[u8]| [format!("{}:", bytes.len()).as_bytes(), bytes].concat();
+        let id = [b"2:id".to_vec(), bytes(&[last; 20])].concat();
+        let seq = format!("5:nodes0:3:seqi{}e3:sig", lie.seq).into_bytes();
+        let (k, sig) = (bytes(lie.publisher.as_bytes()), bytes(lie.signature.as_bytes()));
+        let lie = [&id, &b"1:k"[..], &k, &seq, &sig, b"5:token4:abcd1:v", &bytes(&lie.value)].concat();
+        let plain = [&id, &b"5:nodes0:"[..]].concat();
+        std::thread::spawn(move || {
+            let mut question = [0; 2048];
+            while let Ok((len, from)) = socket.recv_from(&mut question) {
+                let question = &question[..len];
+                let after =
+                    |what: &[u8]| question.windows(what.len()).position(|at| at == what).map(|at| at + what.len());
+                let Some(number) = after(b"1:t4:").and_then(|at| question.get(at..at + 4)) else { continue };
+                let answer = if after(b"1:q3:get").is_some() { &lie } else { &plain };
+                let message = [b"d1:rd", &answer[..], b"e1:t4:", number, b"1:y1:re"].concat();
+                let _ = socket.send_to(&message, from);
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_node_that_lies_makes_nobody_take_what_the_publisher_did_not_sign_or_what_is_older() {
+        let (key, other_key) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let honest = item(&key, 4, b"honest");
+        let lies = [
+            ("signed by another key", item(&other_key, 9, b"lie")),
+            ("said to be by the key", Item { publisher: honest.publisher, ..item(&other_key, 9, b"lie") }),
+            ("altered", Item { value: b"lie".to_vec(), ..honest.clone() }),
+            ("made later", Item { seq: 9, ..honest.clone() }),
+            ("an older one", item(&key, 3, b"older")),
+            ("too long", item(&key, 9, &[b'a'; MAX_VALUE_LEN + 1])),
+        ];
+        for (number, (what, lie)) in (0..).zip(&lies) {
+            let last = 100 + 10 * number;
+            let (_first, at) = node(last, 17_441, &[], "127.0.0.0/8");
+            let liar = liar(last + 1, lie);
+            let (asking, _) = node(last + 2, 17_445, &[at, liar], "127.0.0.0/8");
+            // The liar is heard: nobody has another answer yet.
+            let alone = asking.get(honest.publisher, KEY).await;
+            assert_eq!(alone.as_ref(), (*what == "an older one").then_some(lie), "{what}");
+            put(&asking, &honest).await;
+            let (another, _) = node(last + 3, 17_445, &[at, liar], "127.0.0.0/8");
+            assert_eq!(another.get(honest.publisher, KEY).await.as_ref(), Some(&honest), "{what}");
+        }
     }
 
     fn key_of(key: &SigningKey) -> PublisherKey {
