@@ -56,8 +56,11 @@ const FIND_LEAST: Duration = Duration::from_secs(2);
 const FIND_MOST: Duration = Duration::from_secs(60);
 /// While a tracker answers it is the first to name neighbours.
 const TRACKERS_FIRST: Duration = Duration::from_secs(5);
-/// Hosts that are dialled after a lookup.
-const DIALS_MOST: usize = 32;
+/// Hosts that are dialled at a time: half of what this host dials, so that nobody who is known otherwise waits for an answer
+/// of somebody who is not there.
+const DIALS_MOST: usize = 16;
+/// Hosts of the address book that a node begins with.
+const BOOK_MOST: usize = 32;
 /// An address that led nowhere is not dialled again so soon, and so many are remembered.
 const DEAD_FOR: Duration = Duration::from_secs(120);
 const DEAD_MOST: usize = 1024;
@@ -128,6 +131,7 @@ struct Task {
     finding: BTreeMap<Sought, (Instant, u32)>,
     busy: BTreeSet<Sought>,
     releases: Turns,
+    dialling: BTreeSet<SocketAddr>,
     dead: BTreeMap<SocketAddr, Instant>,
     under_way: JoinSet<Done>,
 }
@@ -180,10 +184,17 @@ async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
         let addrs = lookup_host(text).await.into_iter().flatten();
         found.extend(addrs.filter_map(beside));
     }
-    let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), DIALS_MOST);
+    let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), BOOK_MOST);
     found.extend(hosts.into_iter().filter_map(|(_, addr)| beside(addr)));
     found.remove(&own);
     found.into_iter().collect()
+}
+
+/// Where the host is whose node this is, if it has the usual ports. It is asked when nobody is connected: two hosts alone keep
+/// each other's announces, and neither asks itself.
+fn host_beside(node: SocketAddrV4) -> Option<SocketAddr> {
+    let port = node.port().checked_sub(1).filter(|&port| port > 0)?;
+    Some(SocketAddr::from((*node.ip(), port)))
 }
 
 impl Task {
@@ -197,6 +208,7 @@ impl Task {
             finding: BTreeMap::new(),
             busy: BTreeSet::new(),
             releases: Turns::default(),
+            dialling: BTreeSet::new(),
             dead: BTreeMap::new(),
             under_way: JoinSet::new(),
         }
@@ -263,7 +275,7 @@ impl Task {
         self.announced.retain(|sought, _| current.contains(sought));
         for sought in current {
             let (at, _) = *self.announced.entry(sought).or_insert((now, 0));
-            if at > now || self.under_way.len() >= AT_ONCE || !self.busy.insert(sought) {
+            if at > now || self.busy.len() >= AT_ONCE || !self.busy.insert(sought) {
                 continue;
             }
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
@@ -281,7 +293,7 @@ impl Task {
         let first = if self.parts.announcements.trackers_reachable() > 0 { now + TRACKERS_FIRST } else { now };
         for sought in lacking {
             let (at, tries) = self.finding.entry(sought).or_insert((first, 0));
-            if *at > now || self.under_way.len() >= AT_ONCE || !self.busy.insert(sought) {
+            if *at > now || self.busy.len() >= AT_ONCE || !self.busy.insert(sought) {
                 continue;
             }
             *at = now + clock::jittered((FIND_LEAST * 2u32.pow((*tries).min(10))).min(FIND_MOST));
@@ -348,9 +360,12 @@ impl Task {
                     *times += u32::from(result.is_ok());
                 }
             }
-            Done::Found(sought, found) => {
+            Done::Found(sought, mut found) => {
                 self.busy.remove(&sought);
-                self.dial(now, sought, found).await;
+                if self.parts.links.all().is_empty() {
+                    found.extend(self.node.nodes().await.into_iter().filter_map(host_beside));
+                }
+                self.dial(now, sought, found);
             }
             Done::LookedUp(wanted, found, put) => {
                 self.releases.done(now, &wanted, put.is_ok());
@@ -361,9 +376,11 @@ impl Task {
                     self.take_item(wanted, item).await;
                 }
             }
-            Done::Dialled(addr, true) => drop(self.dead.remove(&addr)),
-            Done::Dialled(addr, false) => {
-                if self.dead.len() < DEAD_MOST {
+            Done::Dialled(addr, reached) => {
+                self.dialling.remove(&addr);
+                if reached {
+                    self.dead.remove(&addr);
+                } else if self.dead.len() < DEAD_MOST {
                     self.dead.insert(addr, now + DEAD_FOR);
                 }
             }
@@ -371,13 +388,17 @@ impl Task {
     }
 
     /// Dials some of the hosts that were found; those that are known are candidates at once.
-    async fn dial(&mut self, now: Instant, sought: Sought, found: BTreeSet<SocketAddr>) {
+    fn dial(&mut self, now: Instant, sought: Sought, found: BTreeSet<SocketAddr>) {
         self.dead.retain(|_, until| *until > now);
         let mut found: Vec<SocketAddr> = found.into_iter().filter(|addr| *addr != self.parts.listen).collect();
         self.rng.shuffle(&mut found);
         tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
-        let fresh = found.into_iter().filter(|addr| !self.dead.contains_key(addr)).take(DIALS_MOST);
-        for addr in fresh.collect::<Vec<_>>() {
+        found.retain(|addr| !self.dead.contains_key(addr) && !self.dialling.contains(addr));
+        // Whoever was reached before comes first: an address that somebody made up never was.
+        found.sort_by_cached_key(|addr| self.parts.links.peer_at(*addr).is_none());
+        found.truncate(DIALS_MOST.saturating_sub(self.dialling.len()));
+        for addr in found {
+            self.dialling.insert(addr);
             let (links, router) = (self.parts.links.clone(), self.parts.router.clone());
             self.under_way.spawn(async move {
                 let link = match links.peer_at(addr) {

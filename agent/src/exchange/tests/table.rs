@@ -173,3 +173,26 @@ async fn what_is_older_or_by_somebody_who_is_not_trusted_is_not_told() {
     table.nodes[3].put(&later_item).await.unwrap();
     assert_eq!(timeout(DEADLINE, releases.recv()).await.expect("in time"), Ok(later));
 }
+
+#[tokio::test]
+async fn two_hosts_that_know_each_other_by_their_nodes_only_meet() {
+    let cluster = Cluster::new();
+    let ip = |last| Ipv4Addr::new(127, 69, 0, last);
+    let host = |name, last, other| {
+        let dir = TempDir::new().unwrap();
+        knows(&dir, SocketAddrV4::new(ip(other), 17_445));
+        let addr = SocketAddr::from((ip(last), 17_444));
+        cluster.host_in(dir, name, addr, ExchangeSettings { listen: vec![addr], ..in_the_table(None) })
+    };
+    let (one, other) = (host("one", 1, 2), host("other", 2, 1));
+    let met = async {
+        while one.links().standing(other.me).is_none() || other.links().standing(one.me).is_none() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, met).await.expect("they meet");
+    let found = [one.links().source(other.me), other.links().source(one.me)];
+    // Of two that dial each other at the same time, each may see the other's dial first.
+    let by_the_table = |source: &Option<Source>| matches!(source, Some(Source::Dht | Source::DialledHere));
+    assert!(found.iter().all(by_the_table), "{found:?}");
+}
