@@ -36,6 +36,11 @@ pub(crate) fn jittered(duration: Duration) -> Duration {
     duration - Duration::from_millis(u64::from(Rng::seeded(seed()).below(quarter.max(1))))
 }
 
+/// Some part of `duration`, at random.
+pub(crate) fn part_of(duration: Duration) -> Duration {
+    Duration::from_millis(u64::from(Rng::seeded(seed()).below((duration.as_millis() as u32).max(1))))
+}
+
 fn start() -> tokio::time::Instant {
     static START: OnceLock<tokio::time::Instant> = OnceLock::new();
     *START.get_or_init(tokio::time::Instant::now)

@@ -1,6 +1,6 @@
 //! A node of the cluster's own distributed hash table: where hosts find each other when no tracker answers.
 //!
-//! It speaks BEP 5 by the `mainline` crate, over UDP and IPv4, on the port after the one for QUIC, and is always a server: the
+//! It speaks BEP 5 and BEP 44 by the `mainline` crate, over UDP and IPv4, on the port after the one for QUIC, and is always a server: the
 //! crate's own way of becoming one asks for a public address. Its bootstraps are trackers and hosts of the cluster; the
 //! crate's public ones are never used, for a node without any bootstrap is not started at all. Requests from outside of
 //! the cluster's networks are not answered, and addresses outside of them are not given out.
@@ -14,11 +14,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 
 use drover_protocol::hints::FOUND_MOST;
+use drover_protocol::id::PublisherKey;
+use drover_protocol::item::{Item, ItemSignature, MAX_VALUE_LEN};
 use drover_protocol::lookup::KEY_LEN;
 use futures_util::StreamExt;
 use futures_util::future::join;
 use mainline::async_dht::AsyncDht;
-use mainline::{Dht, Id, RequestFilter, RequestSpecific, ServerSettings};
+use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSettings};
 
 use crate::durable::{self, WriteError};
 use drover_protocol::networks::Networks;
@@ -30,7 +32,10 @@ use pace::{Pace, UnderWay};
 /// Keys, and hosts for each, that a node keeps for others: 4 MB.
 const KEYS_KEPT: usize = 512;
 const HOSTS_KEPT: usize = 128;
-/// Values of other kinds, of which the cluster has none.
+/// Items that a node keeps for others: as many as a cluster has names, 1.2 MB. The one that nobody asked for longest makes
+/// room.
+const ITEMS_KEPT: usize = 1024;
+/// Values that nobody signed, of which the cluster has none.
 const VALUES_KEPT: usize = 1;
 /// Nodes that are kept over restarts.
 const NODES_KEPT: usize = 64;
@@ -74,7 +79,7 @@ impl DhtNode {
             max_info_hashes: KEYS_KEPT,
             max_peers_per_info_hash: HOSTS_KEPT,
             max_immutable_values: VALUES_KEPT,
-            max_mutable_values: VALUES_KEPT,
+            max_mutable_values: ITEMS_KEPT,
             filter: Box::new(OfTheCluster(networks.clone())),
         };
         let mut builder = Dht::builder();
@@ -105,6 +110,36 @@ impl DhtNode {
     pub async fn announce(&self, key: [u8; KEY_LEN], port: u16) -> Result<(), String> {
         let announced = self.woken(self.dht.announce_peer(Id::from(key), Some(port))).await;
         announced.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Has an item kept by the nodes that are closest to it, unless they have a later one. The error says why nobody took
+    /// it.
+    pub async fn put(&self, item: &Item) -> Result<(), String> {
+        let seq = i64::try_from(item.seq).map_err(|_| "its sequence number is too high".to_owned())?;
+        if item.value.len() > MAX_VALUE_LEN {
+            return Err(format!("its value has {} bytes, and at most {MAX_VALUE_LEN} are kept", item.value.len()));
+        }
+        let (publisher, signature) = (*item.publisher.as_bytes(), *item.signature.as_bytes());
+        let item = MutableItem::new_signed_unchecked(publisher, signature, &item.value, seq, Some(&item.salt));
+        let put = self.woken(self.dht.put_mutable(item, None)).await;
+        put.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The latest of a publisher's items with this salt that any node has. Its signature fits.
+    pub async fn get(&self, publisher: PublisherKey, salt: [u8; KEY_LEN]) -> Option<Item> {
+        let under_way = self.pace.begin();
+        let mut answers = self.dht.get_mutable(publisher.as_bytes(), Some(&salt), None);
+        under_way.wake();
+        let mut latest: Option<Item> = None;
+        while let Some(answer) = answers.next().await {
+            // The crate has compared key and signature with what was asked for, and nothing else.
+            let Ok(seq) = u64::try_from(answer.seq()) else { continue };
+            if answer.value().len() <= MAX_VALUE_LEN && latest.as_ref().is_none_or(|latest| latest.seq < seq) {
+                let (value, signature) = (answer.value().to_vec(), ItemSignature::from_bytes(*answer.signature()));
+                latest = Some(Item { publisher, salt, seq, value, signature });
+            }
+        }
+        latest
     }
 
     /// Other nodes that this one knows.
@@ -146,8 +181,10 @@ impl RequestFilter for OfTheCluster {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
     use std::time::Duration;
 
+    use mainline::SigningKey;
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -196,6 +233,131 @@ mod tests {
         drop(first);
         assert_eq!(finds(&others[2], KEY, 2).await, expected);
         assert!(!others[2].nodes().await.is_empty(), "what is kept over a restart");
+    }
+
+    /// An item with any value, which the protocol would not make.
+    fn item(key: &SigningKey, seq: u64, value: &[u8]) -> Item {
+        let signed = MutableItem::new(key.clone(), value, seq as i64, Some(&KEY));
+        let publisher = PublisherKey::from_bytes(*signed.key());
+        let signature = ItemSignature::from_bytes(*signed.signature());
+        Item { publisher, salt: KEY, seq, value: value.to_vec(), signature }
+    }
+
+    /// Nodes of one table, `count` of them and a first one, that all know each other.
+    async fn table(last: u8, count: u8) -> Vec<DhtNode> {
+        let (first, at) = node(last, 17_441, &[], "127.0.0.0/8");
+        let others = (1..=count).map(|more| node(last + more, 17_445, &[at], "127.0.0.0/8").0);
+        let all: Vec<DhtNode> = [first].into_iter().chain(others).collect();
+        for one in &all {
+            let known = async {
+                while one.nodes().await.len() < usize::from(count) {
+                    one.find(KEY).await;
+                    sleep(Duration::from_millis(100)).await;
+                }
+            };
+            timeout(Duration::from_secs(60), known).await.expect("all are known in time");
+        }
+        all
+    }
+
+    /// Waits until some node has taken an item.
+    async fn put(node: &DhtNode, item: &Item) {
+        let put = async {
+            while node.put(item).await.is_err() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), put).await.expect("taken in time");
+    }
+
+    #[tokio::test]
+    async fn an_item_is_found_by_its_publisher_and_salt_and_only_a_later_one_takes_its_place() {
+        let nodes = table(21, 4).await;
+        let (key, other_key) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let (older, newer) = (item(&key, 3, b"older"), item(&key, 4, b"newer"));
+        put(&nodes[0], &older).await;
+        assert_eq!(nodes[1].get(older.publisher, KEY).await.as_ref(), Some(&older));
+        put(&nodes[1], &newer).await;
+        assert_eq!(nodes[2].get(older.publisher, KEY).await.as_ref(), Some(&newer));
+
+        // What was played back changes nothing, and neither does what somebody else signed or nobody did.
+        assert!(nodes[3].put(&older).await.is_err());
+        let forged = Item { value: b"forged".to_vec(), ..item(&other_key, 5, b"theirs") };
+        assert!(nodes[3].put(&forged).await.is_err());
+        assert!(nodes[3].put(&Item { publisher: key_of(&key), ..item(&other_key, 5, b"theirs") }).await.is_err());
+        put(&nodes[3], &item(&other_key, 5, b"theirs")).await;
+        assert_eq!(nodes[2].get(key_of(&key), KEY).await.as_ref(), Some(&newer));
+        assert_eq!(nodes[2].get(key_of(&key), [8; KEY_LEN]).await, None, "another salt");
+    }
+
+    #[tokio::test]
+    async fn an_item_that_is_too_long_is_neither_put_nor_kept_nor_taken() {
+        let nodes = table(31, 3).await;
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let (longest, too_long) = (item(&key, 1, &[b'a'; MAX_VALUE_LEN]), item(&key, 2, &[b'a'; MAX_VALUE_LEN + 1]));
+        put(&nodes[0], &longest).await;
+        let refused = nodes[0].put(&too_long).await;
+        assert!(refused.is_err_and(|why| why.contains("1001 bytes")));
+        // A node that does not look keeps no other from looking.
+        let unchecked = MutableItem::new(key.clone(), &too_long.value, 2, Some(&KEY));
+        assert!(nodes[0].woken(nodes[0].dht.put_mutable(unchecked, None)).await.is_err());
+        assert_eq!(nodes[1].get(key_of(&key), KEY).await.as_ref(), Some(&longest));
+    }
+
+    /// A node that answers every question for an item with this one, whatever was asked for.
+    fn liar(last: u8, lie: &Item) -> SocketAddrV4 {
+        let at = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), 17_445);
+        let socket = UdpSocket::bind(at).expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
+        let bytes = |bytes: &[u8]| [format!("{}:", bytes.len()).as_bytes(), bytes].concat();
+        let id = [b"2:id".to_vec(), bytes(&[last; 20])].concat();
+        let seq = format!("5:nodes0:3:seqi{}e3:sig", lie.seq).into_bytes();
+        let (k, sig) = (bytes(lie.publisher.as_bytes()), bytes(lie.signature.as_bytes()));
+        let lie = [&id, &b"1:k"[..], &k, &seq, &sig, b"5:token4:abcd1:v", &bytes(&lie.value)].concat();
+        let plain = [&id, &b"5:nodes0:"[..]].concat();
+        std::thread::spawn(move || {
+            let mut question = [0; 2048];
+            while let Ok((len, from)) = socket.recv_from(&mut question) {
+                let question = &question[..len];
+                let after =
+                    |what: &[u8]| question.windows(what.len()).position(|at| at == what).map(|at| at + what.len());
+                let Some(number) = after(b"1:t4:").and_then(|at| question.get(at..at + 4)) else { continue };
+                let answer = if after(b"1:q3:get").is_some() { &lie } else { &plain };
+                let message = [b"d1:rd", &answer[..], b"e1:t4:", number, b"1:y1:re"].concat();
+                let _ = socket.send_to(&message, from);
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_node_that_lies_makes_nobody_take_what_the_publisher_did_not_sign_or_what_is_older() {
+        let (key, other_key) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let honest = item(&key, 4, b"honest");
+        let lies = [
+            ("signed by another key", item(&other_key, 9, b"lie")),
+            ("said to be by the key", Item { publisher: honest.publisher, ..item(&other_key, 9, b"lie") }),
+            ("altered", Item { value: b"lie".to_vec(), ..honest.clone() }),
+            ("made later", Item { seq: 9, ..honest.clone() }),
+            ("an older one", item(&key, 3, b"older")),
+            ("too long", item(&key, 9, &[b'a'; MAX_VALUE_LEN + 1])),
+        ];
+        for (number, (what, lie)) in (0..).zip(&lies) {
+            let last = 100 + 10 * number;
+            let (_first, at) = node(last, 17_441, &[], "127.0.0.0/8");
+            let liar = liar(last + 1, lie);
+            let (asking, _) = node(last + 2, 17_445, &[at, liar], "127.0.0.0/8");
+            // The liar is heard: nobody has another answer yet.
+            let alone = asking.get(honest.publisher, KEY).await;
+            assert_eq!(alone.as_ref(), (*what == "an older one").then_some(lie), "{what}");
+            put(&asking, &honest).await;
+            let (another, _) = node(last + 3, 17_445, &[at, liar], "127.0.0.0/8");
+            assert_eq!(another.get(honest.publisher, KEY).await.as_ref(), Some(&honest), "{what}");
+        }
+    }
+
+    fn key_of(key: &SigningKey) -> PublisherKey {
+        PublisherKey::from_bytes(key.verifying_key().to_bytes())
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ pub mod geometry;
 pub mod have;
 pub mod hints;
 pub mod id;
+pub mod item;
 pub mod lookup;
 pub mod manifest;
 pub mod message;

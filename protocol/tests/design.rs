@@ -14,7 +14,8 @@ use drover_protocol::discovery::DiscoveryMessage;
 use drover_protocol::geometry::{CHUNK_LEN, Geometry};
 use drover_protocol::have::{PieceSet, WireDelta, WireHave};
 use drover_protocol::id::{ContentHash, ImageId, PeerId};
-use drover_protocol::lookup::ClusterSecret;
+use drover_protocol::item::Item;
+use drover_protocol::lookup::{ClusterSecret, NameSecret};
 use drover_protocol::manifest::{Manifest, ManifestBuilder, hash_chunk, is_zeros};
 use drover_protocol::message::{
     DataReply, DataRequest, Hello, LeaveReason, PageRange, PeerAddress, PeerMessage, SwarmMessage,
@@ -51,6 +52,11 @@ fn image() -> ImageId {
     manifest().image_id()
 }
 
+/// The key that signs in all examples.
+fn publisher() -> SigningKey {
+    SigningKey::from_bytes(&core::array::from_fn(|at| at as u8))
+}
+
 fn signed_release() -> SignedRelease {
     let release = Release {
         format: 1,
@@ -62,11 +68,19 @@ fn signed_release() -> SignedRelease {
         created_unix_s: 1_800_000_000,
         expires_unix_s: 1_807_776_000,
     };
-    release.sign(&SigningKey::from_bytes(&core::array::from_fn(|at| at as u8)))
+    release.sign(&publisher())
 }
 
 fn secret() -> ClusterSecret {
     ClusterSecret::from_bytes(core::array::from_fn(|at| at as u8))
+}
+
+fn name_secret() -> NameSecret {
+    secret().of_name(&"debian-13".parse().unwrap())
+}
+
+fn item() -> Item {
+    Item::sign(&signed_release(), &name_secret(), &publisher()).unwrap()
 }
 
 /// A set of some of the 40 pieces of an image of 10 MiB.
@@ -197,6 +211,10 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("lookup-secret", secret().as_bytes().to_vec()),
         ("lookup-image", secret().key_of_image(image()).to_vec()),
         ("lookup-hosts", secret().key_of_cluster().to_vec()),
+        ("name-secret", name_secret().as_bytes().to_vec()),
+        ("release-salt", item().salt.to_vec()),
+        ("release-value", item().value),
+        ("release-item-signature", item().signature.as_bytes().to_vec()),
         ("manifest-request", body(codec::encode(&DataRequest::Manifest { image: image() }))),
         ("pages-request", body(codec::encode(&DataRequest::Pages { image: image(), piece: 0, ranges }))),
         ("accepted", body(codec::encode(&DataReply::Accepted { len: 131_072 }))),
@@ -265,6 +283,8 @@ fn the_examples_are_accepted() {
     let signed: SignedRelease = codec::decode(&written["signed-release"]).unwrap();
     let release = signed.verify(&[signed.publisher], 1_800_000_001).unwrap();
     assert_eq!((release.name.as_str(), release.image), ("debian-13", image()));
+    let found = Item { value: written["release-value"].clone(), ..item() };
+    assert_eq!(found.open(&release.name, &name_secret()), Ok(signed));
 }
 
 /// The example blocks of a document: names, and the bytes of all lines.

@@ -1,13 +1,15 @@
 //! `drover publish`: one file in, a signed release out.
 //!
-//! The daemon reads the file and seeds the master; this process signs the release, so that the publisher's key never
-//! leaves the hands of who calls it. What can be refused is refused before the file is read.
+//! The daemon reads the file and seeds the master; this process signs the release, and the item that holds it in the
+//! cluster's hash table, so that the publisher's key never leaves the hands of who calls it. What can be refused is
+//! refused before the file is read.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use drover_protocol::id::ImageId;
+use drover_protocol::id::{ImageId, PublisherKey};
+use drover_protocol::item::Item;
 use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
 use ed25519_dalek::SigningKey;
 
@@ -164,7 +166,7 @@ pub(super) async fn import(client: &Client, request: &Request, see: impl FnMut(&
     }
 }
 
-/// Signs and posts a release of what was taken in.
+/// Signs and posts a release of what was taken in, with its item if the daemon takes part in the hash table.
 pub(super) async fn release(
     client: &Client,
     key: &SigningKey,
@@ -184,7 +186,10 @@ pub(super) async fn release(
         created_unix_s: now,
         expires_unix_s: now + expires_s,
     };
-    let posted: Posted = client.post("/v1/releases", &PostRelease { release: release.sign(key) }).await?;
+    let release = release.sign(key);
+    let NextRelease { secret, .. } = client.get(&format!("/v1/releases/{name}")).await?;
+    let item = secret.and_then(|secret| Item::sign(&release, &secret, key).ok()).map(|item| item.signature);
+    let posted: Posted = client.post("/v1/releases", &PostRelease { release, item }).await?;
     let Posted { name, version, taken_by, problems } = posted;
     Ok(Released { name, version, imported, taken_by, problems })
 }

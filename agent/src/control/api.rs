@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use drover_protocol::id::{ContentHash, ImageId, PeerId, PublisherKey};
+use drover_protocol::item::ItemSignature;
+use drover_protocol::lookup::NameSecret;
 use drover_protocol::multicast::probe::Fitness;
 use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -165,10 +167,10 @@ pub enum Phase {
 pub struct Peer {
     /// Who.
     pub peer: PeerId,
-    /// What it is called, while it is connected.
+    /// What it is called, once it was connected.
     #[serde(default)]
     pub name: Option<String>,
-    /// How it was found, while it is connected.
+    /// How it was found, once it was connected.
     #[serde(default)]
     pub found: Option<Source>,
     /// Whether it is a neighbour now.
@@ -290,6 +292,9 @@ pub enum ImportMode {
 pub struct PostRelease {
     /// The signed release, in JSON as protocol gives it.
     pub release: SignedRelease,
+    /// What lets hosts find it in the cluster's hash table: the publisher's signature over the item that holds it.
+    #[serde(default)]
+    pub item: Option<ItemSignature>,
 }
 
 /// What became of a release.
@@ -314,6 +319,9 @@ pub struct NextRelease {
     pub next: u64,
     /// Publishers that this host trusts.
     pub publishers: Vec<PublisherKey>,
+    /// What the item of a release for the cluster's hash table is made with, if this host takes part in that.
+    #[serde(default)]
+    pub secret: Option<NameSecret>,
 }
 
 /// Bring a master here.

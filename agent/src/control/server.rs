@@ -100,7 +100,7 @@ async fn next_release(State(daemon): State<Daemon>, Segment(name): Segment<Strin
 
 async fn post_release(State(daemon): State<Daemon>, body: Bytes) -> Result<Response, Problem> {
     let request: api::PostRelease = read(&body)?;
-    Ok(json(&daemon.post_release(request.release).await?))
+    Ok(json(&daemon.post_release(request).await?))
 }
 
 async fn gc(State(daemon): State<Daemon>, body: Bytes) -> Result<Response, Problem> {

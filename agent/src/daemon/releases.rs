@@ -1,4 +1,5 @@
-//! Releases: which are believed, what they set off, and how those made here reach the trackers and other hosts.
+//! Releases: which are believed, what they set off, and how those made here reach the trackers, other hosts and the
+//! cluster's hash table.
 //!
 //! Every release that a trusted publisher signed is kept, whatever its name, so that a version never goes back and the
 //! next one is known. What is subscribed to is fetched; a newer release ends the fetch of an older one, which is left
@@ -12,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Daemon, unix_now_s};
-use crate::control::api::{NextRelease, Posted};
+use crate::control::api::{NextRelease, PostRelease, Posted};
 use crate::control::{Code, Problem};
 use crate::exchange::{AskTrackersError, PostOutcome};
 use crate::store::{AcceptError, Accepted};
@@ -28,7 +29,10 @@ enum PostError {
 impl Daemon {
     /// Takes a release that somebody made here, seeds nothing by it, and offers it to the trackers. If none can be
     /// reached it is kept and offered again.
-    pub(crate) async fn post_release(&self, signed: SignedRelease) -> Result<Posted, Problem> {
+    ///
+    /// With the item that its publisher signed it is put into the cluster's hash table, too.
+    pub(crate) async fn post_release(&self, request: PostRelease) -> Result<Posted, Problem> {
+        let PostRelease { release: signed, item } = request;
         let accepted = self.accept(signed.clone()).await?;
         let release = accepted.map_err(|error| refuse(&error))?.release;
         let (name, version) = (release.name.clone(), release.version);
@@ -39,6 +43,11 @@ impl Daemon {
         })
         .await?;
         self.exchange().spread(&signed);
+        if let Some(signature) = item
+            && let Err(error) = self.exchange().keep_in_table(&signed, signature).await
+        {
+            tracing::warn!("release {label} is not put into the DHT: {error}");
+        }
         self.follow(&release).await;
         match self.post(&name, version, signed).await {
             Ok(outcome) => Ok(Posted { name, version, taken_by: outcome.taken, problems: told(outcome.refused) }),
@@ -53,7 +62,8 @@ impl Daemon {
     /// What is known of a name's releases.
     pub(crate) fn next_release(&self, name: &Name) -> NextRelease {
         let newest = self.store().catalog().highest_seen(name);
-        NextRelease { newest, next: newest.map_or(1, |version| version + 1), publishers: self.trusted() }
+        let (publishers, secret) = (self.trusted(), self.exchange().name_secret(name));
+        NextRelease { newest, next: newest.map_or(1, |version| version + 1), publishers, secret }
     }
 
     /// Acts on releases as trackers and other hosts tell of them. Ends when the exchange does.
@@ -153,6 +163,11 @@ impl Daemon {
             Some(publishers) => publishers.clone(),
             None => self.identity().publishers().to_vec(),
         }
+    }
+
+    /// Has releases looked for that would count: again whenever publishers change.
+    pub(super) fn seek_releases(&self) {
+        self.exchange().seek_releases(self.trusted(), self.settings().subscribe.clone());
     }
 
     /// Whether a release that was accepted earlier would be now: it may have expired since, and its publisher may have

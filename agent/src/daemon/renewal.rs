@@ -77,6 +77,7 @@ impl Daemon {
         self.endpoint().set_identity(&identity).map_err(|error| chain(&error))?;
         tracing::info!("certificate renewed, good until {} (seconds since 1970)", identity.expires_unix_s());
         self.set_identity(identity);
+        self.seek_releases();
         Ok(())
     }
 }

@@ -4,9 +4,14 @@
 //! as such, so that a host that exchanges nothing finds others by which it hears of releases. What it finds are
 //! addresses: whoever answers there by QUIC and belongs to the cluster is a candidate, others cost a dial now and then.
 //!
+//! It also looks up releases, mostly while no tracker tells of them, and puts those into the table that it lacks (see
+//! [`items`](super::items)). What it finds is told on like what a peer tells.
+//!
 //! The node begins with trackers and with hosts of the settings, of the last run and of the address book, each one port
 //! after its own. Nodes that it knew are kept in `STATE/dht.json`. One that knows nobody for a while is started anew with
 //! the addresses that are known by then.
+
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -17,6 +22,7 @@ use std::time::Duration;
 use drover_link::dht::{DhtNode, DhtSettings, beside, load_nodes, save_nodes};
 use drover_protocol::hints::{FEW_NEIGHBOURS, LookupPace, Source, Strangers};
 use drover_protocol::id::ImageId;
+use drover_protocol::item::Item;
 use drover_protocol::lookup::ClusterSecret;
 use drover_protocol::networks::Networks;
 use drover_protocol::rng::Rng;
@@ -27,9 +33,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Announcements;
+use super::items::{Held, Items, Wanted};
 use crate::clock;
+use crate::store::Store;
 use crate::transfer::workers::Workers;
 use crate::transport::{Event, Links, Router};
+use turns::Turns;
 
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,6 +81,8 @@ pub(crate) struct Parts {
     pub(crate) router: Router,
     pub(crate) announcements: Announcements,
     pub(crate) workers: Workers,
+    pub(crate) store: Store,
+    pub(crate) items: Items,
     pub(crate) secret: watch::Receiver<Option<ClusterSecret>>,
     /// Trackers and hosts of the settings, "host:port".
     pub(crate) named: Vec<String>,
@@ -96,6 +107,8 @@ enum Sought {
 enum Done {
     Announced(Sought, Result<(), String>),
     Found(Sought, BTreeSet<SocketAddr>),
+    /// The latest item of a release, and what became of this host's own if the table lacked it.
+    LookedUp(Wanted, Option<Item>, Result<(), String>),
     Dialled(SocketAddr, bool),
 }
 
@@ -109,6 +122,7 @@ struct Task {
     /// What an announce or a lookup is under way for.
     busy: BTreeSet<Sought>,
     strangers: Strangers<Sought>,
+    releases: Turns,
     under_way: JoinSet<Done>,
 }
 
@@ -166,6 +180,13 @@ async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
     found.into_iter().collect()
 }
 
+/// Where the host is whose node this is, if it has the usual ports. It is asked when nobody is connected: two hosts alone keep
+/// each other's announces, and neither asks itself.
+fn host_beside(node: SocketAddrV4) -> Option<SocketAddr> {
+    let port = node.port().checked_sub(1).filter(|&port| port > 0)?;
+    Some(SocketAddr::from((*node.ip(), port)))
+}
+
 impl Task {
     fn new(parts: Parts, secret: ClusterSecret, node: DhtNode) -> Self {
         Task {
@@ -177,6 +198,7 @@ impl Task {
             finding: BTreeMap::new(),
             busy: BTreeSet::new(),
             strangers: Strangers::default(),
+            releases: Turns::default(),
             under_way: JoinSet::new(),
         }
     }
@@ -192,7 +214,7 @@ impl Task {
                 _ = looks.tick() => {}
                 Some(done) = self.under_way.join_next() => {
                     if let Ok(done) = done {
-                        self.on_done(done);
+                        self.on_done(done).await;
                     }
                     continue;
                 }
@@ -200,6 +222,7 @@ impl Task {
             let now = Instant::now();
             self.announce_what_is_due(now);
             self.find_what_lacks();
+            self.look_up_releases(now);
             if now < look_at {
                 continue;
             }
@@ -269,7 +292,50 @@ impl Task {
         }
     }
 
-    fn on_done(&mut self, done: Done) {
+    /// Looks up releases, and puts the items that this host has and the table lacks.
+    fn look_up_releases(&mut self, now: Instant) {
+        let items = &self.parts.items;
+        let trackers = self.parts.announcements.trackers_reachable();
+        for wanted in self.releases.due(now, items.wanted(), &items.take_fresh(), trackers) {
+            let (node, secret, workers) = (self.node.clone(), self.secret, self.parts.workers.clone());
+            let (items, store) = (items.clone(), self.parts.store.clone());
+            self.under_way.spawn(async move {
+                let found = node.get(wanted.publisher, secret.of_name(&wanted.name).salt()).await;
+                let which = wanted.clone();
+                let ours = workers.run(move || items.item(&which, store.catalog(), &secret)).await;
+                let lacks = |ours: &Item| found.as_ref().is_none_or(|found| found.seq < ours.seq);
+                let put = match ours.filter(lacks) {
+                    Some(ours) => node.put(&ours).await,
+                    None => Ok(()),
+                };
+                Done::LookedUp(wanted, found, put)
+            });
+        }
+    }
+
+    /// Tells of the release in an item, and keeps what makes it one.
+    async fn take_item(&self, wanted: Wanted, item: Item) {
+        let Wanted { publisher, name } = wanted;
+        let signed = match item.open(&name, &self.secret.of_name(&name)) {
+            Ok(signed) => signed,
+            Err(error) => return tracing::debug!(%name, %publisher, %error, "an item in the DHT is of no use"),
+        };
+        let (version, signature) = (item.seq, item.signature);
+        if self.parts.store.catalog().highest_seen(&name).is_some_and(|seen| seen > version) {
+            return tracing::debug!("release {name}@{version} found in the DHT, where a later one is known here");
+        }
+        if self.parts.links.gossip().found(signed) {
+            tracing::info!("release {name}@{version} found in the DHT");
+        }
+        let items = self.parts.items.clone();
+        if items.hold(&name, Held { version, publisher, signature })
+            && let Err(error) = self.parts.workers.run(move || items.save()).await
+        {
+            tracing::warn!("items of the DHT are not kept: {error}");
+        }
+    }
+
+    async fn on_done(&mut self, done: Done) {
         let now = Instant::now();
         match done {
             Done::Announced(sought, result) => {
@@ -283,11 +349,23 @@ impl Task {
                     *times += u32::from(result.is_ok());
                 }
             }
-            Done::Found(sought, found) => {
+            Done::Found(sought, mut found) => {
                 self.busy.remove(&sought);
+                if self.parts.links.all().is_empty() {
+                    found.extend(self.node.nodes().await.into_iter().filter_map(host_beside));
+                }
                 tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
                 let others = found.into_iter().filter(|addr| *addr != self.parts.listen);
                 self.strangers.found(clock::now(), &mut self.rng, sought, others);
+            }
+            Done::LookedUp(wanted, found, put) => {
+                self.releases.done(now, &wanted, put.is_ok());
+                if let Err(error) = put {
+                    tracing::debug!(name = %wanted.name, error, "an item is not in the DHT yet");
+                }
+                if let Some(item) = found {
+                    self.take_item(wanted, item).await;
+                }
             }
             Done::Dialled(addr, true) => self.strangers.reached(addr),
             Done::Dialled(addr, false) => self.strangers.failed(clock::now(), addr),

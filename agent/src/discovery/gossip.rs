@@ -87,6 +87,16 @@ impl Gossip {
         }
     }
 
+    /// A release was found in the hash table; says whether it was not heard of before.
+    pub(crate) fn found(&self, signed: SignedRelease) -> bool {
+        let news = self.heard(&signed);
+        if news {
+            // Nobody listens yet, or any more.
+            let _ = self.0.releases.send(signed);
+        }
+        news
+    }
+
     /// Notes a release as heard; says whether it was not before.
     fn heard(&self, signed: &SignedRelease) -> bool {
         let mut hasher = blake3::Hasher::new();

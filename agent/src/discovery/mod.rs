@@ -8,6 +8,7 @@
 pub(crate) mod dht;
 pub(crate) mod finder;
 pub(crate) mod gossip;
+pub(crate) mod items;
 pub(crate) mod remembered;
 pub(crate) mod revoked;
 pub(crate) mod secret;

@@ -22,8 +22,10 @@ use std::time::Duration;
 
 use drover_link::endpoint::Endpoint;
 use drover_protocol::announce::{Announce, Enrolment, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
-use drover_protocol::id::{ImageId, PeerId};
-use drover_protocol::release::SignedRelease;
+use drover_protocol::id::{ImageId, PeerId, PublisherKey};
+use drover_protocol::item::{Item, ItemError, ItemSignature};
+use drover_protocol::lookup::NameSecret;
+use drover_protocol::release::{Name, SignedRelease};
 use drover_protocol::swarm::SwarmConfig;
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -35,6 +37,7 @@ use crate::discovery::dht;
 pub use crate::discovery::dht::DhtStatus;
 use crate::discovery::finder;
 use crate::discovery::gossip::Gossip;
+use crate::discovery::items::{Held, Items};
 use crate::discovery::remembered::Remembered;
 use crate::discovery::revoked::Revoked;
 use crate::discovery::secret::Secret;
@@ -176,6 +179,8 @@ struct Inner {
     /// Tasks that look for hosts.
     seekers: Vec<AbortHandle>,
     dht: Option<Arc<Mutex<DhtStatus>>>,
+    secret: Secret,
+    items: Items,
     remembered: Remembered,
     drivers: Mutex<Drivers>,
 }
@@ -213,6 +218,7 @@ impl Exchange {
         };
         let mut seekers = vec![tokio::spawn(finder::run(finder)).abort_handle()];
         let secret = Secret::load(store.state().join("cluster.secret"));
+        let items = Items::load(store.state().join("items.json"));
         let dht = settings.dht.clone().zip(settings.listen.first().copied()).map(|(choice, listen)| {
             let status = Arc::new(Mutex::new(DhtStatus::default()));
             let named = trackers.iter().chain(&settings.peers).cloned().collect();
@@ -221,6 +227,8 @@ impl Exchange {
                 router: router.clone(),
                 announcements: announcements.clone(),
                 workers: sync.clone(),
+                store: store.clone(),
+                items: items.clone(),
                 secret: secret.watch(),
                 named,
                 listen,
@@ -280,6 +288,8 @@ impl Exchange {
             releases,
             seekers,
             dht,
+            secret,
+            items,
             remembered,
             drivers,
         })))
@@ -331,6 +341,32 @@ impl Exchange {
     pub fn spread(&self, signed: &SignedRelease) {
         let links = &self.0.parts.links;
         links.gossip().spread(&links.all(), signed);
+    }
+
+    /// From now on, looks for releases of these names by these publishers in the cluster's hash table.
+    pub fn seek_releases(&self, publishers: Vec<PublisherKey>, names: Vec<Name>) {
+        self.0.items.seek(publishers, names);
+    }
+
+    /// What a publisher signs an item of the hash table with; `None` if this host takes no part in the table, or has not
+    /// been told the cluster's secret.
+    pub fn name_secret(&self, name: &Name) -> Option<NameSecret> {
+        let secret = *self.0.secret.watch().borrow();
+        self.0.dht.as_ref().and(secret).map(|secret| secret.of_name(name))
+    }
+
+    /// Puts a release into the cluster's hash table, by what its publisher signed with the secret of its name, and keeps it there.
+    /// The release must be in the store's catalog.
+    pub async fn keep_in_table(&self, signed: &SignedRelease, signature: ItemSignature) -> Result<(), ItemError> {
+        let (name, version) = signed.claim().ok_or(ItemError::Release)?;
+        let Some(secret) = self.name_secret(&name) else { return Ok(()) };
+        Item::with_signature(signed, &secret, signature)?;
+        let items = self.0.items.clone();
+        items.give(&name, Held { version, publisher: signed.publisher, signature });
+        if let Err(error) = self.0.parts.sync.run(move || items.save()).await {
+            tracing::warn!("items of the DHT are not kept: {error}");
+        }
+        Ok(())
     }
 
     /// Hosts that this one is connected with, for whatever image or none.

@@ -72,9 +72,9 @@ pub enum Phase {
 pub struct PeerExchange {
     /// Who.
     pub peer: PeerId,
-    /// Its name, while it is connected.
+    /// Its name, once it was connected.
     pub name: Option<String>,
-    /// How it was found, while it is connected.
+    /// How it was found, once it was connected.
     #[serde(default)]
     pub found: Option<Source>,
     /// Whether it is a neighbour now.

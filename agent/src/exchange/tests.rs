@@ -1,5 +1,7 @@
 //! Two hosts without a tracker, looked at from within: what can't be brought about from outside.
 
+mod table;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,10 +59,13 @@ impl Cluster {
     }
 
     fn host_with(&self, name: &str, settings: ExchangeSettings) -> Host {
+        self.host_in(TempDir::new().unwrap(), name, (Ipv4Addr::LOCALHOST, 0).into(), settings)
+    }
+
+    fn host_in(&self, dir: TempDir, name: &str, bind: SocketAddr, settings: ExchangeSettings) -> Host {
         let identity = self.identity(name);
-        let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &identity, LinkConfig::default()).unwrap();
+        let endpoint = Endpoint::bind(bind, &identity, LinkConfig::default()).unwrap();
         let (me, addr) = (identity.peer_id(), endpoint.local_addr().unwrap());
-        let dir = TempDir::new().unwrap();
         let store = Store::open_with(dir.path(), store::Settings { immutable: false }).unwrap();
         let settings = ExchangeSettings { disk_threads: 1, ..settings };
         let exchange = Exchange::start(ExchangeParts { store, endpoint, me, trackers: Vec::new(), settings }).unwrap();
