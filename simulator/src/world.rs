@@ -536,9 +536,10 @@ impl<'a> World<'a> {
                 let counts = &mut self.hosts[host].counts;
                 *(if from == 0 { &mut counts.from_publisher } else { &mut counts.from_peers }) += new;
             }
-            Action::HoldBack { host, is_held_back } => {
-                self.tell(host, |swarm, now| swarm.set_paused(now, is_held_back));
+            Action::Carry { host, is_carried } => {
+                self.tell(host, |swarm, now| swarm.set_carried(now, is_carried));
             }
+            Action::Miss { host, chunks } => self.tell(host, |swarm, now| swarm.handle_missed(now, &chunks)),
             Action::Sent { host, bytes } => self.hosts[host].counts.sent += bytes,
             Action::Entered { host, bytes } => self.hosts[host].counts.from_other_racks += bytes,
             Action::Said { host, bytes } => self.charge(host, bytes),

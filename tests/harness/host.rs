@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::command::{Outcome, drover, run};
 use crate::process::Process;
 use crate::wait::{wait_for, wait_until};
-use crate::wires::within;
+use crate::wires::{self, within};
 
 /// A host.
 #[derive(Debug)]
@@ -89,6 +90,15 @@ impl Host {
         run(&mut within(namespace, Command::new("nft").arg(rules))).ok();
     }
 
+    /// Lets no more than this come to it from now on. Only for a host on wires.
+    #[track_caller]
+    pub fn slow_down(&self, mbit_s: u32) {
+        let wire = wires::wire_to(self.listen().ip());
+        let rate = format!("{mbit_s}mbit");
+        let bucket = ["root", "tbf", "rate", &rate, "burst", "16kb", "limit", "256kb"];
+        run(Command::new("tc").args(["qdisc", "add", "dev", &wire]).args(bucket)).ok();
+    }
+
     /// Replaces its settings; they count from the agent's next start.
     pub fn set_settings(&self, settings: &str) {
         let text = format!("listen = \"{}\"\n{settings}\n", self.listen);
@@ -135,6 +145,18 @@ impl Host {
     pub fn terminate(&mut self) {
         let status = self.agent.take().expect("the agent runs").terminate();
         assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log());
+    }
+
+    /// Stops its agent where it is, as a debugger would: SIGSTOP.
+    #[track_caller]
+    pub fn suspend(&self) {
+        self.agent().signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    #[track_caller]
+    pub fn resume(&self) {
+        self.agent().signal(Signal::CONT);
     }
 
     /// The running agent.

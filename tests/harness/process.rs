@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::wait::wait_for;
 
 /// A running daemon, its output in a file. Dropping it kills it.
@@ -43,11 +45,16 @@ impl Process {
     /// Asks it to end (SIGTERM) and waits for that.
     #[track_caller]
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("an own child can be signalled");
+        self.signal(Signal::TERM);
         let ended = || self.child.try_wait().expect("an own child can be waited for");
         let mut ended = ended;
         wait_for("the daemon to end after SIGTERM", Duration::from_secs(15), &mut ended)
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("an own child can be signalled");
     }
 
     /// Peak of its resident memory so far, in bytes.

@@ -2,7 +2,7 @@
 //!
 //! [`outer`]: crate::outer
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
 
@@ -34,7 +34,7 @@ impl Wires {
     /// A namespace with one interface that has this address, unless there is one; gives its name.
     #[track_caller]
     pub(crate) fn host(&self, last: u8) -> String {
-        let (namespace, wire) = (format!("fleet-{last}"), format!("wire-{last}"));
+        let (namespace, wire) = (format!("fleet-{last}"), wire_to(address(last).into()));
         if std::path::Path::new("/run/netns").join(&namespace).exists() {
             return namespace;
         }
@@ -90,6 +90,12 @@ pub(crate) fn within(namespace: &str, command: &Command) -> Command {
 
 fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(NET[0], NET[1], NET[2], last)
+}
+
+/// The bridge's end of the wire to an address.
+pub(crate) fn wire_to(address: IpAddr) -> String {
+    let last = address.to_string().rsplit(['.', ':']).next().map(str::to_owned);
+    format!("wire-{}", last.unwrap_or_default())
 }
 
 #[track_caller]

@@ -197,21 +197,16 @@ impl Driver<'_> {
         if !self.durability.paused {
             tracing::warn!(image = %self.disk.id(), why, "paused");
             self.durability.paused = true;
-            self.settle_asking(now);
+            self.swarm.set_paused(now, true);
         }
         self.reporter.set_phase(Phase::Paused(format!("{why}; it is tried again every {} s", TRY_AGAIN.as_secs())));
-    }
-
-    /// Nothing is asked of peers while the disk refuses, or while multicast brings what is lacking.
-    pub(super) fn settle_asking(&mut self, now: Instant) {
-        self.swarm.set_paused(now, self.durability.paused || self.multicast.carries());
     }
 
     fn resume(&mut self, now: Instant) {
         if self.durability.paused {
             tracing::info!(image = %self.disk.id(), "the disk takes data again");
             self.durability.paused = false;
-            self.settle_asking(now);
+            self.swarm.set_paused(now, false);
         }
         self.reporter.set_phase(Phase::Fetching);
     }

@@ -53,8 +53,10 @@ pub(crate) enum Report {
     Send(MulticastMessage),
     /// Decoded blocks were looked at.
     Came(Batch),
-    /// Whether multicast brings what is lacking, so that peers are better not asked.
+    /// Whether multicast brings what is lacking.
     Carries(bool),
+    /// It won't bring these chunks.
+    Missed(Vec<ChunkIndex>),
     /// This host does not listen now, for this reason.
     Away(AwayReason),
     /// The session is over for this host. The last report.
@@ -276,6 +278,7 @@ impl<R: Fn(Report) + Clone + Send + 'static> Session<R> {
     }
 
     fn obey(&mut self) -> io::Result<()> {
+        let mut missed = Vec::new();
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::JoinGroup => {
@@ -294,10 +297,12 @@ impl<R: Fn(Report) + Clone + Send + 'static> Session<R> {
                     self.complete.retain(|&complete| complete != chunk);
                     self.pool.forget(chunk.number());
                 }
-                // The swarm asks for whatever is lacking as soon as multicast does not carry any more.
-                Output::LeaveToPeers { .. } => {}
+                Output::LeaveToPeers { chunk } => missed.push(chunk),
                 Output::Carries(carries) => (self.report)(Report::Carries(carries)),
             }
+        }
+        if !missed.is_empty() {
+            (self.report)(Report::Missed(missed));
         }
         self.hand_over();
         Ok(())

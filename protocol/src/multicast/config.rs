@@ -27,7 +27,7 @@ pub struct SenderConfig {
     pub interleave: usize,
     /// How often rate, parity and members are reconsidered.
     pub tick: Duration,
-    /// The receiver whose loss counts, by rank from the best, in percent.
+    /// The receiver whose loss counts, by rank from the best, in percent. Nor is the rate lowered for links and disks of the rest.
     pub quantile_percent: usize,
     /// Parity symbols of a block before loss was measured.
     pub parity_at_start: u8,
@@ -55,7 +55,7 @@ impl Default for SenderConfig {
             link_share_percent: 97,
             limit_bytes_per_s: None,
             symbol_len: super::fec::SYMBOL_LEN,
-            gathering: Duration::from_millis(200),
+            gathering: Duration::from_millis(100),
             patience: Duration::from_secs(5),
             members_least: 2,
             members_most: 1024,

@@ -3,10 +3,16 @@
 //! A member is an outlier while it loses more than 2 % and more than four times what the median member loses. What outliers lose
 //! counts for nothing: they will be left out and go on by the swarm. But if more than a quarter are outliers, it is not them,
 //! it is the network, and then everybody counts and nobody is left out.
+//!
+//! A member whose link, socket or disk is slower than the rest says so. The session goes at the rate that brings most to all
+//! together: one member of eight is not waited for, seven of eight are. Who can't follow is left out, however many they are:
+//! it is not the network that makes them slow.
 
 use std::collections::BTreeMap;
 
+use super::config::SenderConfig;
 use super::message::Report;
+use super::rate::share;
 use crate::geometry::PieceIndex;
 use crate::have::PieceSet;
 use crate::id::PeerId;
@@ -30,6 +36,8 @@ pub(super) struct Member {
     outlying: u32,
     /// Bytes per second that it can take, if it can't keep up.
     takes: Option<u64>,
+    /// How often in a row it was found to be slower than the session.
+    slow: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -57,6 +65,7 @@ impl Members {
             loss: None,
             outlying: 0,
             takes: None,
+            slow: 0,
         };
         self.members.insert(peer, member);
     }
@@ -143,21 +152,28 @@ impl Members {
         if losses.len() * 3 < self.members.len() { None } else { at_rank(&losses, percent) }
     }
 
-    /// Bytes per second that all but the slowest links carry, as far as it is known.
-    pub(super) fn quantile_link(&self, percent: usize) -> Option<u64> {
-        self.quantile_of_falling(percent, |member| (member.link > 0).then_some(member.link))
-    }
-
-    /// Bytes per second that all but the slowest hosts take; `None` if they keep up.
-    pub(super) fn quantile_takes(&self, percent: usize) -> Option<u64> {
-        self.quantile_of_falling(percent, |member| member.takes)
-    }
-
-    /// What the member at this rank from the fastest can do; `None` stands for no limit.
-    fn quantile_of_falling(&self, percent: usize, of: impl Fn(&Member) -> Option<u64>) -> Option<u64> {
-        let mut rates: Vec<u64> = self.members.values().map(|member| of(member).unwrap_or(u64::MAX)).collect();
+    /// The rate, of at most `most` bytes per second, that brings most to all members together, if each takes part that can follow. It is
+    /// not lowered for the few that the quantile leaves out.
+    pub(super) fn best_rate(&self, most: u64, config: &SenderConfig) -> u64 {
+        let mut rates: Vec<u64> = self.members.values().map(|member| member.follows(config).min(most)).collect();
         rates.sort_unstable_by(|a, b| b.cmp(a));
-        at_rank(&rates, percent).filter(|&rate| rate != u64::MAX)
+        let enough = rank(rates.len(), config.quantile_percent);
+        let sums = rates.iter().zip(1..).map(|(&rate, count)| (u128::from(rate) * enough.min(count) as u128, rate));
+        // Of two that bring the same the later one, which leaves out fewer.
+        sums.max_by_key(|&(sum, _)| sum).map_or(most, |(_, rate)| rate)
+    }
+
+    /// Members that can't follow a session of `rate` bytes per second: by their links, or by their sockets and disks as they were found some times
+    /// in a row.
+    pub(super) fn too_slow_for(&mut self, rate: u64, config: &SenderConfig) -> Vec<PeerId> {
+        let mut slow = Vec::new();
+        for (&peer, member) in &mut self.members {
+            member.slow = if member.follows(config) < rate { member.slow + 1 } else { 0 };
+            if member.link_follows(config) < rate || member.slow >= SLOW_TIMES {
+                slow.push(peer);
+            }
+        }
+        slow
     }
 
     fn outliers(&self) -> usize {
@@ -170,6 +186,17 @@ impl Members {
         losses.sort_unstable();
         // The lower one of two, so that one of two members can be an outlier.
         losses.len().checked_sub(1).map_or(0, |last| losses[last / 2])
+    }
+}
+
+impl Member {
+    /// Bytes per second that it can take.
+    fn follows(&self, config: &SenderConfig) -> u64 {
+        self.link_follows(config).min(self.takes.unwrap_or(u64::MAX))
+    }
+
+    fn link_follows(&self, config: &SenderConfig) -> u64 {
+        if self.link == 0 { u64::MAX } else { share(self.link, config.link_share_percent) }
     }
 }
 
@@ -190,8 +217,12 @@ fn is_outlier(loss: u32, median: u32) -> bool {
 
 /// The value at this rank of a sorted list, in percent.
 fn at_rank<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
-    let rank = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len().max(1));
-    sorted.get(rank - 1).copied()
+    sorted.get(rank(sorted.len(), percent) - 1).copied()
+}
+
+/// The rank among so many that this share of them does not go beyond, from 1 on.
+fn rank(len: usize, percent: usize) -> usize {
+    (len * percent).div_ceil(100).clamp(1, len.max(1))
 }
 
 fn ppm(part: u64, whole: u64) -> u32 {
@@ -204,6 +235,8 @@ const SAMPLE_PACKETS: u64 = 64;
 const OUTLIER_LEAST: u32 = 20_000;
 /// An outlier loses so many times what the median loses.
 const OUTLIER_FACTOR: u32 = 4;
+/// A member is too slow when it was found so this often in a row, a quarter of a second each: reports may tell of the time before the last cut.
+const SLOW_TIMES: u32 = 6;
 /// Bytes that wait for a disk without it being slow: what comes in within an eighth of a second at 1 Gbit/s.
 const BACKLOG_NOTABLE: u64 = 16 << 20;
 
@@ -267,7 +300,47 @@ mod tests {
         let mut members = members(1);
         report(&mut members, 0, 1, 400, 400);
         assert_eq!(members.quantile_loss(85), Some(0));
-        assert_eq!(members.quantile_takes(85), Some(600_000));
+        assert_eq!(members.best_rate(1_000_000, &config()), 600_000);
+    }
+
+    /// Members with links of these rates.
+    fn linked(links: &[u64]) -> Members {
+        let mut members = Members::default();
+        let none = PieceSet::empty(&Geometry::of_len(1 << 20).unwrap());
+        for (number, &link) in links.iter().enumerate() {
+            members.join(Instant::START, peer(number as u8), none.clone(), link);
+        }
+        members
+    }
+
+    /// Of whole links.
+    fn config() -> SenderConfig {
+        SenderConfig { link_share_percent: 100, quantile_percent: 85, ..SenderConfig::default() }
+    }
+
+    #[test]
+    fn the_rate_is_the_one_that_brings_most_to_all_together() {
+        let best = |links: &[u64]| linked(links).best_rate(1_000, &config());
+        assert_eq!(best(&[]), 1_000);
+        assert_eq!(best(&[0, 0, 2_000]), 1_000, "a link that is not known, or faster than the sender's");
+        assert_eq!(best(&[1_000, 1_000, 1_000, 200]), 1_000);
+        assert_eq!(best(&[1_000, 900, 900, 900]), 900);
+        assert_eq!(best(&[1_000, 100, 100, 100]), 1_000, "three that together take less than one");
+        assert_eq!(best(&[1_000, 500]), 500, "rather with both");
+        assert_eq!(best(&[1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 950]), 1_000, "one of eight never counts");
+        assert_eq!(linked(&[1_000]).best_rate(1_000, &SenderConfig::default()), 970);
+    }
+
+    #[test]
+    fn who_cannot_follow_is_named_by_its_link_at_once_and_by_its_socket_after_a_while() {
+        let mut members = linked(&[1_000_000, 200_000, 0, 0]);
+        report(&mut members, 2, 1, 400, 400);
+        for _ in 1..SLOW_TIMES {
+            assert_eq!(members.too_slow_for(1_000_000, &config()), [peer(1)]);
+        }
+        assert_eq!(members.too_slow_for(1_000_000, &config()), [peer(1), peer(2)]);
+        report(&mut members, 2, 2, 0, 0);
+        assert_eq!(members.too_slow_for(1_000_000, &config()), [peer(1)]);
     }
 
     #[test]

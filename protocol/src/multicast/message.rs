@@ -141,6 +141,8 @@ pub enum DismissReason {
     Malformed,
     /// It is no member.
     Unknown,
+    /// Its link, socket or disk can't follow the others'.
+    Slow,
 }
 
 /// Why a session ends.

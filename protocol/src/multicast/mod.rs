@@ -14,7 +14,8 @@
 //! [`packet::Sealer`]. A receiver's driver opens each datagram with [`packet::Opener`], asks the receiver about its header, puts the
 //! symbol into a [`fec::BlockPool`] if it is to be kept, and hands what `Decode` names to `Manifest::verify`.
 //!
-//! What is not sent or does not arrive is a matter of the swarm, which goes on all the time. So nobody is waited for, nobody slows the
+//! What is not sent or does not arrive is a matter of the swarm, which goes on all the time: a host asks its peers for what multicast
+//! missed, and for everything if multicast is slow (`swarm::Swarm::set_carried`). So nobody is waited for, nobody slows the
 //! others, and every failure here ends the same way: the host leaves the group and asks its peers.
 
 mod blocks;

@@ -1,7 +1,8 @@
 //! How fast a session sends: a controller that follows most receivers, and the pacing of packets.
 //!
 //! The controller raises the rate while a quantile of the receivers loses nothing, and lowers it when that quantile does; what the
-//! few worst lose does not count, because they can go on by the swarm. It starts at half of its ceiling and is there two rises later.
+//! few worst lose does not count, because they can go on by the swarm. It starts at three quarters of its ceiling and is there a rise
+//! later.
 //!
 //! Not all loss comes from sending too fast. A cut is therefore judged: if the loss does not fall, it is the network's own,
 //! becomes the base that only loss beyond it counts from, and the cut is undone. What is lost at the starting rate is taken for base
@@ -11,19 +12,6 @@
 //! All in whole numbers: bytes per second on the wire, loss in millionths (ppm).
 
 use crate::time::{Duration, Instant};
-
-/// Where a rate may not go beyond: the least of what is known counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Caps {
-    /// Bytes per second that the sender's and the slowest fit receiver's links carry.
-    pub link: u64,
-    /// Share of the link that a session may take, in percent.
-    pub link_share_percent: u32,
-    /// Bytes per second that the disks of most receivers take, if they can't keep up.
-    pub disks: Option<u64>,
-    /// The administrator's limit in bytes per second.
-    pub limit: Option<u64>,
-}
 
 /// The controller.
 #[derive(Clone, Debug)]
@@ -51,18 +39,10 @@ enum Phase {
     Judging { before: u64, loss: u32, ticks_left: u32, was_start: bool },
 }
 
-impl Caps {
-    /// The least of them, in bytes per second; never nothing.
-    pub fn ceiling(&self) -> u64 {
-        let link = u128::from(self.link) * u128::from(self.link_share_percent.min(100)) / 100;
-        let ceiling = [self.disks, self.limit].into_iter().flatten().fold(link as u64, u64::min);
-        ceiling.max(RATE_LEAST)
-    }
-}
-
 impl Rate {
     /// A controller at its starting rate.
     pub fn new(ceiling: u64) -> Self {
+        let ceiling = ceiling.max(RATE_LEAST);
         let rate = share(ceiling, START_PERCENT).max(RATE_LEAST);
         Rate { rate, ceiling, phase: Phase::Start, base: None, knee: u64::MAX, lossy_ticks: 0, failed_cuts: 0 }
     }
@@ -204,8 +184,9 @@ impl Pacer {
     }
 }
 
-fn share(of: u64, percent: u64) -> u64 {
-    (u128::from(of) * u128::from(percent) / 100) as u64
+/// So many percent of something.
+pub(super) fn share(of: u64, percent: u32) -> u64 {
+    u64::try_from(u128::from(of) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 /// Loss beyond base that is too much: half a per cent, and more where base itself is large and so swings.
@@ -220,16 +201,17 @@ const fn rise_threshold(base: u32) -> u32 {
 
 /// One megabit per second: below, a session is of no use.
 const RATE_LEAST: u64 = 125_000;
-/// With links of a known speed half of it is safe, and a session of ten seconds can't spend three on rising.
-const START_PERCENT: u64 = 50;
+/// The links' speed is known, or the sender's socket tells it; reports that confirm it take half a second. To begin with half of it cost a
+/// session of ten seconds a third of a second; where a path carries less, a fifth more of the first half second is lost.
+const START_PERCENT: u32 = 75;
 /// A quarter of a second: about 8 % of the ceiling in a second.
-const STEP_PERCENT: u64 = 2;
+const STEP_PERCENT: u32 = 2;
 /// From here on to the knee rises are small.
-const NEAR_KNEE_PERCENT: u64 = 95;
+const NEAR_KNEE_PERCENT: u32 = 95;
 /// From here on there is no knee.
-const BEYOND_KNEE_PERCENT: u64 = 105;
+const BEYOND_KNEE_PERCENT: u32 = 105;
 /// How far below what was carried a cut goes, so that queues empty.
-const AFTER_CUT_PERCENT: u64 = 95;
+const AFTER_CUT_PERCENT: u32 = 95;
 /// Loss beyond base that is cut for at once (5 %).
 const MUCH: u32 = 50_000;
 /// Less must last for a second. Of a burst of 20 packets each second, a quarter of a per cent in all, some report tells as a per cent
@@ -273,7 +255,7 @@ mod tests {
     #[test]
     fn on_a_clean_path_the_ceiling_is_reached_in_half_a_second() {
         let mut rate = Rate::new(CEILING);
-        assert_eq!(rate.bytes_per_s(), CEILING / 2);
+        assert_eq!(rate.bytes_per_s(), CEILING / 4 * 3);
         run(&mut rate, 2, u64::MAX, 0);
         assert_eq!(rate.bytes_per_s(), CEILING);
     }
@@ -337,15 +319,6 @@ mod tests {
         assert!(rate.bytes_per_s() < CEILING);
         rate.forgive();
         assert_eq!(rate.bytes_per_s(), CEILING);
-    }
-
-    #[test]
-    fn the_least_cap_counts() {
-        let caps = Caps { link: 1000 << 20, link_share_percent: 97, disks: None, limit: None };
-        assert_eq!(caps.ceiling(), (1000 << 20) * 97 / 100);
-        assert_eq!(Caps { disks: Some(5 << 20), ..caps }.ceiling(), 5 << 20);
-        assert_eq!(Caps { disks: Some(5 << 20), limit: Some(4 << 20), ..caps }.ceiling(), 4 << 20);
-        assert_eq!(Caps { limit: Some(0), ..caps }.ceiling(), RATE_LEAST);
     }
 
     #[test]

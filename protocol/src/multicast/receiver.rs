@@ -54,8 +54,7 @@ pub enum Output {
         /// Which chunk.
         chunk: ChunkIndex,
     },
-    /// From now on multicast brings what this host lacks as fast as its link allows, so that asking peers would only get in the
-    /// way; or it does not any more.
+    /// From now on multicast brings what this host lacks, but for what is left to peers; or it does not any more.
     Carries(bool),
 }
 
@@ -335,8 +334,10 @@ impl Receiver {
         match message {
             Message::Beat(beat) => self.hear_beat(now, *beat),
             Message::Dismiss { reason, .. } => {
-                let may_return =
-                    matches!(reason, DismissReason::Lossy | DismissReason::Silent | DismissReason::Unknown);
+                let may_return = match reason {
+                    DismissReason::Lossy | DismissReason::Silent | DismissReason::Unknown | DismissReason::Slow => true,
+                    DismissReason::Full | DismissReason::Malformed => false,
+                };
                 let until = if may_return { self.return_time(now) } else { None };
                 self.go_away(AwayReason::Dismissed(*reason), until);
             }

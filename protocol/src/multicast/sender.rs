@@ -20,7 +20,7 @@ use super::message::{Announcement, Beat, DismissReason, EndReason, LeaveReason, 
 use super::packet::{Header, WIRE_OVERHEAD, packet_len};
 use super::parity::least_parity;
 use super::pass::{BlockPlan, Pass, Planned};
-use super::rate::{Caps, Pacer, Rate};
+use super::rate::{Pacer, Rate, share};
 use super::repair::Repair;
 use super::schedule::Schedule;
 use crate::geometry::{ChunkIndex, Geometry};
@@ -134,19 +134,13 @@ impl Sender {
         config: SenderConfig,
         seed: u64,
     ) -> Self {
-        let caps = Caps {
-            link: config.link_bytes_per_s,
-            link_share_percent: config.link_share_percent,
-            disks: None,
-            limit: config.limit_bytes_per_s,
-        };
         Sender {
             geometry,
             announcement,
             members: Members::default(),
             schedule: Schedule::new(geometry, data, Rng::seeded(seed)),
             repair: Repair::default(),
-            rate: Rate::new(caps.ceiling()),
+            rate: Rate::new(most(&config)),
             pacer: Pacer::new(now),
             phase: Phase::Gathering { since: now },
             sequence: 0,
@@ -308,6 +302,7 @@ impl Sender {
             self.dismiss(peer, DismissReason::Silent);
         }
         if self.phase == Phase::Sending {
+            self.leave_out_slow();
             self.leave_out_lossy();
             self.adapt();
         }
@@ -337,6 +332,13 @@ impl Sender {
             for peer in self.members.peers().collect::<Vec<_>>() {
                 self.members.get_mut(peer).expect("it is a member").heard = now;
             }
+        }
+    }
+
+    fn leave_out_slow(&mut self) {
+        for peer in self.members.too_slow_for(self.ceiling(), &self.config) {
+            self.dismiss(peer, DismissReason::Slow);
+            self.rate.forgive();
         }
     }
 
@@ -373,20 +375,15 @@ impl Sender {
     }
 
     fn ceiling(&self) -> u64 {
-        let quantile = self.config.quantile_percent;
-        let links = self.members.quantile_link(quantile).unwrap_or(u64::MAX);
-        let caps = Caps {
-            link: self.config.link_bytes_per_s.min(links),
-            link_share_percent: self.config.link_share_percent,
-            disks: self.members.quantile_takes(quantile),
-            limit: self.config.limit_bytes_per_s,
-        };
-        caps.ceiling()
+        self.members.best_rate(most(&self.config), &self.config)
     }
 
     /// Sends what is due.
     fn transmit(&mut self, now: Instant) {
-        while self.phase == Phase::Sending && self.pacer.is_due(now) {
+        for _ in 0..BURSTS_AT_ONCE {
+            if self.phase != Phase::Sending || !self.pacer.is_due(now) {
+                break;
+            }
             if self.current.is_none() {
                 self.current = self.following.take().or_else(|| self.plan(now));
                 self.following = if self.current.is_some() { self.plan(now) } else { None };
@@ -558,9 +555,18 @@ impl Sender {
     }
 }
 
+/// Bytes per second on the wire that a sender's own link and its administrator allow.
+fn most(config: &SenderConfig) -> u64 {
+    let link = share(config.link_bytes_per_s, config.link_share_percent);
+    config.limit_bytes_per_s.map_or(link, |limit| limit.min(link))
+}
+
 /// Packets that go out at once: what a batch of segmentation offload should have at the most, so that a lost batch costs
 /// each of the interleaved blocks one symbol.
 const BURST: u64 = 16;
+/// Bursts that are planned at once, however many are due: at 10 Gbit/s a third of a millisecond. An interface that takes less than it says must not
+/// keep its sender from hearing its members for long.
+const BURSTS_AT_ONCE: usize = 16;
 /// Reports in a row that make an outlier leave: about a second.
 const OUTLYING_REPORTS: u32 = 3;
 /// How late a tick may be before the sender concludes that it slept.

@@ -59,6 +59,7 @@ const SPARED_BY: usize = 3;
 impl Swarm {
     /// Looks whether more can be asked of anybody, and whether something is better asked of somebody else.
     pub(super) fn look(&mut self, now: Instant) {
+        self.settle_carrier(now);
         self.intake.roll(now);
         self.intake_peak = (self.intake_peak - self.intake_peak / 128).max(self.intake.rate());
         self.forget_declined(now);
@@ -265,8 +266,11 @@ impl Swarm {
         self.has_room_for_all(now) && (self.has_place_for_source() || self.requests.asked_peers().any(has_room))
     }
 
+    /// Whether there may be something to ask for.
     fn is_asking(&self) -> bool {
-        !self.paused && !self.is_complete()
+        let is_carried =
+            || self.progress.is_only_missed() && self.availability.open().is_empty() && !self.picker.has_readers();
+        !self.paused && !self.is_complete() && !is_carried()
     }
 
     /// Plans the next look, if there is anything that time could change.
@@ -439,7 +443,7 @@ impl Swarm {
             return;
         }
         let Some(len) = self.peers.get(&peer).map(|neighbour| neighbour.request_len(&self.config)) else { return };
-        let chunks = self.progress.unasked(piece).front(&self.geometry, piece, len, MAX_RANGES);
+        let chunks = self.progress.askable(piece).front(&self.geometry, piece, len, MAX_RANGES);
         if !chunks.is_empty() {
             self.ask(now, peer, piece, chunks);
         }

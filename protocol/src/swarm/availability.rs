@@ -1,6 +1,6 @@
 //! How many neighbours hold each piece, and which pieces are open.
 //!
-//! A piece is *open* while it has chunks that are missing and not asked for. Neighbours announce pieces far more often than
+//! A piece is *open* while it has chunks that may be asked for. Neighbours announce pieces far more often than
 //! one is picked, so an announcement only counts, and the rarest are looked for when one is wanted: among the open pieces
 //! that a peer holds, 64 at a time where there are none.
 

@@ -10,7 +10,8 @@
 //! know is among the [`Candidates`]. `peer_map` is a row of peers, as the neighbours are, `mask` a set of chunks of one piece. `asking`,
 //! `serving` and `meeting` are the three conversations that use them; `sharing` is a fourth, for when the others are
 //! stuck: then hosts also tell what they hold of pieces that they do not hold whole. `racks` knows what is had from near,
-//! so that it is not asked for over the links between racks.
+//! so that it is not asked for over the links between racks. `carrier` knows whether multicast brings so much that asking
+//! would only get in its way.
 //!
 //! What always holds: a chunk is asked for of at most two peers at a time; nothing is asked of a peer that did not say
 //! that it holds it; a banned peer is neither asked nor served; every table is bounded.
@@ -18,6 +19,7 @@
 mod announcer;
 mod asking;
 mod availability;
+mod carrier;
 mod config;
 mod event;
 mod handouts;
@@ -45,6 +47,7 @@ use std::sync::Arc;
 
 use self::announcer::Announcer;
 use self::availability::Availability;
+use self::carrier::Carrier;
 use self::handouts::Handouts;
 use self::ledger::Ledger;
 use self::mask::ChunkMask;
@@ -86,6 +89,7 @@ pub struct Swarm {
     announcer: Announcer,
     sharing: Sharing,
     racks: Racks,
+    carrier: Carrier,
     download: TokenBucket,
     /// What comes in from everybody, and the most that came lately.
     intake: Meter,
@@ -191,6 +195,7 @@ impl Swarm {
             announcer: Announcer::new(config.have_interval),
             sharing: Sharing::default(),
             racks: Racks::new(&geometry, config.rack.clone()),
+            carrier: Carrier::new(now),
             download: TokenBucket::new(config.download_limit),
             intake: Meter::default(),
             intake_peak: 0,
@@ -318,6 +323,7 @@ impl Swarm {
         for run in chunks {
             self.gain_run(now, run.clone(), request);
         }
+        self.settle_carrier(now);
         if self.is_complete() && !was_complete {
             self.cancel_all(now);
             self.outputs.push_back(Output::Complete);
@@ -381,6 +387,27 @@ impl Swarm {
         } else {
             self.fill_all(now);
         }
+        self.finish(now);
+    }
+
+    /// Another way than requests brings what is lacking from now on, or does not any more. As long as it brings about as much as peers did,
+    /// they are asked only for what it missed ([`Swarm::handle_missed`]) and what readers wait for.
+    pub fn set_carried(&mut self, now: Instant, is_carried: bool) {
+        self.now = now;
+        self.carrier.set_up(now, is_carried);
+        self.settle_carrier(now);
+        self.finish(now);
+    }
+
+    /// Chunks that the other way was to bring did not come by it, and won't.
+    pub fn handle_missed(&mut self, now: Instant, chunks: &[ChunkIndex]) {
+        self.now = now;
+        for &chunk in chunks {
+            if self.progress.miss(chunk) {
+                self.note_piece(self.geometry.piece_of(chunk));
+            }
+        }
+        self.fill_all(now);
         self.finish(now);
     }
 
@@ -519,6 +546,24 @@ impl Swarm {
         self.serve_next(now);
     }
 
+    /// Asks for everything again if what comes by another way is not enough any more, or for little if it is.
+    fn settle_carrier(&mut self, now: Instant) {
+        self.carrier.roll(now);
+        let is_relied_on = self.carrier.is_relied_on();
+        if is_relied_on == self.progress.is_only_missed() {
+            return;
+        }
+        if is_relied_on {
+            self.cancel_all(now);
+            self.next_look = None;
+        }
+        self.progress.ask_only_missed(is_relied_on);
+        for piece in self.geometry.pieces() {
+            self.note_piece(piece);
+        }
+        self.fill_all(now);
+    }
+
     /// A chunk of `piece`, or its holders, changed: brings the parts that keep a view of it in line.
     fn note_piece(&mut self, piece: PieceIndex) {
         self.availability.set_open(piece, self.progress.is_open(piece));
@@ -541,6 +586,7 @@ impl Swarm {
         let sender = request.and_then(|request| self.hear_chunks(now, request, len));
         let (new, gain) = self.progress.store(piece, chunks);
         let new_len = new.bytes(&self.geometry, piece);
+        self.carrier.add(new_len, request.is_some());
         if request.is_some() {
             self.ledger.wasted(len - new_len);
         }

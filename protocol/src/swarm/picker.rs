@@ -98,7 +98,7 @@ impl Picker {
         rng: &mut Rng,
     ) -> Option<Pick> {
         let piece = self.pick_piece(progress, availability, offer, rng)?;
-        let chunks = progress.unasked(piece).front(&self.geometry, piece, offer.len, MAX_RANGES);
+        let chunks = progress.askable(piece).front(&self.geometry, piece, offer.len, MAX_RANGES);
         debug_assert!(!chunks.is_empty(), "an open piece has chunks to ask for");
         (!chunks.is_empty()).then_some((piece, chunks))
     }

@@ -3,6 +3,8 @@
 //! A data chunk is held, or missing; a missing one is asked for of nobody, of one peer, or of two. Everything else here
 //! is a sum over that, kept so that nothing has to be counted on the way of a chunk. Chunks of zeros are nobody's
 //! concern: a piece is held when all its data chunks are, so a piece of zeros is held from the start.
+//!
+//! While another way than requests brings the rest, only what that missed may be asked for (see `carrier`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +32,9 @@ pub(super) struct Progress {
     held: ChunkSet,
     /// What is asked for, of the pieces of which something is: few at a time, however long the image.
     asked: BTreeMap<PieceIndex, Asked>,
+    /// What another way was to bring and did not, of the pieces of which there is any; and whether only that may be asked for.
+    missed: BTreeMap<PieceIndex, ChunkMask>,
+    is_only_missed: bool,
     /// Per piece, data chunks that it has.
     in_piece: Vec<u16>,
     /// Per piece, data chunks that are not held.
@@ -39,7 +44,7 @@ pub(super) struct Progress {
     /// Sum of `unasked`.
     unasked_chunks: u32,
     held_pieces: PieceSet,
-    /// Pieces with unasked chunks beside held or asked ones.
+    /// Pieces with chunks that may be asked for beside held or asked ones.
     begun: PieceSet,
     /// Pieces of which some data chunks are held, but not all.
     partial: PieceSet,
@@ -65,6 +70,8 @@ impl Progress {
             geometry,
             held: ChunkSet::empty(&geometry),
             asked: BTreeMap::new(),
+            missed: BTreeMap::new(),
+            is_only_missed: false,
             missing: in_piece.clone(),
             unasked: in_piece.clone(),
             in_piece,
@@ -100,6 +107,12 @@ impl Progress {
         let asked = self.asked_of(piece);
         self.note_unasked(piece, new.without(asked.any).count(), true);
         self.set_asked(piece, Asked { any: asked.any.without(new), twice: asked.twice.without(new) });
+        if let Some(missed) = self.missed.get_mut(&piece) {
+            *missed = missed.without(new);
+            if missed.is_empty() {
+                self.missed.remove(&piece);
+            }
+        }
         self.note_begun(piece);
         if self.missing[at] > 0 {
             return (new, Gain::Chunk);
@@ -143,6 +156,32 @@ impl Progress {
         self.note_begun(piece);
     }
 
+    /// A chunk that another way was to bring did not come; says whether it is missing.
+    pub(super) fn miss(&mut self, chunk: ChunkIndex) -> bool {
+        let piece = self.geometry.piece_of(chunk);
+        let missed = self.missing_among(piece, ChunkMask::single(&self.geometry, chunk));
+        if missed.is_empty() {
+            return false;
+        }
+        let all = self.missed.entry(piece).or_default();
+        *all = all.or(missed);
+        self.note_begun(piece);
+        true
+    }
+
+    /// From now on only what another way missed may be asked for, or everything.
+    pub(super) fn ask_only_missed(&mut self, is_only_missed: bool) {
+        self.is_only_missed = is_only_missed;
+        for piece in self.geometry.pieces() {
+            self.note_begun(piece);
+        }
+    }
+
+    /// Whether only what another way missed may be asked for.
+    pub(super) fn is_only_missed(&self) -> bool {
+        self.is_only_missed
+    }
+
     /// Chunks held.
     pub(super) fn held(&self) -> &ChunkSet {
         &self.held
@@ -153,7 +192,7 @@ impl Progress {
         &self.held_pieces
     }
 
-    /// Pieces of which something, but not everything, is held or asked for.
+    /// Pieces of which something, but not everything, is held or asked for, and more may be.
     pub(super) fn begun(&self) -> &PieceSet {
         &self.begun
     }
@@ -191,9 +230,15 @@ impl Progress {
         self.missing_among(piece, chunks).without(self.asked_of(piece).any)
     }
 
-    /// All of a piece's chunks that are missing and asked for of nobody.
-    pub(super) fn unasked(&self, piece: PieceIndex) -> ChunkMask {
-        self.unasked_among(piece, ChunkMask::first(self.geometry.chunks_per_piece()))
+    /// Those of a piece's chunks that may be asked for: missing, asked for of nobody, and not left to another way.
+    pub(super) fn askable_among(&self, piece: PieceIndex, chunks: ChunkMask) -> ChunkMask {
+        let unasked = self.unasked_among(piece, chunks);
+        if self.is_only_missed { unasked.and(self.missed.get(&piece).copied().unwrap_or_default()) } else { unasked }
+    }
+
+    /// All of a piece's chunks that may be asked for.
+    pub(super) fn askable(&self, piece: PieceIndex) -> ChunkMask {
+        self.askable_among(piece, ChunkMask::first(self.geometry.chunks_per_piece()))
     }
 
     /// Whether a chunk is missing and asked for of nobody.
@@ -202,9 +247,9 @@ impl Progress {
         self.is_missing(chunk) && self.asked_of(self.geometry.piece_of(chunk)).any.and(mask).is_empty()
     }
 
-    /// Whether a piece has chunks that are missing and asked for of nobody.
+    /// Whether a piece has chunks that may be asked for.
     pub(super) fn is_open(&self, piece: PieceIndex) -> bool {
-        self.unasked[piece.number() as usize] > 0
+        self.unasked[piece.number() as usize] > 0 && (!self.is_only_missed || !self.askable(piece).is_empty())
     }
 
     /// Whether something of a piece, but not everything, is held or asked for, or everything and not all held.
@@ -240,6 +285,7 @@ impl Progress {
             assert_eq!(missing == 0, self.held_pieces.contains(piece));
             let held = self.geometry.chunks_of(piece).any(|chunk| self.held.contains(chunk));
             assert_eq!(missing > 0 && held, self.partial.contains(piece), "{piece:?}");
+            assert!(!self.begun.contains(piece) || !self.askable(piece).is_empty(), "{piece:?}");
             unasked_chunks += unasked;
         }
         assert_eq!(unasked_chunks, self.unasked_chunks as usize);
@@ -288,7 +334,7 @@ impl Progress {
         } else {
             self.partial.remove(piece);
         }
-        if (1..self.in_piece[at]).contains(&self.unasked[at]) {
+        if (1..self.in_piece[at]).contains(&self.unasked[at]) && self.is_open(piece) {
             self.begun.insert(piece);
         } else {
             self.begun.remove(piece);

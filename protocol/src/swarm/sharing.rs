@@ -125,14 +125,14 @@ impl Swarm {
         let wanted: Vec<PieceIndex> = wanted.collect();
         let piece = *self.rng.pick(&wanted)?;
         let told = ChunkMask::of_parts(&neighbour.parts, piece);
-        Some((piece, self.progress.unasked_among(piece, told).front(&self.geometry, piece, len, MAX_RANGES)))
+        Some((piece, self.progress.askable_among(piece, told).front(&self.geometry, piece, len, MAX_RANGES)))
     }
 
-    /// Pieces of which a neighbour holds chunks that are missing here and asked for of nobody.
+    /// Pieces of which a neighbour holds chunks that may be asked for.
     pub(super) fn wanted_parts<'a>(&'a self, neighbour: &'a Peer) -> impl Iterator<Item = PieceIndex> + 'a {
         let open = neighbour.parts.pieces().filter(|&piece| self.progress.is_open(piece));
         open.filter(|&piece| {
-            !self.progress.unasked_among(piece, ChunkMask::of_parts(&neighbour.parts, piece)).is_empty()
+            !self.progress.askable_among(piece, ChunkMask::of_parts(&neighbour.parts, piece)).is_empty()
         })
     }
 

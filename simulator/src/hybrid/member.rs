@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use drover_protocol::geometry::ChunkIndex;
 use drover_protocol::have::runs_of;
 use drover_protocol::multicast::message::MulticastMessage;
 use drover_protocol::multicast::receiver::{Output, Receiver};
@@ -19,7 +20,7 @@ pub(super) struct Member {
     pub(super) sender: usize,
     /// Whether the group's packets come here.
     pub(super) is_in_group: bool,
-    /// Whether the swarm asks for nothing meanwhile.
+    /// Whether the swarm knows that multicast brings what is lacking.
     pub(super) is_carried: bool,
     /// For when its timer is set.
     pub(super) armed: Option<Instant>,
@@ -36,8 +37,10 @@ pub(super) struct Words {
     pub(super) is_moved: bool,
     /// Chunks that are whole.
     pub(super) whole: Vec<Range<u32>>,
-    /// Whether the swarm is to hold back, if that is another now.
+    /// Whether multicast brings what is lacking, if that is another now.
     pub(super) carries: Option<bool>,
+    /// Chunks that it won't bring.
+    pub(super) missed: Vec<ChunkIndex>,
 }
 
 impl Member {
@@ -65,8 +68,9 @@ impl Member {
                 Output::Send(message) => words.messages.push(message),
                 Output::Decode { chunk } => whole.push(chunk.number()),
                 Output::Carries(carries) => words.carries = Some(carries),
-                // There are no bytes here to forget; the swarm asks for everything that is lacking once multicast does not carry.
-                Output::Forget { .. } | Output::LeaveToPeers { .. } => {}
+                Output::LeaveToPeers { chunk } => words.missed.push(chunk),
+                // There are no bytes here to forget.
+                Output::Forget { .. } => {}
             }
         }
         words.carries = words.carries.filter(|&carries| core::mem::replace(&mut self.is_carried, carries) != carries);

@@ -1,8 +1,7 @@
 //! Multicast beside the swarm: the real machines of sender, receivers and election, on the simulated hosts.
 //!
 //! [`Air`] is driven like a machine: it is told who comes, goes and holds what, and answers with [`Action`]s for the world. What
-//! multicast brings goes into the same swarms as everything else; what it does not bring they ask of each other; while it
-//! carries a host, the host's swarm asks for nothing.
+//! multicast brings goes into the same swarms as everything else; what it does not bring they ask of each other.
 //!
 //! Modelled: a session takes its rate of its sender's wire, and of the wire of every host that listens, whatever flows are
 //! there; between limited racks it takes it of the sender's way out and of every other rack's way in, once. What is sent faster
@@ -28,6 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use drover_protocol::codec;
+use drover_protocol::geometry::ChunkIndex;
 use drover_protocol::have::ChunkSet;
 use drover_protocol::message::PeerMessage;
 use drover_protocol::multicast::config::{ReceiverConfig, SenderConfig};
@@ -57,8 +57,10 @@ pub(crate) enum Action {
     Offer { host: usize, announcement: Announcement },
     /// Chunks that `from` sent to all came to a host and are stored.
     Stored { host: usize, from: usize, chunks: Vec<Range<u32>> },
-    /// A host's swarm is to ask for nothing, or may ask again.
-    HoldBack { host: usize, is_held_back: bool },
+    /// Multicast brings what a host lacks from now on, or does not any more.
+    Carry { host: usize, is_carried: bool },
+    /// It won't bring these chunks to a host.
+    Miss { host: usize, chunks: Vec<ChunkIndex> },
     /// So many bytes of the image, parity included, left a host.
     Sent { host: usize, bytes: u64 },
     /// So many of them came into the rack of this host, for all that listen there.
@@ -366,8 +368,11 @@ impl<'a> Air<'a> {
                 self.takings.change();
             }
             words.messages.into_iter().for_each(|message| self.say(now, host, sender, message));
-            if let Some(is_held_back) = words.carries {
-                self.actions.push_back(Action::HoldBack { host, is_held_back });
+            if !words.missed.is_empty() {
+                self.actions.push_back(Action::Miss { host, chunks: words.missed });
+            }
+            if let Some(is_carried) = words.carries {
+                self.actions.push_back(Action::Carry { host, is_carried });
             }
             if words.whole.is_empty() {
                 break;

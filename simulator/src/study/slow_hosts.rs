@@ -35,9 +35,8 @@ pub(super) fn plot(extent: &Extent) -> Result<Plot, StudyError> {
     .svg()?;
     let text = "One slow host sets the rate of multicast for all, and that of a chain for all behind it. In a chain and a \
                 tree the slow ones stand at the end here, where they harm least: that needs a fleet whose rates are known. \
-                A swarm needs no order. A session of multicast goes at the rate of 85 % of its members' links: fewer slow hosts are left \
-                to the swarm, more of them slow all, whose swarms ask for nothing meanwhile. Bands show the least and the most of \
-                all seeds."
+                A swarm needs no order. A session of multicast goes at the rate that brings most to all its members together; hosts that can't \
+                follow are left to the swarm. Bands show the least and the most of all seeds."
         .to_owned();
     Ok(Plot { name: sweep.name, title, text, scenario: sweep.text(extent), svg, points })
 }

@@ -1,10 +1,11 @@
 //! What a session brings, in which time, and at what price.
 
 use super::net::{LINK, Net, Path};
-use crate::multicast::config::SenderConfig;
+use crate::multicast::config::{ReceiverConfig, SenderConfig};
 use crate::multicast::fec::SYMBOL_LEN;
-use crate::multicast::message::EndReason;
+use crate::multicast::message::{DismissReason, EndReason};
 use crate::multicast::packet::{WIRE_OVERHEAD, packet_len};
+use crate::multicast::receiver::AwayReason;
 use crate::time::Instant;
 
 pub(super) fn config() -> SenderConfig {
@@ -76,6 +77,27 @@ fn one_host_at_a_tenth_of_the_speed_does_not_slow_the_others() {
 }
 
 #[test]
+fn hosts_whose_links_are_slow_are_left_out_at_once_however_many_they_are() {
+    let alone = ratio(&session(1, 512, &equal(6, Path::default())), 0..6);
+    for slow in [1, 2, 4] {
+        let mut net = Net::new(1, 512, config());
+        (0..6).for_each(|_| _ = net.join(Path::default()));
+        for _ in 0..slow {
+            let config = ReceiverConfig { link_bytes_per_s: LINK / 10, ..ReceiverConfig::default() };
+            net.join_with(Path { rate: LINK / 10, ..Path::default() }, config);
+        }
+        net.run();
+        let ratio = ratio(&net, 0..6);
+        eprintln!("with {slow} slow ones {ratio:.3}, without {alone:.3}");
+        assert!(ratio <= alone * 1.03, "{ratio} against {alone}");
+        for host in &net.hosts[6..] {
+            assert_eq!(host.away, Some(AwayReason::Dismissed(DismissReason::Slow)));
+            assert!(host.away_since.unwrap() <= Instant::from_millis(500), "{:?}", host.away_since);
+        }
+    }
+}
+
+#[test]
 fn bursts_cost_many_blocks_one_symbol_each() {
     let net = session(1, 512, &equal(8, Path { burst: 20, ..Path::default() }));
     let least = (0..8).map(|host| net.share(host)).fold(1.0, f64::min);
@@ -129,7 +151,7 @@ fn repair_serves_those_who_lost_different_symbols_of_a_block() {
 fn the_administrators_limit_holds() {
     let mut net = Net::new(1, 64, SenderConfig { limit_bytes_per_s: Some(LINK / 4), ..config() });
     (0..3).for_each(|_| _ = net.join(Path::default()));
-    net.run_ms(1_300);
+    net.run_ms(1_000 + config().gathering.as_millis() as u64);
     let wire = net.sent_bytes * (packet_len(SYMBOL_LEN) + WIRE_OVERHEAD) as u64 / packet_len(SYMBOL_LEN) as u64;
     assert!(wire <= LINK / 4 + LINK / 100, "{wire} bytes in a second");
     assert!(wire >= LINK / 8, "{wire} bytes in a second");

@@ -301,6 +301,56 @@ fn a_paused_swarm_asks_nothing_and_goes_on_later() {
 }
 
 #[test]
+fn while_another_way_brings_the_rest_only_what_it_missed_is_asked_for() {
+    let mut stage = Stage::leecher();
+    stage.join(1, 0..PIECES);
+    let asked = stage.asked();
+    stage.tell(|swarm, now| swarm.set_carried(now, true));
+    assert_eq!(stage.cancelled().len(), asked.len());
+    stage.pass(ms(5000));
+    assert!(stage.asked().is_empty());
+    let missed = [13, 14, 77].map(|number| stage.geometry.chunk(number).expect("a chunk"));
+    stage.tell(|swarm, now| swarm.handle_missed(now, &missed));
+    let asked = stage.asked();
+    let chunks: BTreeSet<u32> = asked.iter().flat_map(|asked| asked.chunks.clone()).collect();
+    assert_eq!(chunks, BTreeSet::from([13, 14, 77]));
+    asked.iter().for_each(|asked| stage.deliver(asked));
+    assert!(stage.asked().is_empty());
+    stage.tell(|swarm, now| swarm.handle_reader(now, 141..143));
+    assert_eq!(stage.asked()[0].chunks, [141, 142], "who waits does not wait for it");
+    stage.tell(|swarm, now| swarm.set_carried(now, false));
+    play(&mut stage, ms(1), Vec::new(), |_| true);
+}
+
+#[test]
+fn a_way_that_brings_much_less_than_peers_did_is_not_relied_on() {
+    let mut stage = Stage::leecher();
+    stage.join(1, 0..PIECES);
+    let mut open = stage.asked();
+    for _ in 0..11 {
+        stage.deliver(&open.remove(0));
+        stage.pass(ms(100));
+        open.extend(stage.asked());
+    }
+    stage.tell(|swarm, now| swarm.set_carried(now, true));
+    let lacking: Vec<u32> = (0..PIECES * 4).filter(|&number| !held(&stage, number)).collect();
+    for number in &lacking[..4] {
+        let chunk = stage.geometry.chunk(*number).expect("a chunk");
+        stage.tell(|swarm, now| swarm.handle_chunk_stored(now, chunk, None));
+        assert!(stage.asked().is_empty(), "it is given a second");
+        stage.pass(ms(300));
+    }
+    let chunk = stage.geometry.chunk(lacking[4]).expect("a chunk");
+    stage.tell(|swarm, now| swarm.handle_chunk_stored(now, chunk, None));
+    assert!(!stage.asked().is_empty());
+}
+
+/// Whether the stage's swarm holds the chunk with this number.
+fn held(stage: &Stage, number: u32) -> bool {
+    stage.geometry.chunk(number).is_some_and(|chunk| stage.swarm.held().contains(chunk))
+}
+
+#[test]
 fn a_download_limit_holds() {
     let mut stage = Stage::new(0..0, SwarmConfig { download_limit: Some(1 << 20), ..config() });
     stage.join(1, 0..PIECES);

@@ -34,8 +34,10 @@ enum Happening {
     Rejected(u32, u64),
     Ended(u64, u8, u32),
     Lost(Vec<u32>),
+    Missed(Vec<u32>),
     Reader(u32, u32),
     Paused(bool),
+    Carried(bool),
     Limits(Option<u64>, Option<u64>),
     Pass(u64),
     /// The n-th open request brings its next chunks.
@@ -70,8 +72,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (chunk.clone(), 0..80u64).prop_map(|(chunk, request)| Rejected(chunk, request)),
         3 => (0..80u64, 0..4u8, any::<u32>()).prop_map(|(request, end, instead)| Ended(request, end, instead)),
         1 => prop::collection::vec(chunk.clone(), 0..9).prop_map(Lost),
+        2 => prop::collection::vec(chunk.clone(), 0..9).prop_map(Missed),
         1 => (chunk.clone(), chunk).prop_map(|(start, end)| Reader(start, end)),
         1 => any::<bool>().prop_map(Paused),
+        2 => any::<bool>().prop_map(Carried),
         1 => (prop::option::of(any::<u64>()), prop::option::of(any::<u64>())).prop_map(|(up, down)| Limits(up, down)),
         6 => (0..4000u64).prop_map(Pass),
         8 => (any::<u8>(), any::<u8>()).prop_map(|(which, count)| Deliver(which, count)),
@@ -146,6 +150,11 @@ fn happen(stage: &mut Stage, open: &mut Vec<super::stage::Asked>, serves: &mut u
         }
         Happening::Reader(start, end) => stage.tell(|swarm, now| swarm.handle_reader(now, start..end)),
         Happening::Paused(paused) => stage.tell(|swarm, now| swarm.set_paused(now, paused)),
+        Happening::Carried(carried) => stage.tell(|swarm, now| swarm.set_carried(now, carried)),
+        Happening::Missed(chunks) => {
+            let chunks: Vec<_> = chunks.into_iter().filter_map(|chunk| geometry.chunk(chunk)).collect();
+            stage.tell(|swarm, now| swarm.handle_missed(now, &chunks));
+        }
         Happening::Limits(up, down) => stage.tell(|swarm, now| swarm.set_rate_limits(now, up, down)),
         Happening::Pass(millis) => stage.pass(Duration::from_millis(millis)),
         Happening::Deliver(which, count) => {
