@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_protocol::codec;
 use drover_protocol::geometry::{ChunkIndex, Geometry};
 use drover_protocol::have::{ChunkSet, PieceSet, WireDelta, WireHave};
+use drover_protocol::hints::Source;
 use drover_protocol::id::PeerId;
 use drover_protocol::message::{LeaveReason, PeerMessage, SwarmMessage};
 use drover_protocol::parts::WireParts;
@@ -84,7 +85,14 @@ impl Driver {
         self.now = self.now + Duration::from_millis(u64::from(step[0]) * u64::from(step[1] % 16));
         let (now, whom, arg) = (self.now, peer(step[3]), &step[4..]);
         match step[2] % 16 {
-            0 => self.swarm.handle_candidates(now, &[whom, peer(arg[0]), peer(arg[1])]),
+            0 => {
+                let source = match arg[2] % 4 {
+                    0 => Source::Dht,
+                    1 => Source::PeerExchange(peer(arg[3])),
+                    number => Source::Tracker(number.into()),
+                };
+                self.swarm.handle_candidates(now, source, &[whom, peer(arg[0]), peer(arg[1])]);
+            }
             1 => {
                 if let Some(peer) = self.connecting.pop_first() {
                     self.connected.insert(peer);

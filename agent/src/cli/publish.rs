@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use drover_protocol::id::{ImageId, PublisherKey};
+use drover_protocol::id::ImageId;
 use drover_protocol::item::Item;
 use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
 use ed25519_dalek::SigningKey;

@@ -19,7 +19,7 @@ mod strangers;
 pub use addresses::{AddressBook, BOOK_MOST, DIAL_STAGGER};
 pub use candidates::{CANDIDATES_MOST, Candidates, DIALS_MOST};
 pub use source::Source;
-pub use strangers::{FOUND_MOST, LookupPace, STRANGERS_MOST, Strangers};
+pub use strangers::{FIND_LEAST, FIND_MOST, FOUND_MOST, LookupPace, STRANGERS_MOST, Strangers, TRACKERS_FIRST};
 
 /// Neighbours below which a swarm is helped by whatever else may name some.
 pub const FEW_NEIGHBOURS: usize = 4;

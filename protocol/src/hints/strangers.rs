@@ -23,10 +23,11 @@ const DIALS_MOST: usize = 8;
 /// An address that led nowhere is not dialled again so soon.
 const DEAD_FOR: Duration = Duration::from_secs(120);
 /// While a tracker answers it is the first to name neighbours.
-const TRACKERS_FIRST: Duration = Duration::from_secs(5);
+pub const TRACKERS_FIRST: Duration = Duration::from_secs(5);
 /// What is looked up in vain is looked up again after this time, twice as late each time.
-const FIND_LEAST: Duration = Duration::from_secs(2);
-const FIND_MOST: Duration = Duration::from_secs(60);
+pub const FIND_LEAST: Duration = Duration::from_secs(2);
+/// But no later than this.
+pub const FIND_MOST: Duration = Duration::from_secs(60);
 
 /// Addresses that were found, each for what was sought, and what became of them.
 #[derive(Debug)]

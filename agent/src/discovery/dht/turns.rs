@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use drover_protocol::hints::{FIND_LEAST, FIND_MOST, TRACKERS_FIRST};
 use drover_protocol::release::Name;
 use tokio::time::Instant;
 
-use super::{ANNOUNCE_RETRY, FIND_LEAST, FIND_MOST, TRACKERS_FIRST};
+use super::ANNOUNCE_RETRY;
 use crate::clock;
 use crate::discovery::items::Wanted;
 
