@@ -117,6 +117,9 @@ impl Format {
                 if !head.starts_with(b"QFI\xfb") {
                     return Err(malformed("it does not begin with QFI\\xfb"));
                 }
+                if len < QCOW2_HEADER_LEAST {
+                    return Err(malformed("it ends within its header"));
+                }
                 let (version, backing, crypt) = (be32(&head, 4), be64(&head, 8), be32(&head, 32));
                 if version < 2 {
                     return Err(malformed("it is of the first qcow version"));
@@ -230,6 +233,8 @@ const FOREIGN: [Foreign; 12] = [
 ];
 
 const VMDK_DESCRIPTOR: &[u8] = b"# Disk DescriptorFile";
+/// What all versions of the header have.
+const QCOW2_HEADER_LEAST: u64 = 72;
 /// The incompatible feature "external data file".
 const QCOW2_DATA_FILE: u64 = 1 << 2;
 const VHD_DIFFERENCING: u32 = 4;

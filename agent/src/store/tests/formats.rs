@@ -101,11 +101,13 @@ fn headers_that_point_outside_are_refused_before_qemu_sees_them() {
     let mut encrypted = vec![0; 2048];
     encrypted[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
     encrypted[35] = 2;
+    let short = b"QFI\xfb\0\0\0\x03\0\0\0".to_vec();
     let descriptor = b"# Disk DescriptorFile\nversion=1\nRW 1 FLAT \"/etc/shadow\" 0\n".to_vec();
     for (content, expected) in [
         (differencing_vhd, "a parent"),
         (empty_vmdk, "other files"),
         (encrypted, "encrypted"),
+        (short, "ends within its header"),
         (descriptor, "other files"),
     ] {
         let path = state.file("hostile");
