@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
+use std::time::Duration;
 
 use drover_protocol::hints::FOUND_MOST;
 use drover_protocol::id::PublisherKey;
@@ -29,6 +30,8 @@ mod pace;
 
 use pace::{Pace, UnderWay};
 
+/// After this time a node that was dropped has given up its port.
+pub const PORT_FREE: Duration = Duration::from_millis(500);
 /// Keys, and hosts for each, that a node keeps for others: 4 MB.
 const KEYS_KEPT: usize = 512;
 const HOSTS_KEPT: usize = 128;
@@ -181,10 +184,8 @@ impl RequestFilter for OfTheCluster {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-    use std::time::Duration;
-
     use mainline::SigningKey;
+    use std::net::UdpSocket;
     use tokio::time::{sleep, timeout};
 
     use super::*;

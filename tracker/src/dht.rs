@@ -8,7 +8,7 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drover_link::dht::{DhtNode, DhtSettings, beside, load_nodes, save_nodes};
+use drover_link::dht::{DhtNode, DhtSettings, PORT_FREE, beside, load_nodes, save_nodes};
 use drover_protocol::networks::Networks;
 use tokio::net::lookup_host;
 use tokio::task::spawn_blocking;
@@ -20,8 +20,6 @@ const ALONE_MOST: Duration = Duration::from_secs(20);
 /// How soon nodes are kept, and how often after that.
 const KEEP_FIRST: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(300);
-/// After this time a node that was dropped has given up its port.
-const PORT_FREE: Duration = Duration::from_millis(500);
 /// When to try again to listen.
 const RETRY: Duration = Duration::from_secs(60);
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use drover_link::dht::{DhtNode, DhtSettings, beside, load_nodes, save_nodes};
+use drover_link::dht::{DhtNode, DhtSettings, PORT_FREE, beside, load_nodes, save_nodes};
 use drover_protocol::hints::{FEW_NEIGHBOURS, LookupPace, Source, Strangers};
 use drover_protocol::id::ImageId;
 use drover_protocol::item::Item;
@@ -56,8 +56,6 @@ const BESIDE_MOST: usize = 32;
 const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 /// A node that knows nobody for so long is started anew, if there is somebody to begin with.
 const ALONE_MOST: Duration = Duration::from_secs(20);
-/// After this time a node that was dropped has given up its port.
-const PORT_FREE: Duration = Duration::from_millis(500);
 /// How often it is looked how many nodes are known.
 const LOOK_AT_NODES: Duration = Duration::from_secs(5);
 /// How soon nodes are kept, and how often after that; also as soon as there are twice as many.
