@@ -176,8 +176,9 @@ impl Driver<'_> {
     fn resync_held(&mut self, now: Instant) {
         let held = self.disk.held();
         let lost: Vec<_> = self.swarm.held().difference(&held).collect();
-        self.durability.sealing = false;
         self.swarm.handle_chunks_lost(now, &lost);
+        // What was lost while the seal was tried may be there again by now.
+        self.durability.sealing = self.swarm.is_complete();
         // The seal's checkpoint succeeded, so the disk takes data; else nothing would ever be asked for again.
         self.resume(now);
     }

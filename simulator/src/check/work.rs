@@ -216,12 +216,11 @@ impl World {
 
     /// The store lacks chunks that the swarm counts as held: the store is right.
     fn resync(&mut self, host: usize) {
-        let Some(Running { image: Some(image), swarm: Some(swarm), work, .. }) = &mut self.hosts[host].run else {
-            return;
-        };
+        let Some(Running { image: Some(image), swarm: Some(swarm), .. }) = &self.hosts[host].run else { return };
         let lost: Vec<ChunkIndex> = swarm.held().difference(&image.held()).collect();
-        work.is_sealing = false;
         self.tell(host, |swarm, now| swarm.handle_chunks_lost(now, &lost));
+        // What was lost while the seal was tried may be there again by now.
+        self.set_sealing_by_swarm(host);
         // The seal's checkpoint succeeded, so the disk takes data.
         self.resume(host);
     }
