@@ -61,7 +61,10 @@ impl Swarm {
     pub(super) fn look(&mut self, now: Instant) {
         self.settle_carrier(now);
         self.intake.roll(now);
-        self.intake_peak = (self.intake_peak - self.intake_peak / 128).max(self.intake.rate());
+        // While nothing comes, nothing new is known of the link.
+        if now.since(self.intake_at) < self.config.no_progress {
+            self.intake_peak = (self.intake_peak - self.intake_peak / 128).max(self.intake.rate());
+        }
         self.forget_declined(now);
         self.note_hunger(now);
         self.forget_imports(now);

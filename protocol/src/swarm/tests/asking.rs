@@ -196,6 +196,26 @@ fn a_peer_that_stalls_costs_two_seconds_at_most() {
     assert_eq!(stage.completions(), 1);
 }
 
+/// Found by the simulator's seed 16179: while nothing came the host took its own link for ever slower, and the silence of the
+/// last peer that it had asked for its own fault.
+#[test]
+fn the_last_request_is_asked_for_anew_when_nothing_comes_of_it() {
+    let mut stage = Stage::leecher();
+    stage.join(1, 0..PIECES);
+    let (mut open, all) = (Vec::new(), (PIECES * 4) as usize);
+    while stage.swarm.held().count() as usize + 1 < all {
+        open.extend(stage.asked());
+        let Asked { request, chunks, .. } = &mut open[0];
+        stage.deliver_chunk(*request, chunks.remove(0));
+        open.retain(|asked| !asked.chunks.is_empty());
+        stage.pass(ms(200));
+    }
+    stage.asked();
+    stage.join(2, 0..PIECES);
+    stage.pass(ms(20_000));
+    assert!(!stage.asked().is_empty(), "it waits for one peer as if there were no other");
+}
+
 #[test]
 fn a_stall_of_this_hosts_disk_is_not_blamed_on_the_peers() {
     let mut stage = Stage::leecher();
