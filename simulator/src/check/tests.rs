@@ -143,3 +143,12 @@ fn a_seal_that_failed_behind_its_move_can_lose_a_chunk_and_still_come_to_its_end
         assert_eq!(expected.compare(&open(&disk)), Ok(()), "sync {nth} failed");
     }
 }
+
+/// Seed 7435: a master that was complete again before its failed seal was told of was never sealed. Seed 16179: a host took
+/// the silence of the last peer that it had asked for its own. Seed 6437: a long sleep, and dials that outlast it.
+#[test]
+fn seeds_that_found_something_end_as_they_must() {
+    for seed in [6437, 7435, 16179] {
+        assert_eq!(super::run_seed(seed, false).violation, None, "seed {seed}");
+    }
+}
