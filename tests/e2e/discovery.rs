@@ -131,9 +131,51 @@ fn nothing_leaves_for_an_address_outside_of_the_fleet() {
     assert!(fleet.left()[1] > 0, "the counter counts nothing");
 }
 
+/// Only the nodes of the hash table hear each other, so nobody but the table can tell of the release.
+#[test]
+fn hosts_that_cannot_reach_each_other_find_a_release_in_the_hash_table() {
+    if !outer::runs_inside("discovery::hosts_that_cannot_reach_each_other_find_a_release_in_the_hash_table") {
+        return;
+    }
+    let seed = seed("hosts_that_cannot_reach_each_other_find_a_release_in_the_hash_table");
+    let mut fleet = Fleet::wired();
+    for _ in 0..3 {
+        fleet.add_host("subscribe = [\"golden\"]");
+    }
+    for host in &fleet.hosts {
+        let nodes = || host.status()["dht"]["nodes"].as_u64().unwrap_or(0);
+        wait_until(&format!("{} to know nodes", host.name), LONG, nodes, |&nodes| nodes >= 2);
+    }
+    fleet.kill_tracker();
+    fleet.hosts.iter().for_each(Host::cut_off);
+
+    let (image, release) = release(&fleet, 0, "v1.raw", seed);
+    for host in &fleet.hosts[1..] {
+        let phase = || host.status()["transfers"][0]["phase"].as_str().map(str::to_owned);
+        // It knows the image, and nobody is there who could give its manifest.
+        wait_until(&format!("{} to find the release", host.name), LONG, phase, |phase| phase.is_some());
+        assert_eq!(phase().as_deref(), Some("manifest"));
+        assert!(host.log().contains(&format!("release {release} found in the DHT")), "{}", host.log());
+    }
+    fleet.hosts.iter().for_each(Host::let_in_again);
+    for host in &fleet.hosts {
+        image.assert_same(&host.wait_sealed(&release, LONG).path);
+    }
+}
+
 /// Releases a new image from one host, with no tracker to take it, and waits until it is everywhere.
 #[track_caller]
 fn release_and_complete(fleet: &Fleet, from: usize, file: &str, seed: u64) -> TestImage {
+    let (image, release) = release(fleet, from, file, seed);
+    for host in &fleet.hosts {
+        image.assert_same(&host.wait_sealed(&release, LONG).path);
+    }
+    image
+}
+
+/// Releases a new image from one host, with no tracker to take it.
+#[track_caller]
+fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, String) {
     let image = TestImage::make(&fleet.path(file), 24 << 20, 16 << 20, seed);
     let mut publish = fleet.hosts[from].command();
     publish.arg("publish").arg(&image.path).args(["--name", "golden", "--json", "--key"]).arg(fleet.publisher_key());
@@ -141,11 +183,7 @@ fn release_and_complete(fleet: &Fleet, from: usize, file: &str, seed: u64) -> Te
     let line = published.stdout.lines().last().unwrap_or_default();
     let released: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{published:#?}"));
     assert_eq!(released["taken_by"], serde_json::json!([]), "no tracker lives");
-    let release = format!("golden@{}", released["version"]);
-    for host in &fleet.hosts {
-        image.assert_same(&host.wait_sealed(&release, LONG).path);
-    }
-    image
+    (image, format!("golden@{}", released["version"]))
 }
 
 /// How a host found those that it is connected with.

@@ -90,6 +90,22 @@ impl Host {
         run(&mut within(namespace, Command::new("nft").arg(rules))).ok();
     }
 
+    /// Cuts it off from everybody but the nodes of the hash table: no packet comes to where it listens. Only for a host on
+    /// wires.
+    #[track_caller]
+    pub fn cut_off(&self) {
+        let port = self.listen().port();
+        let rules =
+            format!("table inet cut {{ chain in {{ type filter hook input priority 0; udp dport {port} drop; }}; }}");
+        run(&mut self.within(Command::new("nft").arg(rules))).ok();
+    }
+
+    /// Ends [`cut_off`](Host::cut_off).
+    #[track_caller]
+    pub fn let_in_again(&self) {
+        run(&mut self.within(Command::new("nft").arg("delete table inet cut"))).ok();
+    }
+
     /// Lets no more than this come to it from now on. Only for a host on wires.
     #[track_caller]
     pub fn slow_down(&self, mbit_s: u32) {
