@@ -54,9 +54,10 @@ pub struct LinkConfig {
     pub connection_window: u32,
     /// Bytes that we keep for one connection until it has acknowledged them.
     pub send_window: u32,
-    /// How often a silent connection is kept alive.
+    /// After how much silence a connection is kept alive. QUIC repeats a keep-alive that gets lost within milliseconds, so
+    /// one is enough; an idle host with many neighbours does next to nothing else.
     pub keep_alive: Duration,
-    /// After how much silence a connection is dead. Three keep-alives may be lost.
+    /// After how much silence a connection is dead.
     pub idle_timeout: Duration,
     /// How long a dialled address may take for its TLS handshake.
     pub connect_timeout: Duration,
@@ -85,7 +86,7 @@ impl Default for LinkConfig {
             stream_window: 1024 * 1024,
             connection_window: 2 * 1024 * 1024,
             send_window: 1024 * 1024,
-            keep_alive: Duration::from_secs(3),
+            keep_alive: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
