@@ -64,6 +64,30 @@ pub fn private_folder(path: &Path) -> Result<(), WriteError> {
     made.map_err(|cause| WriteError { path: path.to_owned(), cause })
 }
 
+/// Somebody else could have put links and files into a folder that is to be trusted.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {why}, who may have put links or files of theirs into it", path.display())]
+pub struct OpenFolder {
+    /// Which one.
+    pub path: PathBuf,
+    why: &'static str,
+}
+
+/// Refuses a folder that every local user may write to, or that belongs to another one. For root it may be a service's.
+/// One that is not there is fine.
+pub fn refuse_open_folder(path: &Path) -> Result<(), OpenFolder> {
+    let Ok(facts) = fs::metadata(path) else { return Ok(()) };
+    let (me, root) = (geteuid().as_raw(), 0);
+    let why = if facts.mode() & 0o002 != 0 {
+        "may be written to by every local user"
+    } else if ![me, root].contains(&facts.uid()) && me != root {
+        "belongs to another user"
+    } else {
+        return Ok(());
+    };
+    Err(OpenFolder { path: path.to_owned(), why })
+}
+
 fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

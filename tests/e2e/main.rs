@@ -1,5 +1,6 @@
 //! The main job with real processes: a module per behaviour.
 
+mod attacks;
 mod certificates;
 mod clone;
 mod damage;

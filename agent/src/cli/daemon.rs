@@ -31,6 +31,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        common.check_state()?;
         let mut sources = Sources::of(&common.state, self.config.clone());
         sources.flags.extend(self.listen.map(|listen| ("listen", listen.to_string())));
         let settings = Settings::load(&sources).map_err(|error| super::check_config::refuse(&error))?;

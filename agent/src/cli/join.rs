@@ -52,6 +52,7 @@ struct Joined {
 
 impl Join {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
+        common.check_state()?;
         let token = self.read_token()?;
         let folder = common.state.join(IDENTITY);
         // Root writes keys there, and who owns the state folder may be against it.

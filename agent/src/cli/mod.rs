@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use drover_link::durable;
 
 use crate::control::client::Client;
 use crate::control::{Code, Problem};
@@ -160,6 +161,13 @@ impl Common {
 
     fn output(&self) -> Output {
         Output::new(self.json)
+    }
+
+    /// Refuses a state folder in which others may have planted something.
+    fn check_state(&self) -> Result<(), Problem> {
+        let todo = "look at what is in it, then `chmod o-w` it, or use another folder";
+        durable::refuse_open_folder(&self.state)
+            .map_err(|error| Problem::explained(Code::Refused, "state folder", &error).todo(todo))
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use drover_link::durable;
 use drover_protocol::networks::Networks;
 use drover_tracker::config::{RawSettings, Settings};
 use drover_tracker::{DhtOptions, StartOptions, Tracker};
@@ -40,6 +41,8 @@ pub(super) struct RunArguments {
 
 pub(super) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let RunArguments { state, config, listen, http, log } = arguments;
+    durable::refuse_open_folder(&state.state)
+        .map_err(|error| Failure::failed(format!("{error}; look at what is in it, then `chmod o-w` it")))?;
     let over = RawSettings { listen, http, log, ..RawSettings::default() };
     let settings = Settings::layered(&state.state, config.as_deref(), over).map_err(Failure::usage)?;
     start_logging(&settings.log)?;
