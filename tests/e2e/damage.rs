@@ -76,6 +76,23 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
 }
 
 #[test]
+fn a_full_check_does_not_call_sound_what_it_could_not_look_into() {
+    let seed = seed("a_full_check_does_not_call_sound_what_it_could_not_look_into");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 4 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let out = fleet.path("vm1.img");
+    let create = ["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")];
+    host.run(&create).ok();
+    let verify = |path: &str| run(host.command().args(["clone", "verify", "vm1", "--full"]).env("PATH", path));
+    let without = verify("/nowhere");
+    assert_eq!(without.code, Some(1), "{without:#?}");
+    assert!(without.stdout.contains("could not be looked into: qemu-img was not found"), "{without:#?}");
+    assert!(verify(&std::env::var("PATH").expect("a path")).ok().contains("vm1: sound"));
+}
+
+#[test]
 fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     let seed = seed("the_scrub_finds_a_flipped_bit_and_mends_it_by_itself");
     let settings = "scrub_every = \"1s\"\nscrub_rate = \"64MB\"".to_owned();

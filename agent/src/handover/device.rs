@@ -99,7 +99,9 @@ impl Handover {
         let (lock, record) = self.finished(name)?;
         let source = MasterFile::open(master)?;
         let confirmed = RecordedMaster::new(master, &source);
-        if record.image == master.image && record.master != confirmed {
+        // One that lies elsewhere is not what the clone reads.
+        let is_its = record.image == master.image && record.master.path == master.path;
+        if is_its && record.master != confirmed {
             lock.put(&CloneRecord { master: confirmed, ..record })?;
         }
         Ok(())

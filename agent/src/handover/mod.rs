@@ -58,7 +58,7 @@ pub use self::target::TargetError;
 pub use self::tool::ToolError;
 pub use self::tool::Tools;
 pub use self::usage::Usage;
-pub use self::verify::{Finding, Severity, ToHash, Verification};
+pub use self::verify::{About, Finding, Severity, ToHash, Verification};
 
 use self::driver::{Driver, Job};
 use self::master::MasterFile;

@@ -4,11 +4,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::world::{Machine, Mounted, World, name, run, sealed_master, text};
+use super::world::{Machine, Mounted, World, name, run, sealed_master, text, write_into};
 use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
 use crate::handover::{
-    Choice, CloneState, CreateError, DriverName, Hypervisor, LookupError, RecordError, RemoveError, Severity, ToHash,
-    Tools,
+    About, Choice, CloneState, CreateError, DriverName, Hypervisor, LookupError, RecordError, RemoveError, Severity,
+    ToHash, Tools,
 };
 
 /// Where this host has device-mapper, tests without it are told that it has not.
@@ -267,6 +267,28 @@ fn a_master_that_was_mended_is_known_as_it_is_once_it_was_hashed() {
     assert_eq!(worst(), Some(Severity::Doubt));
     world.handover.confirm(&record.name, &world.master).expect("noted");
     assert_eq!(worst(), None);
+}
+
+#[test]
+fn reading_the_master_settles_doubts_of_its_content_and_no_others() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    write_into(&world.master.path, 77, b"!");
+    let found = || world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+    assert_eq!(found().findings.iter().map(|found| found.about).collect::<Vec<_>>(), [About::Content]);
+    let mut settled = found();
+    settled.content_is_right();
+    assert!(settled.is_sound(), "{settled:?}");
+
+    // Without its program nobody has looked into the clone.
+    let without =
+        World::opened(world.folder()).with_tools(Tools { qemu_img: "/nowhere/qemu-img".into(), ..no_devices() });
+    let mut unknown = without.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+    unknown.content_is_right();
+    assert!(!unknown.is_sound() && unknown.findings.iter().all(|found| found.about == About::Clone), "{unknown:?}");
+    let mut wrong = found();
+    wrong.content_is_wrong("3 chunks are damaged".to_owned());
+    assert_eq!(wrong.worst(), Some(Severity::Fault));
 }
 
 #[test]

@@ -124,6 +124,17 @@ pub(super) fn described(path: &Path) -> Master {
     }
 }
 
+/// Writes into a file whatever its mode, which stays as it is. Its time does not.
+pub(super) fn write_into(path: &Path, at: u64, bytes: &[u8]) {
+    let mode = fs::metadata(path).expect("a file").permissions();
+    fs::set_permissions(path, Permissions::from_mode(0o644)).expect("its mode");
+    let file = fs::OpenOptions::new().write(true).open(path).expect("a file");
+    file.write_all_at(bytes, at).expect("a write");
+    // The clock of a file system is coarse.
+    file.set_modified(std::time::SystemTime::now() + Duration::from_secs(1)).expect("its time");
+    fs::set_permissions(path, mode).expect("its mode");
+}
+
 pub(super) fn assert_master_untouched(master: &Master) {
     let content = fs::read(&master.path).expect("the master");
     assert_eq!(blake3::hash(&content).as_bytes(), master.content_hash.as_bytes(), "the master has changed");
