@@ -4,6 +4,7 @@ use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use drover_harness::{Fleet, FleetOptions, Host, LONG, TestImage, run, seed, wait_until};
 
@@ -90,6 +91,57 @@ fn a_full_check_does_not_call_sound_what_it_could_not_look_into() {
     assert_eq!(without.code, Some(1), "{without:#?}");
     assert!(without.stdout.contains("could not be looked into: qemu-img was not found"), "{without:#?}");
     assert!(verify(&std::env::var("PATH").expect("a path")).ok().contains("vm1: sound"));
+}
+
+/// Writes into a file as its administrator could, who sees to it that it looks sealed again.
+fn write_into(path: &Path, at: u64, bytes: &[u8]) {
+    let _ = Command::new("chattr").arg("-i").arg(path).output();
+    let facts = fs::metadata(path).expect("the file");
+    fs::set_permissions(path, Permissions::from_mode(0o644)).expect("its mode");
+    let file = OpenOptions::new().write(true).open(path).expect("the file");
+    file.write_all_at(bytes, at).expect("a write");
+    // The clock of a file system is coarse.
+    file.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("its time");
+    fs::set_permissions(path, facts.permissions()).expect("its mode");
+}
+
+#[test]
+fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
+    let seed = seed("a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again");
+    let fleet = Fleet::with(&FleetOptions { hosts: 1, settings: "scrub_every = \"never\"".to_owned() });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let master = host.wait_sealed("golden@1", LONG);
+    let clone = |name: &str, driver: &str| {
+        let out = fleet.path(&format!("{name}.img"));
+        host.run(&["clone", "create", "golden", name, "--driver", driver, "--out", out.to_str().expect("ASCII")])
+    };
+    clone("vm1", "qcow2").ok();
+    let doubt = || host.run(&["list", "--json"]).json()[0]["doubt"].clone();
+    assert!(doubt().is_null());
+    let right = fs::read(&master.path).expect("the master")[777];
+
+    write_into(&master.path, 777, &[right ^ 1]);
+
+    assert!(doubt().as_str().is_some_and(|doubt| doubt.contains("written to")));
+    for driver in ["qcow2", "copy"] {
+        let refused = clone("vm2", driver);
+        assert_eq!(refused.code, Some(4), "{refused:#?}");
+        refused.refused(&["may have changed", "`drover verify golden@1`"]);
+    }
+    let doubted = host.run(&["clone", "verify", "vm1"]);
+    assert_eq!(doubted.code, Some(1), "{doubted:#?}");
+    assert!(doubted.stdout.contains("it was written to"), "{doubted:#?}");
+
+    // As it was: only reading all of it can tell.
+    write_into(&master.path, 777, &[right]);
+    clone("vm2", "qcow2").refused(&["may have changed"]);
+    let full = host.run(&["clone", "verify", "vm1", "--full"]).ok();
+    assert!(full.contains("vm1: sound"), "{full}");
+    host.run(&["clone", "verify", "vm1"]).ok();
+    clone("vm2", "qcow2").ok();
+    assert!(doubt().is_null());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Masters are read again from time to time, slowly, and compared with their manifests: disks forget.
 //!
-//! One after the other, the one that was checked longest ago first. A master that is damaged is not served and no clone is
-//! made of it from then on; it is fetched again into a new file beside the old one, of which only the damaged chunks
-//! travel, so nothing changes under a running machine. The clones that read the old one are named in the log.
+//! One after the other, the one that was checked longest ago first, and before all others one whose file may have changed
+//! since. A master that is damaged is not served and no clone is made of it from then on; it is fetched again into a new
+//! file beside the old one, of which only the damaged chunks travel, so nothing changes under a running machine. The clones
+//! that read the old one are named in the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,15 +32,24 @@ impl Daemon {
         let pause = (every / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             tokio::time::sleep(pause).await;
-            let due = |master: &MasterInfo| master.checked_at_unix_s.saturating_add(every.as_secs()) <= unix_now_s();
-            let sound = |master: &MasterInfo| super::masters::problem_of(master).is_none();
-            let masters = self.store().masters().into_iter().filter(|master| due(master) && sound(master));
-            if let Some(oldest) = masters.min_by_key(|master| master.checked_at_unix_s)
-                && let Err(problem) = self.scrub_one(oldest.image).await
-            {
+            let scrubbed = match self.blocking("check", move |daemon| Ok(daemon.most_due(every))).await {
+                Ok(Some(image)) => self.scrub_one(image).await,
+                Ok(None) => Ok(()),
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = scrubbed {
                 tracing::warn!("{problem}");
             }
         }
+    }
+
+    /// The master to be read next: one whose file is not the one that was compared, else the one that it is longest ago of.
+    fn most_due(&self, every: Duration) -> Option<ImageId> {
+        let age = |master: &MasterInfo| unix_now_s().saturating_sub(master.checked_at_unix_s);
+        let sound = |master: &MasterInfo| super::masters::problem_of(master).is_none();
+        let masters = self.store().masters().into_iter().filter(sound);
+        let rated = masters.map(|master| (master.doubt().is_some(), age(&master), master.image));
+        rated.filter(|(doubted, age, _)| *doubted || *age >= every.as_secs()).max().map(|(_, _, image)| image)
     }
 
     async fn scrub_one(&self, image: ImageId) -> Result<(), Problem> {

@@ -9,7 +9,7 @@
 //! - A clone's record is durable before its file or volume exists, and goes after it. No clone is unknown.
 //! - Nothing that exists is overwritten, and what is under a clone's own name is whole.
 //! - A master that a record names is not removed: both happen under one lock, [`record::ClonesLock`].
-//! - A clone is bound to its master's content, by image id, not to a path.
+//! - A clone is bound to its master's content, by image id, not to a path, and made only of the file that was compared last.
 //! - What a record says of paths is acted on only by the user who wrote it.
 //!
 //! It blocks, reads no settings, and talks to no daemon: the command line runs it in its own process, with the rights
@@ -49,6 +49,7 @@ pub use self::create::{CloneSpec, CreateError, Created};
 pub use self::device::{Activated, ConfirmError, DeviceError};
 pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
+pub(crate) use self::master::NEVER_NOTED;
 pub use self::master::{FileIdentity, Master, MasterError};
 pub use self::rebase::{RebaseError, Rebased};
 pub use self::record::{CloneRecord, CloneState, ClonesLock, Listing, RecordError};

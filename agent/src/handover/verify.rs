@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::driver::Inspection;
-use super::master::{FileIdentity, Master, is_sealed};
+use super::master::{FileIdentity, Master, NEVER_NOTED, is_sealed};
 use super::record::CloneRecord;
 
 /// How bad a finding is.
@@ -151,7 +151,7 @@ fn inspect_master(record: &CloneRecord, master: Option<&Master>, findings: &mut 
     if facts.len() != record.master.file.len {
         let (was, is) = (record.master.file.len, facts.len());
         found(Finding::fault(format!("the master's file {shown} was {was} bytes long and is {is}")));
-    } else if let Some(what) = record.master.file.difference(&FileIdentity::of(&facts)) {
+    } else if let Some(what) = doubt_of(record, master, &FileIdentity::of(&facts)) {
         let text = format!("the master's file {shown} may have changed: {what}; hash it to be sure");
         // What the store hashes is what the store holds.
         let is_held = master.is_some_and(|master| master.path == *path);
@@ -159,6 +159,16 @@ fn inspect_master(record: &CloneRecord, master: Option<&Master>, findings: &mut 
     }
     if !record.master.in_place && !is_sealed(&facts) {
         found(Finding::doubt(format!("the master's file {shown} is no longer sealed: it can be written to")));
+    }
+}
+
+/// Why the bytes of the master's file may not be right: it is not the one that the store compared last, or, of a master that
+/// the store does not hold there, not the one that the clone was made of.
+fn doubt_of(record: &CloneRecord, master: Option<&Master>, now: &FileIdentity) -> Option<String> {
+    match master.filter(|master| master.path == record.master.path) {
+        Some(Master { verified: Some(verified), .. }) => verified.difference(now),
+        Some(_) => Some(NEVER_NOTED.to_owned()),
+        None => record.master.file.difference(now),
     }
 }
 

@@ -11,7 +11,7 @@ use drover_protocol::release::Name;
 use tempfile::TempDir;
 
 use crate::handover::verify::in_use;
-use crate::handover::{Choice, CloneSpec, Created, DriverName, Handover, Master, Tools};
+use crate::handover::{Choice, CloneSpec, Created, DriverName, FileIdentity, Handover, Master, Tools};
 
 /// Length of the master that most tests use, in bytes.
 pub(super) const MASTER_LEN: u64 = 4 << 20;
@@ -121,6 +121,7 @@ pub(super) fn described(path: &Path) -> Master {
         content_len: content.len() as u64,
         content_hash: ContentHash::from_bytes(hash),
         in_place: false,
+        verified: Some(FileIdentity::of(&fs::metadata(path).expect("a file"))),
     }
 }
 
