@@ -76,23 +76,6 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
     host.run(&create).ok();
 }
 
-#[test]
-fn a_full_check_does_not_call_sound_what_it_could_not_look_into() {
-    let seed = seed("a_full_check_does_not_call_sound_what_it_could_not_look_into");
-    let fleet = Fleet::start(1);
-    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 4 << 20, seed);
-    fleet.publish(&image.path, "golden", &[]);
-    let host = &fleet.hosts[0];
-    let out = fleet.path("vm1.img");
-    let create = ["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")];
-    host.run(&create).ok();
-    let verify = |path: &str| run(host.command().args(["clone", "verify", "vm1", "--full"]).env("PATH", path));
-    let without = verify("/nowhere");
-    assert_eq!(without.code, Some(1), "{without:#?}");
-    assert!(without.stdout.contains("could not be looked into: qemu-img was not found"), "{without:#?}");
-    assert!(verify(&std::env::var("PATH").expect("a path")).ok().contains("vm1: sound"));
-}
-
 /// Writes into a file as its administrator could, who sees to it that it looks sealed again.
 fn write_into(path: &Path, at: u64, bytes: &[u8]) {
     let _ = Command::new("chattr").arg("-i").arg(path).output();
@@ -142,6 +125,54 @@ fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
     host.run(&["clone", "verify", "vm1"]).ok();
     clone("vm2", "qcow2").ok();
     assert!(doubt().is_null());
+}
+
+#[test]
+fn a_full_check_does_not_call_sound_what_it_could_not_look_into() {
+    let seed = seed("a_full_check_does_not_call_sound_what_it_could_not_look_into");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 4 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let out = fleet.path("vm1.img");
+    let create = ["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")];
+    host.run(&create).ok();
+    let verify = |path: &str| run(host.command().args(["clone", "verify", "vm1", "--full"]).env("PATH", path));
+    let without = verify("/nowhere");
+    assert_eq!(without.code, Some(1), "{without:#?}");
+    assert!(without.stdout.contains("could not be looked into: qemu-img was not found"), "{without:#?}");
+    assert!(verify(&std::env::var("PATH").expect("a path")).ok().contains("vm1: sound"));
+}
+
+#[test]
+fn a_parent_that_a_full_check_finds_damaged_gets_no_clones_until_it_is_made_anew() {
+    let seed = seed("a_parent_that_a_full_check_finds_damaged_gets_no_clones_until_it_is_made_anew");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 4 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let clone = |name: &str| {
+        let out = fleet.path(&format!("{name}.vhd"));
+        host.run(&["clone", "create", "golden", name, "--driver", "vhd", "--out", out.to_str().expect("ASCII")])
+    };
+    clone("vm1").ok();
+    let info = host.run(&["clone", "info", "vm1", "--json"]).json();
+    let base = Path::new(info["base"].as_str().expect("it rests on a parent")).to_owned();
+    flip(&base);
+
+    host.run(&["clone", "verify", "vm1"]).ok();
+    let full = host.run(&["clone", "verify", "vm1", "--full"]);
+    assert_eq!(full.code, Some(1), "{full:#?}");
+    assert!(full.stdout.contains("does not have the master's content"), "{full:#?}");
+    clone("vm2").refused(&["vm1.vhd", "drover clone verify", "move it away"]);
+
+    fs::rename(&base, fleet.path("damaged.vhd")).expect("moved away");
+    clone("vm2").ok();
+    for name in ["vm1", "vm2"] {
+        host.run(&["clone", "verify", name, "--full"]).ok();
+    }
+    host.run(&["clone", "rm", "vm1", "vm2"]).ok();
+    assert!(!base.exists());
 }
 
 #[test]

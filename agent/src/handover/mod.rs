@@ -9,6 +9,7 @@
 //! - A clone's record is durable before its file or volume exists, and goes after it. No clone is unknown.
 //! - Nothing that exists is overwritten, and what is under a clone's own name is whole.
 //! - A master that a record names is not removed: both happen under one lock, [`record::ClonesLock`].
+//! - What clones share besides the master is not removed while anybody's clone rests on it, known to us or not.
 //! - A clone is bound to its master's content, by image id, not to a path, and made only of the file that was compared last.
 //! - What a record says of paths is acted on only by the user who wrote it.
 //!
@@ -46,7 +47,7 @@ use serde::Serialize;
 
 pub use self::choice::{Choice, DriverName, Hypervisor, ParseChoiceError, Profile};
 pub use self::create::{CloneSpec, CreateError, Created};
-pub use self::device::{Activated, ConfirmError, DeviceError};
+pub use self::device::{Activated, ConfirmError, DeviceError, HashedBase};
 pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
 pub(crate) use self::master::NEVER_NOTED;

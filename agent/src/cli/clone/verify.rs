@@ -70,11 +70,15 @@ async fn in_full(client: &Client, handover: &Handover, record: &CloneRecord) -> 
 
 /// What is wrong with what a clone rests on beside the master, if anything is.
 fn hash_base(handover: &Handover, record: &CloneRecord, base: &Path) -> Option<String> {
-    match handover.hash_base(record) {
-        Ok(true) => None,
-        Ok(false) => Some(format!("{} does not have the master's content", base.display())),
-        Err(error) => Some(format!("{} can't be read: {error}", base.display())),
+    let hashed = match handover.hash_base(record) {
+        Ok(hashed) => hashed,
+        Err(error) => return Some(format!("{} can't be read: {error}", base.display())),
+    };
+    if let Some(error) = hashed.unnoted {
+        warn(&format!("what was found of {} could not be noted for other clones: {error}", base.display()));
     }
+    (!hashed.is_right)
+        .then(|| format!("{} does not have the master's content; no clone is made on it from now on", base.display()))
 }
 
 /// What is wrong with a master's content, if anything is.

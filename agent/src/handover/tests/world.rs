@@ -53,6 +53,14 @@ impl World {
         World { handover: Handover::new(&state), state, out, master, _folder: None }
     }
 
+    /// Another state folder with the same master, whose clones go to the same folder as this one's.
+    pub(super) fn neighbour(&self) -> World {
+        let state = self.folder().join("other-state");
+        fs::create_dir_all(state.join("masters")).expect("the state folder");
+        let master = sealed_master(&state.join("masters").join("disk.raw"), self.master.content_len);
+        World { handover: Handover::new(&state), state, out: self.out.clone(), master, _folder: None }
+    }
+
     pub(super) fn folder(&self) -> &Path {
         self.state.parent().expect("the state is a folder in it")
     }
