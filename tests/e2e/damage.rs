@@ -4,6 +4,7 @@ use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use drover_harness::{Fleet, FleetOptions, Host, LONG, TestImage, run, seed, wait_until};
 
@@ -75,6 +76,105 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
     host.run(&create).ok();
 }
 
+/// Writes into a file as its administrator could, who sees to it that it looks sealed again.
+fn write_into(path: &Path, at: u64, bytes: &[u8]) {
+    let _ = Command::new("chattr").arg("-i").arg(path).output();
+    let facts = fs::metadata(path).expect("the file");
+    fs::set_permissions(path, Permissions::from_mode(0o644)).expect("its mode");
+    let file = OpenOptions::new().write(true).open(path).expect("the file");
+    file.write_all_at(bytes, at).expect("a write");
+    // The clock of a file system is coarse.
+    file.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("its time");
+    fs::set_permissions(path, facts.permissions()).expect("its mode");
+}
+
+#[test]
+fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
+    let seed = seed("a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again");
+    let fleet = Fleet::with(&FleetOptions { hosts: 1, settings: "scrub_every = \"never\"".to_owned() });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let master = host.wait_sealed("golden@1", LONG);
+    let clone = |name: &str, driver: &str| {
+        let out = fleet.path(&format!("{name}.img"));
+        host.run(&["clone", "create", "golden", name, "--driver", driver, "--out", out.to_str().expect("ASCII")])
+    };
+    clone("vm1", "qcow2").ok();
+    let doubt = || host.run(&["list", "--json"]).json()[0]["doubt"].clone();
+    assert!(doubt().is_null());
+    let right = fs::read(&master.path).expect("the master")[777];
+
+    write_into(&master.path, 777, &[right ^ 1]);
+
+    assert!(doubt().as_str().is_some_and(|doubt| doubt.contains("written to")));
+    for driver in ["qcow2", "copy"] {
+        let refused = clone("vm2", driver);
+        assert_eq!(refused.code, Some(4), "{refused:#?}");
+        refused.refused(&["may have changed", "`drover verify golden@1`"]);
+    }
+    let doubted = host.run(&["clone", "verify", "vm1"]);
+    assert_eq!(doubted.code, Some(1), "{doubted:#?}");
+    assert!(doubted.stdout.contains("it was written to"), "{doubted:#?}");
+
+    // As it was: only reading all of it can tell.
+    write_into(&master.path, 777, &[right]);
+    clone("vm2", "qcow2").refused(&["may have changed"]);
+    let full = host.run(&["clone", "verify", "vm1", "--full"]).ok();
+    assert!(full.contains("vm1: sound"), "{full}");
+    host.run(&["clone", "verify", "vm1"]).ok();
+    clone("vm2", "qcow2").ok();
+    assert!(doubt().is_null());
+}
+
+#[test]
+fn a_full_check_does_not_call_sound_what_it_could_not_look_into() {
+    let seed = seed("a_full_check_does_not_call_sound_what_it_could_not_look_into");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 4 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let out = fleet.path("vm1.img");
+    let create = ["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")];
+    host.run(&create).ok();
+    let verify = |path: &str| run(host.command().args(["clone", "verify", "vm1", "--full"]).env("PATH", path));
+    let without = verify("/nowhere");
+    assert_eq!(without.code, Some(1), "{without:#?}");
+    assert!(without.stdout.contains("could not be looked into: qemu-img was not found"), "{without:#?}");
+    assert!(verify(&std::env::var("PATH").expect("a path")).ok().contains("vm1: sound"));
+}
+
+#[test]
+fn a_parent_that_a_full_check_finds_damaged_gets_no_clones_until_it_is_made_anew() {
+    let seed = seed("a_parent_that_a_full_check_finds_damaged_gets_no_clones_until_it_is_made_anew");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 4 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let clone = |name: &str| {
+        let out = fleet.path(&format!("{name}.vhd"));
+        host.run(&["clone", "create", "golden", name, "--driver", "vhd", "--out", out.to_str().expect("ASCII")])
+    };
+    clone("vm1").ok();
+    let info = host.run(&["clone", "info", "vm1", "--json"]).json();
+    let base = Path::new(info["base"].as_str().expect("it rests on a parent")).to_owned();
+    flip(&base);
+
+    host.run(&["clone", "verify", "vm1"]).ok();
+    let full = host.run(&["clone", "verify", "vm1", "--full"]);
+    assert_eq!(full.code, Some(1), "{full:#?}");
+    assert!(full.stdout.contains("does not have the master's content"), "{full:#?}");
+    clone("vm2").refused(&["vm1.vhd", "drover clone verify", "move it away"]);
+
+    fs::rename(&base, fleet.path("damaged.vhd")).expect("moved away");
+    clone("vm2").ok();
+    for name in ["vm1", "vm2"] {
+        host.run(&["clone", "verify", name, "--full"]).ok();
+    }
+    host.run(&["clone", "rm", "vm1", "vm2"]).ok();
+    assert!(!base.exists());
+}
+
 #[test]
 fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     let seed = seed("the_scrub_finds_a_flipped_bit_and_mends_it_by_itself");
@@ -87,6 +187,8 @@ fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     let master = host.wait_sealed("golden@1", LONG);
     let out = fleet.path("vm1.qcow2");
     host.run(&["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")]).ok();
+    let copy = fleet.path("vm2.img");
+    host.run(&["clone", "create", "golden", "vm2", "--driver", "copy", "--out", copy.to_str().expect("ASCII")]).ok();
     let old = fs::metadata(&master.path).expect("the master").ino();
 
     flip(&master.path);
@@ -96,5 +198,5 @@ fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     wait_until("the master to be served again", LONG, || problem(host), serde_json::Value::is_null);
     image.assert_same(&master.path);
     let log = host.log();
-    assert!(log.contains(&format!("({CHUNK} ...)")) && log.contains("read by vm1"), "{log}");
+    assert!(log.contains(&format!("({CHUNK} ...)")) && log.contains("read by vm1, not by vm2"), "{log}");
 }

@@ -38,6 +38,7 @@ fn thin_volumes_live_as_clones_do() {
     a_full_pool(&mut host);
     more_than_one_pool(&mut host);
     host.drover("clone rm big").ok();
+    a_damaged_copy_of_the_master(&mut host, &base);
     somebody_elses_volume_on_the_base(&mut host, "lvm-thin", &base, "--thinpool pool");
     host.sh("lvm lvremove -y vg/pool").ok();
     host.assert_nothing_left();
@@ -156,6 +157,31 @@ fn more_than_one_pool(host: &mut GuestHost) {
     host.assert_is_master("/dev/vg/p");
     host.drover("clone rm p").ok();
     host.sh("lvm lvremove -y vg/other").ok();
+}
+
+/// A sector of the disk below the copy that clones rest on goes bad, and comes back.
+fn a_damaged_copy_of_the_master(host: &mut GuestHost, base: &str) {
+    let number =
+        |host: &mut GuestHost, line: &str| -> u64 { host.sh(line).ok().trim().parse().expect("a number of sectors") };
+    let extent = number(host, "lvm vgs --noheadings --nosuffix --units s -o vg_extent_size vg");
+    let start = number(host, "lvm pvs --noheadings --nosuffix --units s -o pe_start /dev/vdb");
+    let first = format!("lvm lvs --noheadings -o seg_pe_ranges vg/{base} | sed 's/.*:\\([0-9]*\\)-.*/\\1/'");
+    let sector = start + number(host, &first) * extent;
+    host.sh(&format!("dd if=/dev/vdb of=/tmp/sector bs=512 skip={sector} count=1")).ok();
+    let write = |host: &mut GuestHost, from: &str| {
+        host.sh(&format!("dd if={from} of=/dev/vdb bs=512 seek={sector} count=1 conv=notrunc,fsync")).ok();
+    };
+    write(host, "/pattern");
+    let full = host.drover("clone verify t-3 --full");
+    assert!(full.stdout.contains("does not have the master's content"), "{full:#?}");
+    let create = "clone create golden more --driver lvm-thin --out /dev/vg/more";
+    host.drover(create).refused(&[base, "found damaged", "t-3", "drover clone verify"]);
+    let doubted = host.drover("clone verify t-3");
+    assert!(doubted.code == Some(1) && doubted.stdout.contains("found damaged"), "{doubted:#?}");
+    write(host, "/tmp/sector");
+    host.drover("clone verify t-3 --full").ok();
+    host.drover(create).ok();
+    host.drover("clone rm more").ok();
 }
 
 fn a_full_snapshot(host: &mut GuestHost) {

@@ -11,10 +11,11 @@ use crate::quantity::Bytes;
 /// List the masters on this host, complete and incoming
 ///
 /// With --json: an array of objects with name, version, image, path, content_len, data_len, state, percent, sealed,
-/// in_place, checked_unix_s, newest, problem and clones. SEALED is what protects it: immutable (not even root writes to it),
+/// in_place, checked_unix_s, verified, doubt, newest, problem and clones. SEALED is what protects it: immutable (not even root writes to it),
 /// mode (root alone could), broken (somebody made it writable; `drover verify` seals it again), or watched (the publisher's own file). Its state is complete, spoilt (was whole, and is not served
 /// any more), incoming
-/// or failed; problem says why.
+/// or failed; problem says why. A doubt says why its bytes may have changed since they were compared; no clones are made of it
+/// until `drover verify` settles that.
 #[derive(Args, Debug)]
 pub(super) struct List {}
 
@@ -31,7 +32,15 @@ fn show(masters: &[Master]) -> String {
     let table = table(&["MASTER", "STATE", "LENGTH", "DATA", "SEALED", "CLONES", "PATH"], &rows, &[2, 3]);
     let problems = masters.iter().filter_map(|master| Some((master, master.label(), master.problem.as_ref()?)));
     let problems = problems.map(|(master, label, problem)| format!("{label}: {problem}; {}", mend(master)));
-    std::iter::once(table).chain(problems).collect::<Vec<_>>().join("\n")
+    let doubts = masters.iter().filter_map(|master| Some((master, master.doubt.as_ref()?)));
+    let doubts =
+        doubts.map(|(master, doubt)| format!("{}: it may have changed: {doubt}; {}", master.label(), settle(master)));
+    std::iter::once(table).chain(problems).chain(doubts).collect::<Vec<_>>().join("\n")
+}
+
+/// What to do about a master that may have changed.
+pub(super) fn settle(master: &Master) -> String {
+    format!("`drover verify {}` reads it again and settles that", master.label())
 }
 
 /// What to do about a master that is not as it should be.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Problem;
 use crate::exchange::{DhtStatus, MulticastStatus, Source};
+use crate::handover::FileIdentity;
 
 /// The version that every event and status carries as `"v"`.
 pub const API_VERSION: u32 = 1;
@@ -220,6 +221,12 @@ pub struct Master {
     /// When all of it was last compared with its manifest, as it came in or later; `None` while incoming.
     #[serde(default)]
     pub checked_unix_s: Option<u64>,
+    /// What its file was when that was last found right; `None` while incoming, and of one that an earlier version sealed.
+    #[serde(default)]
+    pub verified: Option<FileIdentity>,
+    /// Why its bytes may have changed since: its file is another. No clones are made of it until verifying settles that.
+    #[serde(default)]
+    pub doubt: Option<String>,
     /// Whether no newer release of the name is known.
     pub newest: bool,
     /// Why it is not served (it was found damaged, or the file it is served from changed), or why fetching it failed.

@@ -161,6 +161,8 @@ impl Daemon {
             sealed: None,
             in_place: false,
             checked_unix_s: None,
+            verified: None,
+            doubt: None,
             newest: release.is_some_and(|release| self.is_newest(release)),
             problem: problem.clone(),
             clones: Vec::new(),
@@ -253,6 +255,7 @@ fn refuse_for_clones(what: &str, clones: &[String]) -> Problem {
 fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
     let MasterUse { master, releases, clones } = used;
     let problem = problem_of(master);
+    let doubt = master.doubt().filter(|_| problem.is_none());
     let row = |name: Option<&Name>, version: Option<u64>, newest: bool| api::Master {
         name: name.cloned(),
         version,
@@ -266,6 +269,8 @@ fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
         sealed: Some(seal_word(master).to_owned()),
         in_place: master.in_place,
         checked_unix_s: Some(master.checked_at_unix_s),
+        verified: master.verified,
+        doubt: doubt.clone(),
         newest,
         problem: problem.clone(),
         clones: clones.clone(),

@@ -1,9 +1,11 @@
 //! Masters are read again from time to time, slowly, and compared with their manifests: disks forget.
 //!
-//! One after the other, the one that was checked longest ago first. A master that is damaged is not served and no clone is
-//! made of it from then on; it is fetched again into a new file beside the old one, of which only the damaged chunks
-//! travel, so nothing changes under a running machine. The clones that read the old one are named in the log.
+//! One after the other, the one that was checked longest ago first, and before all others one whose file may have changed
+//! since. A master that is damaged is not served and no clone is made of it from then on; it is fetched again into a new
+//! file beside the old one, of which only the damaged chunks travel, so nothing changes under a running machine. The clones
+//! that read the old one are named in the log. What VHDs and logical volumes rest on is not read here: the daemon may not.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use drover_protocol::id::ImageId;
 
 use super::{Daemon, unix_now_s};
 use crate::control::Problem;
-use crate::handover::record::clones_that_need;
+use crate::handover::record::{clones_of, clones_that_need};
 use crate::store::{MasterInfo, Pace, VerifyReport};
 
 /// Ends a reading when the daemon stops.
@@ -31,15 +33,24 @@ impl Daemon {
         let pause = (every / 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             tokio::time::sleep(pause).await;
-            let due = |master: &MasterInfo| master.checked_at_unix_s.saturating_add(every.as_secs()) <= unix_now_s();
-            let sound = |master: &MasterInfo| super::masters::problem_of(master).is_none();
-            let masters = self.store().masters().into_iter().filter(|master| due(master) && sound(master));
-            if let Some(oldest) = masters.min_by_key(|master| master.checked_at_unix_s)
-                && let Err(problem) = self.scrub_one(oldest.image).await
-            {
+            let scrubbed = match self.blocking("check", move |daemon| Ok(daemon.most_due(every))).await {
+                Ok(Some(image)) => self.scrub_one(image).await,
+                Ok(None) => Ok(()),
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = scrubbed {
                 tracing::warn!("{problem}");
             }
         }
+    }
+
+    /// The master to be read next: one whose file is not the one that was compared, else the one that it is longest ago of.
+    fn most_due(&self, every: Duration) -> Option<ImageId> {
+        let age = |master: &MasterInfo| unix_now_s().saturating_sub(master.checked_at_unix_s);
+        let sound = |master: &MasterInfo| super::masters::problem_of(master).is_none();
+        let masters = self.store().masters().into_iter().filter(sound);
+        let rated = masters.map(|master| (master.doubt().is_some(), age(&master), master.image));
+        rated.filter(|(doubted, age, _)| *doubted || *age >= every.as_secs()).max().map(|(_, _, image)| image)
     }
 
     async fn scrub_one(&self, image: ImageId) -> Result<(), Problem> {
@@ -62,10 +73,9 @@ impl Daemon {
     async fn mend(&self, image: ImageId, report: &VerifyReport) -> Result<(), Problem> {
         let first = report.bad.iter().take(NAMED).map(|chunk| chunk.number().to_string());
         let damaged = format!("{} chunks are damaged ({} ...)", report.bad.len(), first.collect::<Vec<_>>().join(" "));
-        let clones = clones_that_need(self.store().state(), image).unwrap_or_default();
-        let read_by = if clones.is_empty() { "no clone".to_owned() } else { clones.join(", ") };
         tracing::error!(
-            "image {image}: {damaged}, read by {read_by}; check the disk; it is fetched again beside itself"
+            "image {image}: {damaged}, {}; check the disk; it is fetched again beside itself",
+            read_by(self.store().state(), image)
         );
         let in_place = self.store().master(image).is_some_and(|master| master.in_place);
         if in_place {
@@ -79,6 +89,24 @@ impl Daemon {
         drop(self.exchange().fetch(image, self.content_len(image)));
         Ok(())
     }
+}
+
+/// Which clones read a master, and which were made from it and do not. Those have blocks of their own or share the master's,
+/// of which nobody can tell any more what they should be.
+fn read_by(state: &Path, image: ImageId) -> String {
+    let readers = clones_that_need(state, image).unwrap_or_default();
+    let mut others = clones_of(state, image).unwrap_or_default();
+    others.retain(|clone| !readers.contains(clone));
+    let listed = |clones: &[String]| if clones.is_empty() { "no clone".to_owned() } else { clones.join(", ") };
+    let read = format!("read by {}", listed(&readers));
+    if others.is_empty() {
+        return read;
+    }
+    format!(
+        "{read}, not by {}; but a reflink or a VHD's parent may share a block that the disk damaged (`drover clone verify \
+         CLONE --full` tells it of VHDs, nothing does of reflinks)",
+        others.join(", ")
+    )
 }
 
 /// How many damaged chunks are named.

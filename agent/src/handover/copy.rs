@@ -93,11 +93,11 @@ pub(super) fn copy_data(from: &File, to: &File, len: u64) -> Result<(), MakeErro
 }
 
 /// The next run of data at or after `from`, as start and end in bytes; on file systems that know no holes, all the rest.
-fn next_data(file: &File, from: u64, len: u64) -> Result<Option<(u64, u64)>, MakeError> {
+pub(super) fn next_data(file: &File, from: u64, len: u64) -> Result<Option<(u64, u64)>, MakeError> {
     if from >= len {
         return Ok(None);
     }
-    let failed = |e: Errno| MakeError::io("look for holes in the master")(e.into());
+    let failed = |e: Errno| MakeError::io("look for holes")(e.into());
     let start = match seek(file, SeekFrom::Data(from)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),

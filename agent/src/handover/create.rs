@@ -226,7 +226,7 @@ impl Handover {
             records.push(plan.record(job, driver, batch));
         }
         // Masters are removed under the same lock: from here on the records protect this one.
-        jobs[0].source.check_unchanged(jobs[0].master)?;
+        MasterFile::check_unchanged(jobs[0].master)?;
         match lock.put_all(&records) {
             Ok(being_made) => Ok((records, being_made)),
             Err(failure) => {
@@ -307,7 +307,7 @@ impl Work<'_> {
             notes.push(made.warnings);
             step::reach(Step::Made);
         }
-        jobs[0].source.check_unchanged(jobs[0].master)?;
+        MasterFile::check_unchanged(jobs[0].master)?;
         self.commit()?;
         let _lock = ClonesLock::acquire(self.handover.state())?;
         for record in &self.records {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use drover_protocol::release::Name;
 
 use super::Handover;
 use super::choice::DriverName;
+use super::copy::next_data;
 use super::driver::{Activity, MakeError};
 use super::master::{Master, MasterError, MasterFile};
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError, RecordedMaster};
@@ -62,6 +63,15 @@ pub enum ConfirmError {
     Record(#[from] RecordError),
 }
 
+/// What a clone rests on besides the master, after all of it was read.
+#[derive(Debug)]
+pub struct HashedBase {
+    /// Whether it has the master's content.
+    pub is_right: bool,
+    /// Why no note was taken of that, for the makers of other clones, if it could not be.
+    pub unnoted: Option<MakeError>,
+}
+
 impl Handover {
     /// Makes a clone usable by guests, and says whether it was. A clone that is a file always is.
     pub fn activate(&self, name: &Name) -> Result<Activity, DeviceError> {
@@ -99,7 +109,9 @@ impl Handover {
         let (lock, record) = self.finished(name)?;
         let source = MasterFile::open(master)?;
         let confirmed = RecordedMaster::new(master, &source);
-        if record.image == master.image && record.master != confirmed {
+        // One that lies elsewhere is not what the clone reads.
+        let is_its = record.image == master.image && record.master.path == master.path;
+        if is_its && record.master != confirmed {
             lock.put(&CloneRecord { master: confirmed, ..record })?;
         }
         Ok(())
@@ -118,17 +130,18 @@ impl Handover {
         usage
     }
 
-    /// Reads what a clone rests on besides the master, and says whether it begins with the master's content. Takes as long
-    /// as reading all of it.
-    pub fn hash_base(&self, record: &CloneRecord) -> io::Result<bool> {
-        let Some(base) = &record.base else { return Ok(true) };
+    /// Reads what a clone rests on besides the master, and says whether it has the master's content. Takes as long as reading
+    /// all of it. No clone is made on one that was found wrong, until it was made anew or found right.
+    pub fn hash_base(&self, record: &CloneRecord) -> io::Result<HashedBase> {
+        let Some(base) = &record.base else { return Ok(HashedBase { is_right: true, unnoted: None }) };
         let driver = self.driver(record.driver);
         let shown = driver.show_base(base).map_err(io::Error::other)?;
-        let is_masters = begins_with_master(base, record);
+        let is_masters = is_masters(base, record);
         if shown {
             driver.hide_base(base).map_err(io::Error::other)?;
         }
-        is_masters
+        let is_right = is_masters?;
+        Ok(HashedBase { is_right, unnoted: driver.note_base(base, is_right).err() })
     }
 
     fn activate_record(&self, record: &CloneRecord) -> Result<Activity, MakeError> {
@@ -154,9 +167,30 @@ impl Handover {
     }
 }
 
-fn begins_with_master(base: &Path, record: &CloneRecord) -> io::Result<bool> {
+/// Whether a base is the master with zeros behind it, as far as the clone's disk goes.
+fn is_masters(base: &Path, record: &CloneRecord) -> io::Result<bool> {
+    let (file, master_len) = (File::open(base)?, record.master.file.len);
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(base)?.take(record.master.file.len))?;
-    let whole = hasher.count() == record.master.file.len;
-    Ok(whole && hasher.finalize().as_bytes() == record.master.content_hash.as_bytes())
+    hasher.update_reader((&file).take(master_len))?;
+    let is_whole = hasher.count() == master_len;
+    let has_hash = hasher.finalize().as_bytes() == record.master.content_hash.as_bytes();
+    Ok(is_whole && has_hash && is_zero(&file, master_len, record.disk_len)?)
+}
+
+/// Whether there is nothing but zeros from one place in a file to another, or to its end.
+fn is_zero(mut file: &File, from: u64, to: u64) -> io::Result<bool> {
+    let (mut at, mut buffer) = (from, vec![0; 1 << 20]);
+    while let Some((start, end)) = next_data(file, at, to).map_err(io::Error::other)? {
+        file.seek(SeekFrom::Start(start))?;
+        let mut run = file.take(end - start);
+        loop {
+            match run.read(&mut buffer)? {
+                0 => break,
+                len if buffer[..len].iter().any(|&byte| byte != 0) => return Ok(false),
+                _ => {}
+            }
+        }
+        at = end;
+    }
+    Ok(true)
 }

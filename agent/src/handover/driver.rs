@@ -131,7 +131,7 @@ pub(super) trait Driver {
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable>;
 
     /// What its clones at this target rest on besides the master and share: a file or volume whose name follows from the
-    /// image. It is made with the first of them and removed with the last.
+    /// image. It is made with the first of them and removed with the last, whoever has that.
     fn base(&self, _job: &Job<'_>) -> Option<PathBuf> {
         None
     }
@@ -201,7 +201,12 @@ pub(super) trait Driver {
         folder_of(&record.temporary).is_dir()
     }
 
-    /// Removes a base that no clone of ours rests on, durably. Says why not if somebody else's rests on it.
+    /// Takes note of whether a base, read in full, was found right: no clone is made on one that is not.
+    fn note_base(&self, _base: &Path, _is_right: bool) -> Result<(), MakeError> {
+        Ok(())
+    }
+
+    /// Removes a base that no clone of ours rests on, durably. Says why it stays if somebody else's rests on it.
     fn remove_base(&self, base: &Path) -> io::Result<Option<String>> {
         target::remove_file(base).map(|_| None)
     }

@@ -1,8 +1,9 @@
 //! The master as the hand-over sees it: a sealed raw file that must stay as it is while clones are made from it.
 //!
 //! A clone is bound to the master's content through the image id. Reading 60 GiB again for every clone is out of the
-//! question, so the file's length, inode and modification time stand for its content: they are compared before and
-//! after a clone is made, and again by `clone verify`. Whoever wants proof has the store hash the master again.
+//! question, so the file's length, inode and modification time stand for its content: the store notes them when it has
+//! compared all bytes, and they are compared with that before and after a clone is made, and again by `clone verify`.
+//! Whoever wants proof has the store hash the master again, which notes them anew.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -27,6 +28,8 @@ pub struct Master {
     pub content_hash: ContentHash,
     /// Whether it is somebody's own file, published where it lies. Such a file is not sealed and may be changed any time.
     pub in_place: bool,
+    /// What its file was when its bytes were last compared with the image, if that was noted.
+    pub verified: Option<FileIdentity>,
 }
 
 /// What tells, without reading it, that a file is still the one it was.
@@ -60,7 +63,10 @@ pub enum MasterError {
         source: io::Error,
     },
     /// Its file is not what the image says.
-    #[error("{path} is no longer the master {image}: {what}; run `drover verify` and fetch it again")]
+    #[error(
+        "{path} may no longer be the master {image}: {what}; `drover verify {image}` settles it, and if that finds damage, \
+         fetch it again or publish it again"
+    )]
     Changed {
         /// The image.
         image: ImageId,
@@ -100,6 +106,10 @@ impl FileIdentity {
     }
 }
 
+/// Why nothing is known of the file of a master without an identity.
+pub(crate) const NEVER_NOTED: &str =
+    "what it was like when its bytes were last compared was not noted (an earlier version of Drover sealed it)";
+
 /// A master's file, open for reading, as it was when a clone was begun.
 #[derive(Debug)]
 pub(super) struct MasterFile {
@@ -110,7 +120,7 @@ pub(super) struct MasterFile {
 }
 
 impl MasterFile {
-    /// Opens it, if it is whole and sealed.
+    /// Opens it, if it is whole, sealed, and the file whose bytes were compared with the image.
     pub(super) fn open(master: &Master) -> Result<MasterFile, MasterError> {
         let (image, path) = (master.image, master.path.clone());
         let opened = File::open(&path).and_then(|file| file.metadata().map(|facts| (file, facts)));
@@ -129,17 +139,20 @@ impl MasterFile {
         if !master.in_place && !is_sealed(&facts) {
             return Err(MasterError::NotSealed { path, mode: facts.mode() & 0o7777 });
         }
-        let data_len = (facts.blocks() * 512).min(facts.len());
-        Ok(MasterFile { file, identity: FileIdentity::of(&facts), data_len })
+        let (identity, data_len) = (FileIdentity::of(&facts), (facts.blocks() * 512).min(facts.len()));
+        let doubt = match &master.verified {
+            Some(verified) => verified.difference(&identity),
+            None => Some(NEVER_NOTED.to_owned()),
+        };
+        if let Some(what) = doubt {
+            return Err(MasterError::Changed { image, path, what });
+        }
+        Ok(MasterFile { file, identity, data_len })
     }
 
-    /// Whether the file at the master's path is still the one that was opened, and untouched.
-    pub(super) fn check_unchanged(&self, master: &Master) -> Result<(), MasterError> {
-        let now = MasterFile::open(master)?;
-        match self.identity.difference(&now.identity) {
-            None => Ok(()),
-            Some(what) => Err(MasterError::Changed { image: master.image, path: master.path.clone(), what }),
-        }
+    /// Whether the file at the master's path is still the one that was verified, and so the one that was opened.
+    pub(super) fn check_unchanged(master: &Master) -> Result<(), MasterError> {
+        MasterFile::open(master).map(drop)
     }
 }
 

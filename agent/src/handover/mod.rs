@@ -9,7 +9,8 @@
 //! - A clone's record is durable before its file or volume exists, and goes after it. No clone is unknown.
 //! - Nothing that exists is overwritten, and what is under a clone's own name is whole.
 //! - A master that a record names is not removed: both happen under one lock, [`record::ClonesLock`].
-//! - A clone is bound to its master's content, by image id, not to a path.
+//! - What clones share besides the master is not removed while anybody's clone rests on it, known to us or not.
+//! - A clone is bound to its master's content, by image id, not to a path, and made only of the file that was compared last.
 //! - What a record says of paths is acted on only by the user who wrote it.
 //!
 //! It blocks, reads no settings, and talks to no daemon: the command line runs it in its own process, with the rights
@@ -46,9 +47,10 @@ use serde::Serialize;
 
 pub use self::choice::{Choice, DriverName, Hypervisor, ParseChoiceError, Profile};
 pub use self::create::{CloneSpec, CreateError, Created};
-pub use self::device::{Activated, ConfirmError, DeviceError};
+pub use self::device::{Activated, ConfirmError, DeviceError, HashedBase};
 pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
+pub(crate) use self::master::NEVER_NOTED;
 pub use self::master::{FileIdentity, Master, MasterError};
 pub use self::rebase::{RebaseError, Rebased};
 pub use self::record::{CloneRecord, CloneState, ClonesLock, Listing, RecordError};
@@ -58,7 +60,7 @@ pub use self::target::TargetError;
 pub use self::tool::ToolError;
 pub use self::tool::Tools;
 pub use self::usage::Usage;
-pub use self::verify::{Finding, Severity, ToHash, Verification};
+pub use self::verify::{About, Finding, Severity, ToHash, Verification};
 
 use self::driver::{Driver, Job};
 use self::master::MasterFile;

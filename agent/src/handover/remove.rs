@@ -20,7 +20,7 @@ pub struct Removed {
     pub record: CloneRecord,
     /// Whether its file was there; somebody may have removed that before.
     pub file_existed: bool,
-    /// What it rested on and stays, because something that is not ours rests on it, too.
+    /// What it rested on and stays, and why: something that is not ours rests on it, too.
     pub note: Option<String>,
 }
 

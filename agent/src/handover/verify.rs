@@ -1,8 +1,8 @@
 //! Whether a clone is still what its record says, and its master still what the clone was made from.
 //!
 //! Cheap: no content is read but a clone's own metadata. A guest writes into its clone, so there is nothing to compare
-//! its content with. Of the master, the file's identity is looked at; a difference there is a doubt that only hashing
-//! the master again can settle, which is the store's work ([`Verification::master_to_hash`]).
+//! its content with. Of what it rests on, the file's identity is looked at; a difference there is a doubt that only reading
+//! all of it can settle ([`Verification::to_hash`]), and no other doubt is settled by that.
 
 use std::cmp::Reverse;
 use std::fs::OpenOptions;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::driver::Inspection;
-use super::master::{FileIdentity, Master, is_sealed};
+use super::master::{FileIdentity, Master, NEVER_NOTED, is_sealed};
 use super::record::CloneRecord;
 
 /// How bad a finding is.
@@ -29,11 +29,23 @@ pub enum Severity {
     Fault,
 }
 
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum About {
+    /// The clone itself: its file or device, and where what it rests on lies.
+    Clone,
+    /// The content of what it rests on: reading all of that settles a doubt.
+    Content,
+}
+
 /// Something that was found at a clone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
+    /// What it is about.
+    pub about: About,
     /// What it is, for people.
     pub text: String,
 }
@@ -76,6 +88,16 @@ impl Verification {
         Verification { name: record.name.to_string(), in_use, findings, to_hash }
     }
 
+    /// Takes note that what it rests on was read and is right. That settles doubts of the content, and no others.
+    pub fn content_is_right(&mut self) {
+        self.findings.retain(|found| found.severity != Severity::Doubt || found.about != About::Content);
+    }
+
+    /// Takes note that what it rests on is not right, and how that was found.
+    pub fn content_is_wrong(&mut self, text: String) {
+        self.findings.insert(0, Finding { severity: Severity::Fault, about: About::Content, text });
+    }
+
     /// The worst finding, if there is any.
     pub fn worst(&self) -> Option<Severity> {
         self.findings.first().map(|finding| finding.severity)
@@ -89,15 +111,19 @@ impl Verification {
 
 impl Finding {
     pub(super) fn note(text: String) -> Finding {
-        Finding { severity: Severity::Note, text }
+        Finding { severity: Severity::Note, about: About::Clone, text }
     }
 
     pub(super) fn doubt(text: String) -> Finding {
-        Finding { severity: Severity::Doubt, text }
+        Finding { severity: Severity::Doubt, about: About::Clone, text }
+    }
+
+    pub(super) fn doubt_of_content(text: String) -> Finding {
+        Finding { about: About::Content, ..Finding::doubt(text) }
     }
 
     pub(super) fn fault(text: String) -> Finding {
-        Finding { severity: Severity::Fault, text }
+        Finding { severity: Severity::Fault, about: About::Clone, text }
     }
 }
 
@@ -106,28 +132,43 @@ fn inspect_master(record: &CloneRecord, master: Option<&Master>, findings: &mut 
     let path = &record.master.path;
     let shown = path.display();
     // A reflink or copy has all it needs; what became of its master is news, not damage.
-    let harm = |text: String| if record.needs_master { Finding::fault(text) } else { Finding::note(text) };
-    let doubt = |text: String| if record.needs_master { Finding::doubt(text) } else { Finding::note(text) };
+    let softened = |finding: Finding| if record.needs_master { finding } else { Finding::note(finding.text) };
+    let mut found = |finding: Finding| findings.push(softened(finding));
     match master {
-        None => findings.push(doubt(format!("the store does not hold the master {} (any more)", record.image.short()))),
+        None => {
+            found(Finding::doubt(format!("the store does not hold the master {} (any more)", record.image.short())));
+        }
         Some(master) if master.path != *path => {
             let now = master.path.display();
-            findings.push(doubt(format!("the store has the master at {now}, the clone was made from {shown}")));
+            found(Finding::doubt(format!("the store has the master at {now}, the clone was made from {shown}")));
         }
         Some(_) => {}
     }
     let facts = match path.metadata() {
         Ok(facts) => facts,
-        Err(e) => return findings.push(harm(format!("the master's file {shown} can't be reached: {e}"))),
+        Err(e) => return found(Finding::fault(format!("the master's file {shown} can't be reached: {e}"))),
     };
     if facts.len() != record.master.file.len {
         let (was, is) = (record.master.file.len, facts.len());
-        findings.push(harm(format!("the master's file {shown} was {was} bytes long and is {is}")));
-    } else if let Some(what) = record.master.file.difference(&FileIdentity::of(&facts)) {
-        findings.push(doubt(format!("the master's file {shown} may have changed: {what}; hash it to be sure")));
+        found(Finding::fault(format!("the master's file {shown} was {was} bytes long and is {is}")));
+    } else if let Some(what) = doubt_of(record, master, &FileIdentity::of(&facts)) {
+        let text = format!("the master's file {shown} may have changed: {what}; hash it to be sure");
+        // What the store hashes is what the store holds.
+        let is_held = master.is_some_and(|master| master.path == *path);
+        found(if is_held { Finding::doubt_of_content(text) } else { Finding::doubt(text) });
     }
     if !record.master.in_place && !is_sealed(&facts) {
-        findings.push(doubt(format!("the master's file {shown} is no longer sealed: it can be written to")));
+        found(Finding::doubt(format!("the master's file {shown} is no longer sealed: it can be written to")));
+    }
+}
+
+/// Why the bytes of the master's file may not be right: it is not the one that the store compared last, or, of a master that
+/// the store does not hold there, not the one that the clone was made of.
+fn doubt_of(record: &CloneRecord, master: Option<&Master>, now: &FileIdentity) -> Option<String> {
+    match master.filter(|master| master.path == record.master.path) {
+        Some(Master { verified: Some(verified), .. }) => verified.difference(now),
+        Some(_) => Some(NEVER_NOTED.to_owned()),
+        None => record.master.file.difference(now),
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! STATE/lock                           held by the one daemon that uses the folder; its process id
 //! STATE/incoming/<image id>/           disk.raw, manifest, journal: a master on its way in
-//! STATE/masters/<image id>/            disk.raw, manifest: sealed; or source.json, manifest: served in place
+//! STATE/masters/<image id>/            disk.raw, manifest, verified.json: sealed
+//!                                      or source.json, manifest: served in place
 //! STATE/releases/<name>/<version>      signed releases
 //! STATE/clones/                        clone records, which the hand-over writes
 //! ```
@@ -23,6 +24,7 @@ pub(super) type NewFolder = drover_durability::NewFolder<HostDisk>;
 pub(super) const SOURCE: &str = "source.json";
 pub(super) const DAMAGED: &str = "damaged.json";
 pub(super) const CHECKED: &str = "checked";
+pub(super) const VERIFIED: &str = "verified.json";
 pub(super) const WITHDRAWN: &str = "withdrawn";
 
 /// Makes the folders of a state folder that are missing, and it as well.

@@ -54,6 +54,7 @@ use layout::Layout;
 use lock::StateLock;
 use watch::Watch;
 
+use crate::handover::FileIdentity;
 use crate::handover::record::clones_by_image;
 
 /// The releases of this host.
@@ -128,6 +129,8 @@ pub struct MasterInfo {
     pub sealed_at_unix_s: u64,
     /// When all of it was last compared with its manifest, in seconds since 1970: as it came in, or by a verification.
     pub checked_at_unix_s: u64,
+    /// What its file was when that was last found right; not known of one that an earlier version sealed.
+    pub verified: Option<FileIdentity>,
     /// Why it is not served any more, if its file was found changed.
     pub withdrawn: Option<String>,
     /// Number of chunks that the last verification found damaged.

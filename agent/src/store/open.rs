@@ -23,7 +23,7 @@ use super::image::Image;
 use super::layout::{self, DISK, Layout, MANIFEST, discard};
 use super::lock::{Holder, StateLock};
 use super::seal::{SealLevel, finish_seal};
-use super::verify::{load_checked, load_damage};
+use super::verify::{load_checked, load_damage, load_verified};
 use super::watch::{Source, Watch};
 use super::{Catalog, Inner, Master, MasterInfo, Settings, Shelf, Store};
 
@@ -151,6 +151,7 @@ pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Res
         in_place: watch.is_some(),
         sealed_at_unix_s: u64::try_from(sealed_at).unwrap_or(0),
         checked_at_unix_s: load_checked(folder).unwrap_or(u64::try_from(sealed_at).unwrap_or(0)),
+        verified: watch.as_ref().map(Watch::identity).or_else(|| load_verified(folder)),
         withdrawn: None,
         damaged_chunks: 0,
     };

@@ -1,8 +1,9 @@
 //! From complete to sealed: the master gets its lasting place, and nothing may write to it any more.
 //!
 //! The steps, each of which may be the last before a power cut, and each of which can be done again:
-//! everything is durable → the folder moves from `incoming` to `masters` → both folders are synced → the journal goes
-//! (all of it in `drover_durability`) → mode 0444 → immutable, where it works. Opening the store goes on where this stopped.
+//! everything is durable → what the file is now is noted → the folder moves from `incoming` to `masters` → both folders
+//! are synced → the journal goes (all of it but the note in `drover_durability`) → mode 0444 → immutable, where it works.
+//! Opening the store goes on where this stopped.
 //!
 //! Mode 0444 stops everybody but root. Immutable (`chattr +i`) stops root too, until root takes it off; it needs
 //! CAP_LINUX_IMMUTABLE and a filesystem that has it. It also stops hard links to the master, so whoever wants one has
@@ -24,6 +25,7 @@ use super::host_disk::HostDisk;
 use super::image::{CheckpointError, Image};
 use super::layout::DISK;
 use super::open::{LoadError, load_master};
+use super::verify::note_verified;
 use super::{Master, MasterInfo, Settings, Store};
 use crate::clock;
 
@@ -81,6 +83,9 @@ impl Store {
                 NotDurable::Disk(error) => SealError::Disk(error),
                 NotDurable::Incomplete { missing } => SealError::Incomplete { image, missing },
             })?;
+            let path = incoming.path();
+            let facts = incoming.content().and_then(|file| file.metadata()).doing("look at", &path)?;
+            note_verified(&self.inner.layout.incoming_of(image), &facts)?;
         }
         self.move_to_masters(&incoming)
     }

@@ -3,8 +3,12 @@
 //! What is found damaged is not served any more: a receiver would notice, and blame this host. The finding is kept
 //! beside the master until a later verification finds it whole. A sealed master is not mended where it lies, because it
 //! may be the backing file of a running clone; fetching it again makes a new one from what is good of it.
+//!
+//! What the file was whose bytes were compared (its length, inode and time of modification) is noted beside it, when it is
+//! sealed and when it is found whole again. As long as the file is that one, nobody wrote to it since, and clones are made.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,7 +22,8 @@ use super::image::Image;
 use super::layout::write_file;
 use super::scan::{Pace, Scan, ScanError, Scanned, scan};
 use super::seal::finish_seal;
-use super::{Store, layout};
+use super::{MasterInfo, Store, layout};
+use crate::handover::{FileIdentity, NEVER_NOTED};
 
 /// What a verification found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,8 +79,10 @@ impl Store {
         }
         let path = used.path();
         let len = used.manifest().geometry().len();
-        let file = used.content().doing("open", &path)?;
         let (expected, complete) = (used.held(), used.is_sealed());
+        // What clones read is what is there under its name; who serves it may have an older file open.
+        let file = if complete { File::open(&path) } else { used.content() }.doing("open", &path)?;
+        let before = file.metadata().doing("look at", &path)?;
         let job = Scan { file: &file, path: &path, len, sink: None, tolerant: true, pace, cancel };
         let scanned = scan(job, &|done| progress(done, len))?;
         let wrong = |chunk: &ChunkIndex| {
@@ -84,14 +91,32 @@ impl Store {
         };
         let bad: Vec<ChunkIndex> = used.manifest().geometry().chunks().filter(wrong).collect();
         let content_ok = complete.then(|| bad.is_empty() && scanned.content_hash == used.manifest().content_hash());
+        if complete && used.watch().is_none() {
+            serve_from(&used, file, &before).doing("open", &path)?;
+        }
         self.note_damage(&used, &bad)?;
         if complete {
             self.note_checked(image)?;
         }
         if content_ok == Some(true) && used.watch().is_none() {
             finish_seal(&self.inner.layout.master_of(image), self.inner.settings)?;
+            self.note_whole(image, FileIdentity::of(&before))?;
         }
         Ok(VerifyReport { bad, content_ok })
+    }
+
+    /// Notes that a file was found whole, if it is still the master's and nobody wrote to it meanwhile.
+    fn note_whole(&self, image: ImageId, verified: FileIdentity) -> Result<(), DiskError> {
+        let folder = self.inner.layout.master_of(image);
+        let path = folder.join(layout::DISK);
+        let now = fs::metadata(&path).doing("look at", &path)?;
+        let mut shelf = self.shelf();
+        let Some(master) = shelf.masters.get_mut(&image) else { return Ok(()) };
+        if FileIdentity::of(&now) == verified && master.info.verified != Some(verified) {
+            note_verified(&folder, &now)?;
+            master.info.verified = Some(verified);
+        }
+        Ok(())
     }
 
     fn note_checked(&self, image: ImageId) -> Result<(), DiskError> {
@@ -122,6 +147,16 @@ impl Store {
     }
 }
 
+/// Has a sealed image read from the file that was verified, if it had another open: one was put in its place.
+fn serve_from(image: &Image, file: File, facts: &fs::Metadata) -> std::io::Result<()> {
+    let serving = image.content()?.metadata()?;
+    if (serving.dev(), serving.ino()) == (facts.dev(), facts.ino()) {
+        return Ok(());
+    }
+    let path = image.path();
+    image.inner().become_sealed(|| Ok((file, path)))
+}
+
 fn is_wrong(image: &Image, scanned: &Scanned, chunk: ChunkIndex) -> bool {
     let number = chunk.number();
     image.manifest().chunk_hash(chunk) != scanned.chunks[number as usize] || scanned.unread.contains(&number)
@@ -138,6 +173,29 @@ pub(super) fn load_damage(folder: &Path, geometry: &Geometry) -> Vec<ChunkIndex>
     let bytes = fs::read(folder.join(layout::DAMAGED)).unwrap_or_default();
     let numbers: Vec<u32> = serde_json::from_slice(&bytes).unwrap_or_default();
     numbers.into_iter().filter_map(|number| geometry.chunk(number)).collect()
+}
+
+/// Notes what the file of the master in `folder` is, whose bytes are right.
+pub(super) fn note_verified(folder: &Path, facts: &fs::Metadata) -> Result<(), DiskError> {
+    let json = serde_json::to_vec(&FileIdentity::of(facts)).expect("numbers can be written");
+    write_file(&folder.join(layout::VERIFIED), &json)
+}
+
+/// What the file of the master in `folder` was when its bytes were last found right. Notes that can't be read are as none:
+/// the next verification makes them anew.
+pub(super) fn load_verified(folder: &Path) -> Option<FileIdentity> {
+    serde_json::from_slice(&fs::read(folder.join(layout::VERIFIED)).ok()?).ok()
+}
+
+impl MasterInfo {
+    /// Why its bytes may not be right any more, without reading them: its file is not the one that was compared last.
+    pub fn doubt(&self) -> Option<String> {
+        let Some(verified) = &self.verified else { return Some(NEVER_NOTED.to_owned()) };
+        match fs::metadata(&self.path) {
+            Ok(now) => verified.difference(&FileIdentity::of(&now)),
+            Err(error) => Some(format!("its file can't be looked at: {error}")),
+        }
+    }
 }
 
 /// When the master in `folder` was last verified, if it was since it came in.

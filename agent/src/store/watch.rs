@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk_error::{DiskError, Doing};
 use super::layout::{SOURCE, WITHDRAWN, write_file};
+use crate::handover::FileIdentity;
 
 /// What tells a file from another, or from itself after a change, without reading it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,6 +60,12 @@ impl Source {
         self.mtime_ns + SETTLED_NS < now.as_nanos() as i128
     }
 
+    /// As it was, without its path and device.
+    pub(super) fn identity(&self) -> FileIdentity {
+        let modified_unix_ns = i64::try_from(self.mtime_ns).unwrap_or(i64::MAX);
+        FileIdentity { len: self.len, inode: self.inode, modified_unix_ns }
+    }
+
     pub(super) fn save(&self, folder: &Path) -> Result<(), DiskError> {
         let json = serde_json::to_vec_pretty(self).expect("paths in the store are text");
         write_file(&folder.join(SOURCE), &json)
@@ -98,6 +105,11 @@ impl Watch {
 
     pub(super) fn path(&self) -> &Path {
         &self.source.path
+    }
+
+    /// What the file was when it was published.
+    pub(super) fn identity(&self) -> FileIdentity {
+        self.source.identity()
     }
 
     /// Makes sure that the file looks as it did when it was published; otherwise says what is different.

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use drover_agent::handover::{Choice, CloneSpec, DriverName, Handover, Master, Profile};
+use drover_agent::handover::{Choice, CloneSpec, DriverName, FileIdentity, Handover, Master, Profile};
 use drover_harness::{TestImage, random_bytes};
 use drover_protocol::id::{ContentHash, ImageId};
 use drover_protocol::release::Name;
@@ -50,6 +50,7 @@ impl Workshop {
         let image = TestImage::make(&state.join("masters/disk.raw"), mib << 20, mib << 20, seed);
         std::fs::set_permissions(&image.path, Permissions::from_mode(0o444))?;
         let hash = hash(&image.path)?;
+        let verified = Some(FileIdentity::of(&image.path.metadata()?));
         let master = Master {
             image: ImageId::from_bytes(hash),
             release: None,
@@ -57,6 +58,7 @@ impl Workshop {
             content_len: image.len,
             content_hash: ContentHash::from_bytes(hash),
             in_place: false,
+            verified,
         };
         Ok(Workshop { handover: Handover::new(&state), master, name: "clone".parse()?, filesystem })
     }

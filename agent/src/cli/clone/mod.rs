@@ -45,7 +45,7 @@ enum Action {
     Verify {
         /// The clone
         clone: Name,
-        /// Read and hash the whole master, too
+        /// Read and hash all of what it rests on, too: the master, or its copy beside the clone
         #[arg(long)]
         full: bool,
     },
@@ -113,6 +113,10 @@ async fn find(client: &Client, wanted: &MasterRef) -> Result<crate::handover::Ma
     if let Some(problem) = &master.problem {
         return Err(Problem::new(Code::Refused, format!("clone {wanted}"), problem).todo(super::list::mend(&master)));
     }
+    if let Some(doubt) = &master.doubt {
+        let why = format!("its master may have changed: {doubt}");
+        return Err(Problem::new(Code::Refused, format!("clone {wanted}"), why).todo(super::list::settle(&master)));
+    }
     as_source(&master).ok_or_else(|| {
         Problem::failed(format!("clone {wanted}"), format!("it is not complete: {:.0} % is here", master.percent))
             .todo(format!("`drover fetch {wanted}` returns when it is"))
@@ -143,6 +147,7 @@ fn held(master: &Master) -> Option<crate::handover::Master> {
         content_len: master.content_len,
         content_hash,
         in_place: master.in_place,
+        verified: master.verified,
     })
 }
 

@@ -3,6 +3,7 @@
 use drover_protocol::release::Name;
 
 use super::{find, lookup, of_record, refuse_device};
+use crate::cli::list::settle;
 use crate::cli::output::say;
 use crate::cli::{Common, Exit};
 use crate::control::api::MasterRef;
@@ -19,7 +20,12 @@ pub(super) async fn run(
     let client = common.client();
     let source = find(&client, master).await?;
     let record = handover.get(clone).map_err(|error| lookup(&what, clone, &error))?;
-    if let Some(problem) = of_record(&client, &record).await?.and_then(|master| master.problem) {
+    let rests_on = of_record(&client, &record).await?;
+    if let Some((master, doubt)) = rests_on.as_ref().and_then(|master| Some((master, master.doubt.as_ref()?))) {
+        let why = format!("the master that it rests on may have changed, and a move would copy that into it: {doubt}");
+        return Err(Problem::new(Code::Refused, what, why).todo(settle(master)));
+    }
+    if let Some(problem) = rests_on.and_then(|master| master.problem) {
         let why = format!("the master that it rests on is damaged, and a move would copy that into it: {problem}");
         let label = record.release.clone().unwrap_or_else(|| record.image.to_string());
         return Err(

@@ -1,5 +1,7 @@
 //! `drover clone verify`.
 
+use std::path::Path;
+
 use drover_protocol::id::ImageId;
 use drover_protocol::release::Name;
 
@@ -7,46 +9,23 @@ use super::{held, lookup, of_record};
 use crate::cli::output::warn;
 use crate::cli::{Common, Exit};
 use crate::control::Problem;
-use crate::control::api::{Event, MasterRef, Verify};
+use crate::control::api::{Event, Master, MasterRef, Verify};
 use crate::control::client::Client;
-use crate::handover::{Finding, Handover, Severity, ToHash};
+use crate::handover::{CloneRecord, Handover, ToHash, Verification};
 
 pub(super) async fn run(common: &Common, handover: &Handover, clone: &Name, full: bool) -> Result<Exit, Problem> {
     let record = handover.get(clone).map_err(|error| lookup("clone verify", clone, &error))?;
     let client = common.client();
-    let master = of_record(&client, &record).await?;
-    let source = master.as_ref().and_then(held);
-    let mut verification =
-        handover.verify(clone, source.as_ref()).map_err(|error| lookup("clone verify", clone, &error))?;
-    let problem = master.and_then(|master| master.problem).filter(|_| record.needs_master);
-    if let Some(problem) = problem.filter(|_| !full) {
-        let text = format!("its master is not as it should be: {problem}");
-        verification.findings.insert(0, Finding { severity: Severity::Fault, text });
-    }
-    if full {
-        let damage = match &verification.to_hash {
-            ToHash::Nothing => None,
-            ToHash::Master(image) => hash_master(&client, clone, *image).await?,
-            ToHash::Base(base) => match handover.hash_base(&record) {
-                Ok(true) => None,
-                Ok(false) => Some(format!("{} does not have the master's content", base.display())),
-                Err(error) => Some(format!("{} can't be read: {error}", base.display())),
-            },
-        };
-        match damage {
-            Some(text) => verification.findings.insert(0, Finding { severity: Severity::Fault, text }),
-            // What only the content could settle, it has settled, and that is kept: the file may have been mended.
-            None if verification.to_hash != ToHash::Nothing => {
-                verification.findings.retain(|finding| finding.severity != Severity::Doubt);
-                if let (ToHash::Master(_), Some(source)) = (&verification.to_hash, &source)
-                    && let Err(error) = handover.confirm(clone, source)
-                {
-                    warn(&format!("that the master is right could not be noted: {error}"));
-                }
-            }
-            None => {}
+    let verification = if full {
+        in_full(&client, handover, &record).await?
+    } else {
+        let (mut verification, master) = look(&client, handover, &record).await?;
+        let problem = master.and_then(|master| master.problem).filter(|_| record.needs_master);
+        if let Some(problem) = problem {
+            verification.content_is_wrong(format!("its master is not as it should be: {problem}"));
         }
-    }
+        verification
+    };
     common.output().print(&verification, |verification| {
         let sound = if verification.is_sound() { "sound" } else { "NOT SOUND" };
         let first = format!("{clone}: {sound}{}", if verification.in_use { ", in use" } else { "" });
@@ -54,6 +33,52 @@ pub(super) async fn run(common: &Common, handover: &Handover, clone: &Name, full
         std::iter::once(first).chain(findings).collect::<Vec<_>>().join("\n")
     })?;
     Ok(if verification.is_sound() { Exit::Done } else { Exit::Failed })
+}
+
+/// What can be told without reading content, and what the daemon says of the master.
+async fn look(
+    client: &Client,
+    handover: &Handover,
+    record: &CloneRecord,
+) -> Result<(Verification, Option<Master>), Problem> {
+    let master = of_record(client, record).await?;
+    let found = handover.verify(&record.name, master.as_ref().and_then(held).as_ref());
+    Ok((found.map_err(|error| lookup("clone verify", &record.name, &error))?, master))
+}
+
+/// The same after all of what the clone rests on was read. That is kept: a file may have been mended since the clone was made.
+async fn in_full(client: &Client, handover: &Handover, record: &CloneRecord) -> Result<Verification, Problem> {
+    let (found, _) = look(client, handover, record).await?;
+    let damage = match &found.to_hash {
+        ToHash::Nothing => return Ok(found),
+        ToHash::Master(image) => hash_master(client, &record.name, *image).await?,
+        ToHash::Base(base) => hash_base(handover, record, base),
+    };
+    let (mut found, master) = look(client, handover, record).await?;
+    if let Some(text) = damage {
+        found.content_is_wrong(text);
+        return Ok(found);
+    }
+    found.content_is_right();
+    if let (ToHash::Master(_), Some(master)) = (&found.to_hash, master.as_ref().and_then(held))
+        && let Err(error) = handover.confirm(&record.name, &master)
+    {
+        warn(&format!("that the master is right could not be noted: {error}"));
+    }
+    Ok(found)
+}
+
+/// What is wrong with what a clone rests on beside the master, if anything is.
+fn hash_base(handover: &Handover, record: &CloneRecord, base: &Path) -> Option<String> {
+    let hashed = match handover.hash_base(record) {
+        Ok(hashed) => hashed,
+        Err(error) => return Some(format!("{} can't be read: {error}", base.display())),
+    };
+    if let Some(error) = hashed.unnoted {
+        warn(&format!("what was found of {} could not be noted for other clones: {error}", base.display()));
+    }
+    (!hashed.is_right)
+        .then(|| format!("{} does not have the master's content; no clone is made on it from now on", base.display()))
 }
 
 /// What is wrong with a master's content, if anything is.

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::Deserialize;
 
-use self::report::{Answer, FIELDS, GROUP_FIELDS, Group, Groups, Volume, Volumes, dependants, number, usage_of};
+use self::report::{
+    Answer, DAMAGED, FIELDS, GROUP_FIELDS, Group, Groups, Volume, Volumes, dependants, number, usage_of,
+};
 
 use crate::handover::choice::DriverName;
 use crate::handover::copy::copy_data;
@@ -142,10 +144,13 @@ impl Lvm {
         format!("drover-{}-{}", job.master.image.short(), self.kind.word())
     }
 
-    /// Makes the volume with the master's content, unless it is there.
+    /// Makes the volume with the master's content, unless it is there. One that may be damaged is made anew, if nothing rests
+    /// on it.
     fn make_base(&self, job: &Job<'_>, base: &Path, partial: &Path) -> Result<(), MakeError> {
-        if self.volume(base)?.is_some() {
-            return Ok(());
+        match self.volume(base)?.map(|volume| volume.doubt()) {
+            Some(None) => return Ok(()),
+            Some(Some(what)) => self.discard_doubtful(base, what)?,
+            None => {}
         }
         let (group, partial_name) = split(partial);
         let size = format!("{}b", job.master.content_len);
@@ -167,6 +172,18 @@ impl Lvm {
         }
         step::reach(Step::BasePlaced);
         Ok(())
+    }
+
+    fn discard_doubtful(&self, base: &Path, what: &str) -> Result<(), MakeError> {
+        match self.remove_base(base).map_err(MakeError::io("remove a copy of the master that may be damaged"))? {
+            None => Ok(()),
+            Some(why) => Err(MakeError::Refused(format!(
+                "{} may be damaged: {what}. {why}. `drover clone verify CLONE --full` of one of them settles it, and then \
+                 `lvchange --permission r` makes it read-only again. If it is damaged, they are, too, wherever they have \
+                 nothing of their own: make clones by another driver or in another group",
+                base.display()
+            ))),
+        }
     }
 
     fn make_clone(&self, job: &Job<'_>, base: &Path, temporary: &Path) -> Result<(), MakeError> {
@@ -289,8 +306,8 @@ impl Driver for Lvm {
         if volume.origin != base {
             findings.push(Finding::fault(format!("its origin is {:?}, recorded is {base:?}", volume.origin)));
         }
-        if find(&base).is_some_and(|base| base.lv_attr.as_bytes().get(1) == Some(&b'w')) {
-            findings.push(Finding::doubt(format!("{base}, which it rests on, can be written to")));
+        if let Some(what) = find(&base).and_then(Volume::doubt) {
+            findings.push(Finding::doubt(format!("{base}, which it rests on, may be damaged: {what}")));
         }
         if self.kind == Kind::Thin && number(&volume.lv_size) < record.disk_len {
             let (is, recorded) = (&volume.lv_size, record.disk_len);
@@ -359,11 +376,17 @@ impl Driver for Lvm {
         if dependants.is_empty() {
             return self.remove(base).map(|_| None);
         }
-        Ok(Some(format!(
-            "{} stays: these volumes, which are not ours, rest on it: {}",
-            base.display(),
-            dependants.join(", ")
-        )))
+        Ok(Some(format!("{} stays: these volumes rest on it: {}", base.display(), dependants.join(", "))))
+    }
+
+    fn note_base(&self, base: &Path, is_right: bool) -> Result<(), MakeError> {
+        let marked = self.volume(base)?.is_some_and(|volume| volume.lv_tags.split(',').any(|tag| tag == DAMAGED));
+        if marked == is_right {
+            let (group, name) = split(base);
+            let how = if is_right { "--deltag" } else { "--addtag" };
+            self.lvm(&["lvchange", "-y", how, DAMAGED, &format!("{group}/{name}")])?;
+        }
+        Ok(())
     }
 
     /// An external origin need not be active, and mostly is not.

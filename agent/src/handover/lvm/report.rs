@@ -6,9 +6,12 @@ use crate::handover::usage::Usage;
 
 /// What `lvs` is asked for.
 pub(super) const FIELDS: &str =
-    "lv_name,lv_attr,lv_size,origin,pool_lv,data_percent,metadata_percent,lv_active,lv_device_open";
+    "lv_name,lv_attr,lv_size,lv_tags,origin,pool_lv,data_percent,metadata_percent,lv_active,lv_device_open";
 /// What `vgs` is asked for.
 pub(super) const GROUP_FIELDS: &str = "vg_name,vg_free,vg_extent_size";
+
+/// Marks a copy of a master that was read and found wrong.
+pub(super) const DAMAGED: &str = "drover-damaged";
 
 /// What `lvs` says of a volume.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,6 +19,7 @@ pub(super) struct Volume {
     pub(super) lv_name: String,
     pub(super) lv_attr: String,
     pub(super) lv_size: String,
+    pub(super) lv_tags: String,
     pub(super) origin: String,
     pub(super) pool_lv: String,
     pub(super) data_percent: String,
@@ -62,6 +66,14 @@ impl Volume {
     pub(super) fn is(&self, kind: char) -> bool {
         self.lv_attr.starts_with(kind)
     }
+
+    /// Why a copy of a master may differ from it, as far as that shows without reading it.
+    pub(super) fn doubt(&self) -> Option<&'static str> {
+        if self.lv_tags.split(',').any(|tag| tag == DAMAGED) {
+            return Some("it was found damaged");
+        }
+        (self.lv_attr.as_bytes().get(1) == Some(&b'w')).then_some("it can be written to")
+    }
 }
 
 /// How full a classic snapshot is, or the fuller half of a thin volume's pool.
@@ -104,11 +116,11 @@ mod tests {
 
     /// As lvm 2.03.16 answered for a pool, an external origin, a thin clone and a full classic snapshot.
     const ANSWER: &str = r#"{"report": [{"lv": [
-        {"lv_name":"[lvol0_pmspare]","lv_attr":"ewi-------","lv_size":"4194304","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
-        {"lv_name":"base","lv_attr":"ori-------","lv_size":"67108864","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
-        {"lv_name":"pool","lv_attr":"twi-aotz--","lv_size":"33554432","origin":"","pool_lv":"","data_percent":"85.40","metadata_percent":"11.04","lv_active":"active","lv_device_open":"open"},
-        {"lv_name":"c","lv_attr":"Vwi-a-tz--","lv_size":"67108864","origin":"base","pool_lv":"pool","data_percent":"0.00","metadata_percent":"","lv_active":"active","lv_device_open":""},
-        {"lv_name":"s","lv_attr":"swi-I-s---","lv_size":"16777216","origin":"o","pool_lv":"","data_percent":"100.00","metadata_percent":"","lv_active":"active","lv_device_open":""}
+        {"lv_name":"[lvol0_pmspare]","lv_attr":"ewi-------","lv_size":"4194304","lv_tags":"","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
+        {"lv_name":"base","lv_attr":"ori-------","lv_size":"67108864","lv_tags":"drover","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
+        {"lv_name":"pool","lv_attr":"twi-aotz--","lv_size":"33554432","lv_tags":"","origin":"","pool_lv":"","data_percent":"85.40","metadata_percent":"11.04","lv_active":"active","lv_device_open":"open"},
+        {"lv_name":"c","lv_attr":"Vwi-a-tz--","lv_size":"67108864","lv_tags":"drover","origin":"base","pool_lv":"pool","data_percent":"0.00","metadata_percent":"","lv_active":"active","lv_device_open":""},
+        {"lv_name":"s","lv_attr":"swi-I-s---","lv_size":"16777216","lv_tags":"","origin":"o","pool_lv":"","data_percent":"100.00","metadata_percent":"","lv_active":"active","lv_device_open":""}
     ]}]}"#;
 
     fn volumes() -> Vec<Volume> {
@@ -120,6 +132,16 @@ mod tests {
     fn what_rests_on_an_origin_is_found() {
         assert_eq!(dependants(&volumes(), "base"), ["c"]);
         assert_eq!(dependants(&volumes(), "c"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_copy_of_a_master_that_is_marked_or_can_be_written_to_is_doubted() {
+        let mut base = volumes().remove(1);
+        assert_eq!(base.doubt(), None);
+        base.lv_tags = "drover,drover-damaged".to_owned();
+        assert_eq!(base.doubt(), Some("it was found damaged"));
+        let writable = Volume { lv_attr: "owi-------".to_owned(), lv_tags: "drover".to_owned(), ..base };
+        assert_eq!(writable.doubt(), Some("it can be written to"));
     }
 
     #[test]

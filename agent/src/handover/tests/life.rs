@@ -4,11 +4,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::world::{Machine, Mounted, World, name, run, sealed_master, text};
+use super::world::{Machine, Mounted, World, described, name, run, sealed_master, text, write_into};
 use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
 use crate::handover::{
-    Choice, CloneState, CreateError, DriverName, Hypervisor, LookupError, RecordError, RemoveError, Severity, ToHash,
-    Tools,
+    About, Choice, CloneRecord, CloneState, ConfirmError, CreateError, DriverName, Hypervisor, LookupError, Master,
+    RecordError, RemoveError, Severity, ToHash, Tools,
 };
 
 /// Where this host has device-mapper, tests without it are told that it has not.
@@ -259,14 +259,57 @@ fn a_clone_that_a_loop_device_shows_is_in_use() {
 fn a_master_that_was_mended_is_known_as_it_is_once_it_was_hashed() {
     let world = World::new();
     let record = world.make("c", DriverName::Qcow2).record;
-    // Another file with the same content, as mending makes one.
-    let mended = world.master.path.with_extension("new");
-    fs::copy(&world.master.path, &mended).expect("a copy");
-    fs::rename(&mended, &world.master.path).expect("in its place");
-    let worst = || world.handover.verify(&record.name, Some(&world.master)).expect("a clone").worst();
-    assert_eq!(worst(), Some(Severity::Doubt));
-    world.handover.confirm(&record.name, &world.master).expect("noted");
-    assert_eq!(worst(), None);
+    // Another file with the same content, as a restored backup is.
+    let restored = world.master.path.with_extension("new");
+    fs::copy(&world.master.path, &restored).expect("a copy");
+    fs::rename(&restored, &world.master.path).expect("in its place");
+    let worst = |master: Option<&Master>| world.handover.verify(&record.name, master).expect("a clone").worst();
+    assert_eq!(worst(Some(&world.master)), Some(Severity::Doubt));
+    let refused = world.handover.confirm(&record.name, &world.master);
+    assert!(matches!(refused, Err(ConfirmError::Master(_))), "nobody compared these bytes: {refused:?}");
+
+    // The store has compared it and says so: of the same file there is no doubt.
+    let hashed = described(&world.master.path);
+    assert_eq!(worst(Some(&hashed)), None);
+    let doubted = |record: &CloneRecord| record.master.file != hashed.verified.expect("an identity");
+    assert!(doubted(&record));
+    world.handover.confirm(&record.name, &hashed).expect("noted");
+    assert!(!doubted(&world.handover.get(&record.name).expect("a record")));
+}
+
+#[test]
+fn what_the_store_has_compared_counts_and_not_what_a_clone_was_made_of() {
+    let world = World::new();
+    write_into(&world.master.path, 77, b"!");
+    // As it was when nobody asked the store: made of the changed file, which is what its record knows.
+    let changed = described(&world.master.path);
+    let wrongly = Master { image: world.master.image, ..changed };
+    let record = world.handover.create(&wrongly, &world.spec("c", DriverName::Qcow2)).expect("a clone").record;
+    let worst = |master: &Master| world.handover.verify(&record.name, Some(master)).expect("a clone").worst();
+    assert_eq!(worst(&world.master), Some(Severity::Doubt));
+    assert_eq!(worst(&Master { verified: None, ..wrongly }), Some(Severity::Doubt), "nothing was noted");
+}
+
+#[test]
+fn reading_the_master_settles_doubts_of_its_content_and_no_others() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    write_into(&world.master.path, 77, b"!");
+    let found = || world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+    assert_eq!(found().findings.iter().map(|found| found.about).collect::<Vec<_>>(), [About::Content]);
+    let mut settled = found();
+    settled.content_is_right();
+    assert!(settled.is_sound(), "{settled:?}");
+
+    // Without its program nobody has looked into the clone.
+    let without =
+        World::opened(world.folder()).with_tools(Tools { qemu_img: "/nowhere/qemu-img".into(), ..no_devices() });
+    let mut unknown = without.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+    unknown.content_is_right();
+    assert!(!unknown.is_sound() && unknown.findings.iter().all(|found| found.about == About::Clone), "{unknown:?}");
+    let mut wrong = found();
+    wrong.content_is_wrong("3 chunks are damaged".to_owned());
+    assert_eq!(wrong.worst(), Some(Severity::Fault));
 }
 
 #[test]

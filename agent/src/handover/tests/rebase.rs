@@ -94,6 +94,6 @@ fn a_clone_that_rests_on_something_else_or_on_a_changed_master_is_not_moved() {
     std::fs::rename(&copy, &world.master.path).expect("in its place");
     let error = world.handover.rebase(&name("c"), &second).expect_err("the master may have changed");
     assert!(matches!(error, RebaseError::Changed { .. }), "{error}");
-    world.handover.confirm(&name("c"), &world.master).expect("noted");
+    world.handover.confirm(&name("c"), &described(&world.master.path)).expect("noted");
     assert!(world.handover.rebase(&name("c"), &second).expect("moved").moved);
 }

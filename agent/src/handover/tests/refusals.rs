@@ -4,13 +4,13 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::world::{MASTER_LEN, Mounted, World, name};
+use super::world::{MASTER_LEN, Mounted, World, described, name, sealed_master, write_into};
 use crate::handover::copy::Copy;
 use crate::handover::driver::{Driver, Job, Site};
 use crate::handover::master::MasterFile;
 use crate::handover::target::{Target, link_then_unlink, place};
 use crate::handover::{
-    Choice, CloneSpec, CreateError, DriverName, Hypervisor, MakeError, MasterError, Profile, TargetError, Tools,
+    Choice, CloneSpec, CreateError, DriverName, Hypervisor, MakeError, Master, MasterError, Profile, TargetError, Tools,
 };
 
 fn refused(world: &World, change: impl FnOnce(&mut CloneSpec)) -> CreateError {
@@ -143,6 +143,40 @@ fn bad_masters_are_refused() {
     let error = refused(&world, |_| {});
     assert!(error.to_string().contains("removed or withdrawn; fetch it again"), "{error}");
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_master_whose_file_is_not_the_one_that_was_compared_is_refused() {
+    let mut world = World::new();
+    let path = world.master.path.clone();
+    let compared = world.master.verified.expect("an identity");
+    let unsettled = |world: &World| {
+        for driver in [DriverName::Qcow2, DriverName::Copy, DriverName::Vhd] {
+            let error = refused(world, |spec| spec.driver = Choice::Named(driver));
+            assert!(matches!(error, CreateError::Master(MasterError::Changed { .. })), "{error}");
+            assert!(error.to_string().contains("`drover verify "), "{error}");
+        }
+    };
+    // Sealed again after that, so that only its time tells.
+    write_into(&path, 77, b"!");
+    unsettled(&world);
+    world.master.in_place = true;
+    let error = refused(&world, |spec| spec.driver = Choice::Named(DriverName::Copy));
+    assert!(error.to_string().contains("it was written to"), "{error}");
+    world.master.in_place = false;
+
+    // The right bytes in another file, as from a backup, have to be compared again.
+    let restored = path.with_extension("new");
+    let Master { content_hash, .. } = sealed_master(&restored, MASTER_LEN);
+    assert_eq!(content_hash, world.master.content_hash);
+    fs::rename(&restored, &path).expect("in its place");
+    unsettled(&world);
+    world.master.verified = None;
+    unsettled(&world);
+    world.assert_nothing_left();
+    world.master.verified = described(&path).verified;
+    assert_ne!(world.master.verified, Some(compared));
+    world.make("c", DriverName::Qcow2);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::world::{MASTER_LEN, Mounted, World, assert_master_untouched, disk_usage, run, text, wait_until};
+use super::world::{
+    MASTER_LEN, Mounted, World, assert_master_untouched, disk_usage, run, text, wait_until, write_into,
+};
 use crate::handover::vhd::format::Footer;
 use crate::handover::{CloneRecord, CreateError, DriverName, Severity};
 
@@ -157,7 +159,7 @@ fn the_parent_shares_the_masters_blocks_and_goes_with_the_last_clone() {
     assert_eq!(second.base.as_ref(), Some(&base));
     assert!(run("filefrag", &["-v", text(&base)]).contains("shared"));
     assert!(disk_usage(&second.path) <= 16 << 10, "a clone takes {} bytes", disk_usage(&second.path));
-    assert!(world.handover.hash_base(&second).expect("it is read"));
+    assert!(world.handover.hash_base(&second).expect("it is read").is_right);
 
     world.handover.remove(&first.record.name).expect("removed");
     assert!(base.exists(), "the second rests on it");
@@ -180,14 +182,160 @@ fn a_changed_parent_is_noticed_and_a_damaged_child_too() {
     let file = file.expect("the parent");
     file.write_all_at(b"!", 100).expect("a write");
     assert_eq!(worst(), Some(Severity::Doubt));
-    assert!(!world.handover.hash_base(&record).expect("it is read"));
+    assert!(!world.handover.hash_base(&record).expect("it is read").is_right);
     // Whoever hides the time as well is found out by the hash alone.
     file.set_modified(time).expect("its time");
-    assert!(!world.handover.hash_base(&record).expect("it is read"));
+    assert!(!world.handover.hash_base(&record).expect("it is read").is_right);
 
     let child = fs::OpenOptions::new().write(true).open(&record.path).expect("the child");
     child.write_all_at(b"!", 600).expect("a write into its header");
     assert_eq!(worst(), Some(Severity::Fault));
+}
+
+#[test]
+fn the_parent_stays_as_long_as_a_clone_of_anybody_rests_on_it() {
+    let here = World::new();
+    let there = here.neighbour();
+    let ours = here.make("ours", DriverName::Vhd).record;
+    let theirs = there.make("theirs", DriverName::Vhd).record;
+    let base = ours.base.clone().expect("a parent");
+    assert_eq!(theirs.base.as_ref(), Some(&base));
+
+    let note = here.handover.remove(&ours.name).expect("removed").note.expect("the parent stays");
+    assert!(note.contains(text(&base)) && note.contains("theirs.img"), "{note}");
+    let found = there.handover.verify(&theirs.name, Some(&there.master)).expect("a clone");
+    assert_eq!(found.worst(), None, "{found:?}");
+
+    assert_eq!(there.handover.remove(&theirs.name).expect("removed").note, None);
+    here.assert_nothing_left();
+}
+
+#[test]
+fn the_parent_stays_if_a_disk_may_rest_on_it_and_goes_whatever_else_is_there() {
+    let world = World::new();
+    world.make("other", DriverName::Qcow2);
+    fs::write(world.out.join("note"), "short").expect("a file");
+    fs::write(world.out.join("zeros.raw"), vec![0; 1 << 20]).expect("a file");
+    fs::create_dir(world.out.join("folder")).expect("a folder");
+    run("mkfifo", &[text(&world.out.join("pipe"))]);
+    let mut longer = world.spec("longer", DriverName::Vhd);
+    longer.disk_len = Some(2 * MASTER_LEN);
+    world.handover.create(&world.master, &longer).expect("a clone on a parent of its own");
+
+    // A copy that somebody made of the clone by hand, and whose header is damaged.
+    let record = world.make("c", DriverName::Vhd).record;
+    let base = record.base.expect("a parent");
+    let copy = world.out.join("copy.vhd");
+    fs::copy(&record.path, &copy).expect("a copy");
+    write_into(&copy, 600, b"!");
+    let note = world.handover.remove(&record.name).expect("removed").note;
+    assert!(note.is_some_and(|note| note.contains("copy.vhd")) && base.exists());
+
+    fs::remove_file(&copy).expect("gone");
+    world.make("c", DriverName::Vhd);
+    assert_eq!(world.handover.remove(&record.name).expect("removed").note, None);
+    assert!(!base.exists());
+}
+
+#[test]
+fn makers_and_removers_of_two_states_never_leave_a_clone_without_its_parent() {
+    let here = World::new();
+    let there = here.neighbour();
+    let live = |world: &World, letter: &str| {
+        for number in 0..60 {
+            let record = world.make(&format!("{letter}-{number}"), DriverName::Vhd).record;
+            let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+            assert_eq!(found.worst(), None, "{found:?}");
+            world.handover.remove(&record.name).expect("removed");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| live(&here, "here"));
+        scope.spawn(|| live(&there, "there"));
+    });
+    here.assert_nothing_left();
+}
+
+#[test]
+fn a_damaged_parent_that_nobody_uses_is_made_anew() {
+    // Of one that could be written to nobody knows whether it was.
+    let opened = |base: &Path| fs::set_permissions(base, fs::Permissions::from_mode(0o644)).expect("its mode");
+    let written = |base: &Path| write_into(base, 77, b"!");
+    let damages: [&dyn Fn(&Path); 2] = [&written, &opened];
+    for damage in damages {
+        let here = World::new();
+        let gone = here.neighbour().make("gone", DriverName::Vhd).record;
+        fs::remove_file(&gone.path).expect("gone without its parent");
+        let base = gone.base.expect("a parent");
+        let old = fs::metadata(&base).expect("a file").ino();
+        damage(&base);
+        let kept = fs::File::open(&base).expect("so that its inode is not used again");
+        let record = here.make("c", DriverName::Vhd).record;
+        assert_ne!(fs::metadata(&base).expect("a file").ino(), old);
+        assert!(here.handover.hash_base(&record).expect("it is read").is_right);
+        let found = here.handover.verify(&record.name, Some(&here.master)).expect("a clone");
+        assert_eq!(found.worst(), None, "{found:?}");
+        drop(kept);
+    }
+}
+
+#[test]
+fn no_clone_is_made_on_a_damaged_parent_and_those_that_rest_on_it_are_named() {
+    let here = World::new();
+    let there = here.neighbour();
+    let theirs = there.make("theirs", DriverName::Vhd).record;
+    let base = theirs.base.clone().expect("a parent");
+    let byte = fs::read(&base).expect("the parent")[77];
+    let time = fs::metadata(&base).and_then(|facts| facts.modified()).expect("its time");
+    let is_right = || there.handover.hash_base(&theirs).expect("it is read").is_right;
+    let refused = || {
+        let error = here.handover.create(&here.master, &here.spec("ours", DriverName::Vhd)).expect_err("it is damaged");
+        let error = error.to_string();
+        let told = ["theirs.img", text(&base), "`drover clone verify CLONE --full`", "move it away"];
+        assert!(told.iter().all(|part| error.contains(part)), "{error}");
+        assert!(here.handover.list().expect("records").records.is_empty());
+    };
+    write_into(&base, 77, &[byte ^ 1]);
+    refused();
+    assert!(!is_right());
+
+    // Bits that flip by themselves show in no time: a full check finds them, and leaves a mark.
+    fs::File::open(&base).and_then(|file| file.set_modified(time)).expect("its time");
+    assert!(!is_right());
+    refused();
+    let found = there.handover.verify(&theirs.name, Some(&there.master)).expect("a clone");
+    assert_eq!(found.worst(), Some(Severity::Doubt), "{found:?}");
+
+    write_into(&base, 77, &[byte]);
+    refused();
+    assert!(is_right());
+    let found = there.handover.verify(&theirs.name, Some(&there.master)).expect("a clone");
+    assert_eq!(found.worst(), None, "{found:?}");
+    here.make("ours", DriverName::Vhd);
+}
+
+#[test]
+fn a_parent_that_was_moved_away_is_made_anew_for_those_that_rest_on_it() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Vhd).record;
+    let base = record.base.clone().expect("a parent");
+    write_into(&base, 77, b"!");
+    fs::rename(&base, world.out.join("damaged.vhd")).expect("moved away");
+    world.make("again", DriverName::Vhd);
+    assert!(world.handover.hash_base(&record).expect("it is read").is_right);
+    let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+    assert_eq!(found.worst(), None, "{found:?}");
+}
+
+#[test]
+fn what_lies_behind_the_master_in_a_parent_is_checked_too() {
+    let world = World::new();
+    let mut spec = world.spec("longer", DriverName::Vhd);
+    spec.disk_len = Some(2 * MASTER_LEN);
+    let record = world.handover.create(&world.master, &spec).expect("a clone").record;
+    assert!(world.handover.hash_base(&record).expect("it is read").is_right);
+    write_into(record.base.as_ref().expect("a parent"), MASTER_LEN + (3 << 19), b"!");
+    assert!(!world.handover.hash_base(&record).expect("it is read").is_right);
 }
 
 #[test]

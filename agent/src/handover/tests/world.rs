@@ -11,7 +11,7 @@ use drover_protocol::release::Name;
 use tempfile::TempDir;
 
 use crate::handover::verify::in_use;
-use crate::handover::{Choice, CloneSpec, Created, DriverName, Handover, Master, Tools};
+use crate::handover::{Choice, CloneSpec, Created, DriverName, FileIdentity, Handover, Master, Tools};
 
 /// Length of the master that most tests use, in bytes.
 pub(super) const MASTER_LEN: u64 = 4 << 20;
@@ -51,6 +51,14 @@ impl World {
         let (state, out) = (folder.join("state"), folder.join("out"));
         let master = described(&state.join("masters").join("disk.raw"));
         World { handover: Handover::new(&state), state, out, master, _folder: None }
+    }
+
+    /// Another state folder with the same master, whose clones go to the same folder as this one's.
+    pub(super) fn neighbour(&self) -> World {
+        let state = self.folder().join("other-state");
+        fs::create_dir_all(state.join("masters")).expect("the state folder");
+        let master = sealed_master(&state.join("masters").join("disk.raw"), self.master.content_len);
+        World { handover: Handover::new(&state), state, out: self.out.clone(), master, _folder: None }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -121,7 +129,19 @@ pub(super) fn described(path: &Path) -> Master {
         content_len: content.len() as u64,
         content_hash: ContentHash::from_bytes(hash),
         in_place: false,
+        verified: Some(FileIdentity::of(&fs::metadata(path).expect("a file"))),
     }
+}
+
+/// Writes into a file whatever its mode, which stays as it is. Its time does not.
+pub(super) fn write_into(path: &Path, at: u64, bytes: &[u8]) {
+    let mode = fs::metadata(path).expect("a file").permissions();
+    fs::set_permissions(path, Permissions::from_mode(0o644)).expect("its mode");
+    let file = fs::OpenOptions::new().write(true).open(path).expect("a file");
+    file.write_all_at(bytes, at).expect("a write");
+    // The clock of a file system is coarse.
+    file.set_modified(std::time::SystemTime::now() + Duration::from_secs(1)).expect("its time");
+    fs::set_permissions(path, mode).expect("its mode");
 }
 
 pub(super) fn assert_master_untouched(master: &Master) {

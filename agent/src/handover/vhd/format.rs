@@ -148,6 +148,12 @@ pub(in crate::handover) fn parent_of(bytes: &[u8]) -> Option<Uuid> {
     whole.then(|| header[40..56].try_into().ok()).flatten()
 }
 
+/// Whether a file that begins so is a differencing disk, or was one before it was damaged.
+pub(in crate::handover) fn seems_differencing(bytes: &[u8]) -> bool {
+    let is = |at: usize, cookie: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(cookie));
+    is(FOOTER_LEN, b"cxsparse") || (is(0, b"conectix") && bytes.len() >= FOOTER_LEN && be32(bytes, 60) == 4)
+}
+
 fn header(blocks: u32, table_at: u64, parent: &Parent, locators: &[([u8; 4], u32, u32, u64)]) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);

@@ -9,17 +9,19 @@
 //! given to it.
 
 pub(super) mod format;
+mod parent;
 
-use std::fs::{File, FileTimes, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use drover_protocol::id::ImageId;
 use rustix::fs::ioctl_ficlone;
 
 use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of};
+use self::parent::{Held, PARENT_TIME_S};
 use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
 use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
@@ -28,10 +30,6 @@ use super::reflink::can_share;
 use super::step::{self, Step};
 use super::target::{self, Target, TargetError, make_empty, place};
 use super::verify::{Finding, in_use};
-
-/// When all parents were made, as their bytes and file times say, in seconds since 2000.
-const PARENT_TIME_S: u32 = 1;
-const PARENT_MODE: u32 = 0o444;
 
 /// Makes differencing VHDs.
 #[derive(Debug)]
@@ -87,7 +85,7 @@ impl Driver for Vhd {
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
         let base = site.base.ok_or_else(|| MakeError::Refused("it has no parent to rest on".to_owned()))?;
         let footer = parent_footer(job.master.image, job.disk_len);
-        let copied = make_parent(job, base, &partial_base(site.temporary), &footer)?;
+        let (held, copied) = hold_parent(job, base, &partial_base(site.temporary), &footer)?;
         make_empty(site.temporary)?;
         let parent = Parent {
             uuid: footer.uuid,
@@ -99,6 +97,8 @@ impl Driver for Vhd {
         let file = OpenOptions::new().write(true).open(site.temporary).map_err(MakeError::io("open the new file"))?;
         file.write_all_at(&child(&own, &parent), 0).map_err(MakeError::io("write the new file"))?;
         file.sync_all().map_err(MakeError::io("sync the new file"))?;
+        // From here on the clone's file keeps it.
+        drop(held);
         let warnings = copied
             .then(|| format!("{} is a copy of the master: XFS and btrfs would share its blocks", base.display()))
             .into_iter()
@@ -121,50 +121,89 @@ impl Driver for Vhd {
         target::remove_file(&record.temporary)?;
         target::remove_file(&partial_base(&record.temporary)).map(drop)
     }
+
+    fn remove_base(&self, base: &Path) -> io::Result<Option<String>> {
+        parent::remove(base)
+    }
+
+    fn note_base(&self, base: &Path, is_right: bool) -> Result<(), MakeError> {
+        parent::note(base, is_right).map_err(MakeError::io("mark the parent by its time"))
+    }
 }
 
-/// Makes the fixed VHD of the master, unless it is there. Says whether that took a copy.
-fn make_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> Result<bool, MakeError> {
-    if base.exists() {
-        return is_parent(base, footer).map(|()| false);
+/// Keeps the parent from being removed while a clone is made on it, and makes it first if need be. Says whether that took a
+/// copy.
+fn hold_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> Result<(Held, bool), MakeError> {
+    loop {
+        match Held::shared(base).map_err(MakeError::io("open the parent"))? {
+            Some(held) => match check_held(&held, base, footer)? {
+                None => return Ok((held, false)),
+                Some(what) => {
+                    drop(held);
+                    discard_doubtful(base, what)?;
+                }
+            },
+            None => {
+                if let Some(made) = make_parent(job, base, partial, footer)? {
+                    return Ok(made);
+                }
+            }
+        }
     }
+}
+
+/// Makes the fixed VHD of the master, and says whether that took a copy; nothing if another maker was quicker.
+fn make_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> Result<Option<(Held, bool)>, MakeError> {
     make_empty(partial)?;
-    let file = OpenOptions::new().write(true).open(partial).map_err(MakeError::io("open the new parent"))?;
+    let opened = OpenOptions::new().read(true).write(true).open(partial);
+    let file = opened.map_err(MakeError::io("open the new parent"))?;
     let shared = ioctl_ficlone(&file, &job.source.file).is_ok();
     if !shared {
         file.set_len(job.disk_len).map_err(MakeError::io("set the length of the new parent"))?;
         copy_data(&job.source.file, &file, job.source.identity.len)?;
     }
-    let finish = || -> io::Result<()> {
-        file.set_len(job.disk_len)?;
-        file.write_all_at(&footer.bytes(), job.disk_len)?;
-        file.set_permissions(Permissions::from_mode(PARENT_MODE))?;
-        let time = UNIX_EPOCH + Duration::from_secs(EPOCH_UNIX_S + u64::from(PARENT_TIME_S));
-        file.set_times(FileTimes::new().set_modified(time).set_accessed(time))?;
-        file.sync_all()
-    };
-    finish().map_err(MakeError::io("finish the new parent"))?;
+    let finished = file
+        .set_len(job.disk_len)
+        .and_then(|()| file.write_all_at(&footer.bytes(), job.disk_len))
+        .and_then(|()| parent::seal(&file));
+    finished.map_err(MakeError::io("finish the new parent"))?;
+    let held = Held::made(file);
     step::reach(Step::BaseMade);
     match place(partial, base) {
         Ok(()) => {}
-        // Another maker was quicker.
         Err(TargetError::Exists(_)) => {
             target::remove_file(partial).map_err(MakeError::io("remove a second parent"))?;
-            is_parent(base, footer)?;
+            return Ok(None);
         }
         Err(e) => return Err(e.into()),
     }
     step::reach(Step::BasePlaced);
-    Ok(!shared)
+    Ok(Some((held, !shared)))
 }
 
-/// Whether the file has the footer that the parent must have.
-fn is_parent(base: &Path, footer: &Footer) -> Result<(), MakeError> {
-    let read = last_sector(base).map_err(MakeError::io("read the parent"))?;
-    if read == (footer.bytes(), footer.disk_len) {
-        return Ok(());
+/// Whether the file has the footer that the parent must have, and why it may be damaged all the same.
+fn check_held(held: &Held, base: &Path, footer: &Footer) -> Result<Option<&'static str>, MakeError> {
+    let read = last_sector(&held.file).map_err(MakeError::io("read the parent"))?;
+    if read != (footer.bytes(), footer.disk_len) {
+        return Err(MakeError::Refused(format!(
+            "{} is not the parent that it should be; move it away",
+            base.display()
+        )));
     }
-    Err(MakeError::Refused(format!("{} is not the parent that it should be; move it away", base.display())))
+    parent::difference(&held.file).map_err(MakeError::io("look at the parent"))
+}
+
+/// Removes a parent that may be damaged, so that it is made anew; one that disks rest on is only named.
+fn discard_doubtful(base: &Path, what: &str) -> Result<(), MakeError> {
+    match parent::remove(base).map_err(MakeError::io("remove a parent that may be damaged"))? {
+        None => Ok(()),
+        Some(why) => Err(MakeError::Refused(format!(
+            "{} may be damaged: {what}. {why}. `drover clone verify CLONE --full` of one of them settles it. If it is \
+             damaged, stop their machines, move it away and make this clone again: that makes the parent anew, and they \
+             rest on it",
+            base.display()
+        ))),
+    }
 }
 
 fn check_child(record: &CloneRecord) -> Result<(), String> {
@@ -175,7 +214,7 @@ fn check_child(record: &CloneRecord) -> Result<(), String> {
     file.read_exact_at(&mut start, 0).map_err(unreadable)?;
     let copy: &[u8; 512] = start[..512].try_into().expect("512 bytes");
     let footer = Footer::read(copy).ok_or_else(|| format!("{path} is no VHD, or its footer is damaged"))?;
-    let (last, _) = last_sector(&record.path).map_err(unreadable)?;
+    let (last, _) = last_sector(&file).map_err(unreadable)?;
     if Footer::read(&last) != Some(footer) {
         return Err(format!("the footer at the end of {path} is not the one at its beginning"));
     }
@@ -189,29 +228,22 @@ fn check_child(record: &CloneRecord) -> Result<(), String> {
 }
 
 /// Looks at the parent without reading its content.
-fn check_parent(base: &Path, record: &CloneRecord) -> Vec<Finding> {
+fn check_parent(base: &Path, record: &CloneRecord) -> Option<Finding> {
     let shown = base.display();
     let footer = parent_footer(record.image, record.disk_len);
-    let facts = match last_sector(base) {
-        Ok(read) if read == (footer.bytes(), footer.disk_len) => base.metadata(),
-        Ok(_) => return vec![Finding::fault(format!("its parent {shown} is not the one that was made"))],
-        Err(e) => return vec![Finding::fault(format!("its parent {shown} can't be read: {e}"))],
+    let look = || -> io::Result<Option<Finding>> {
+        let parent = File::open(base)?;
+        if last_sector(&parent)? != (footer.bytes(), footer.disk_len) {
+            return Ok(Some(Finding::fault(format!("its parent {shown} is not the one that was made"))));
+        }
+        let doubt = |what| Finding::doubt_of_content(format!("its parent {shown} may be damaged: {what}"));
+        Ok(parent::difference(&parent)?.map(doubt))
     };
-    let Ok(facts) = facts else { return Vec::new() };
-    let mut findings = Vec::new();
-    let time = UNIX_EPOCH + Duration::from_secs(EPOCH_UNIX_S + u64::from(PARENT_TIME_S));
-    if facts.modified().ok() != Some(time) {
-        findings.push(Finding::doubt(format!("its parent {shown} may have changed: it was written to")));
-    }
-    if facts.permissions().mode() & 0o222 != 0 {
-        findings.push(Finding::doubt(format!("its parent {shown} can be written to")));
-    }
-    findings
+    look().unwrap_or_else(|e| Some(Finding::fault(format!("its parent {shown} can't be read: {e}"))))
 }
 
 /// The last 512 bytes of a file, and how many come before them.
-fn last_sector(path: &Path) -> io::Result<([u8; 512], u64)> {
-    let file = File::open(path)?;
+fn last_sector(file: &File) -> io::Result<([u8; 512], u64)> {
     let len = file.metadata()?.len();
     let before = len.checked_sub(SECTOR_LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut sector = [0; 512];

@@ -37,6 +37,7 @@ use super::disk_error::{DiskError, Doing};
 use super::layout::{DISK, MANIFEST, NewFolder, discard, write_file};
 use super::open::{LoadError, load_master};
 use super::scan::{Pace, Scan, ScanError, Scanned, scan};
+use super::verify::note_verified;
 use super::watch::Source;
 use super::{MasterInfo, Store};
 use qemu::QemuImg;
@@ -363,6 +364,10 @@ impl Store {
             }
         }
         write_file(&folder.path().join(MANIFEST), &manifest.to_bytes())?;
+        if method != ImportMethod::InPlace {
+            let disk = folder.path().join(DISK);
+            note_verified(folder.path(), &fs::metadata(&disk).doing("look at", &disk)?)?;
+        }
         let target = layout.master_of(id);
         if target.exists() {
             discard(layout, &target)?;

@@ -233,6 +233,64 @@ fn a_damaged_chunk_is_found_and_not_held_any_more() {
 }
 
 #[test]
+fn a_file_that_is_not_the_one_that_was_compared_is_doubted_until_it_is_compared() {
+    let state = TestState::new();
+    let content = content(13, 1_000_000);
+    let manifest = manifest_of(&content);
+    let id = manifest.image_id();
+    let store = state.open();
+    let image = store.begin(manifest.clone()).unwrap();
+    for chunk in manifest.data_chunks().iter() {
+        store_chunk(&image, &content, chunk).unwrap();
+    }
+    let path = store.seal(id).unwrap().path;
+    let doubt = |store: &Store| store.master(id).unwrap().doubt();
+    let verify = |store: &Store| store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap();
+    assert_eq!(doubt(&store), None);
+
+    // Written to, and then as it was.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+    let touch = || File::open(&path).unwrap().set_modified(later).unwrap();
+    damage(&path, 17);
+    touch();
+    assert!(doubt(&store).unwrap().contains("it was written to"));
+    assert_eq!(verify(&store).bad.len(), 1);
+    assert!(doubt(&store).is_some(), "what is damaged is not noted");
+    damage(&path, 17);
+    touch();
+    assert!(verify(&store).is_good());
+    assert_eq!(doubt(&store), None);
+
+    // Another file in its place, while the old one is served: compared is what clones would read.
+    let restored = state.file("restored");
+    for (bad, first) in [(1, content[0] ^ 1), (0, content[0])] {
+        fs::copy(&path, &restored).unwrap();
+        fs::set_permissions(&restored, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        File::options().write(true).open(&restored).unwrap().write_all_at(&[first], 0).unwrap();
+        fs::rename(&restored, &path).unwrap();
+        assert!(doubt(&store).is_some());
+        assert_eq!(verify(&store).bad.len(), bad);
+    }
+    let first = manifest.geometry().chunk(0).unwrap();
+    let mut served = vec![0; CHUNK_LEN as usize];
+    image.read(first, &mut served).unwrap();
+    assert!(served == content[..CHUNK_LEN as usize]);
+    drop((store, image));
+    assert_eq!(doubt_after_restart(&state, id), None);
+
+    // As an earlier version left it.
+    fs::remove_file(path.with_file_name("verified.json")).unwrap();
+    assert!(doubt_after_restart(&state, id).unwrap().contains("earlier version"));
+    assert!(verify(&state.open()).is_good());
+    assert_eq!(doubt_after_restart(&state, id), None);
+}
+
+/// Why a master is doubted by a daemon that is started now; none may use the folder.
+fn doubt_after_restart(state: &TestState, id: drover_protocol::id::ImageId) -> Option<String> {
+    state.open().master(id).unwrap().doubt()
+}
+
+#[test]
 fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     let state = TestState::new();
     let content = content(10, 1_000_000);

@@ -45,6 +45,7 @@ fn a_raw_file_is_imported_as_it_is_whatever_its_length() {
         assert_eq!(imported.format, Format::Raw);
         assert_eq!(fs::read(&imported.master.path).unwrap(), content);
         assert_eq!(read_all(&store, imported.image).unwrap(), content);
+        assert_eq!(imported.master.doubt(), None);
         let again = import_as(&store, &path, ImportMode::Copy).unwrap();
         assert_eq!((again.method, again.master), (ImportMethod::AlreadyHeld, imported.master));
     }
@@ -60,8 +61,10 @@ fn a_change_under_a_master_in_place_withdraws_it() {
     let imported = import_as(&store, &path, ImportMode::InPlace).unwrap();
     assert!(imported.master.in_place);
     assert_eq!(read_all(&store, imported.image).unwrap(), content);
+    assert_eq!(imported.master.doubt(), None);
 
     damage(&path, 70_000);
+    assert!(imported.master.doubt().is_some_and(|doubt| doubt.contains("it was written to")), "before it is read");
     let error = read_all(&store, imported.image).unwrap_err();
     assert!(matches!(error, ReadError::Changed { .. }), "{error}");
     assert!(store.image(imported.image).unwrap().held().is_empty());

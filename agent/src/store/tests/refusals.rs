@@ -113,9 +113,9 @@ fn a_master_with_clones_is_not_removed_and_they_are_named() {
     let store = state.open();
     let path = state.file("disk.img");
     fs::write(&path, content(1, 1 << 20)).unwrap();
-    let MasterInfo { image, path, content_len, content_hash, in_place, .. } =
+    let MasterInfo { image, path, content_len, content_hash, in_place, verified, .. } =
         import_as(&store, &path, ImportMode::Auto).unwrap().master;
-    let master = Master { image, release: None, path, content_len, content_hash, in_place };
+    let master = Master { image, release: None, path, content_len, content_hash, in_place, verified };
     let handover = Handover::new(&state.path());
     for name in ["web2", "web1"] {
         let (name, out) = (name.parse().unwrap(), state.file(name));
