@@ -29,6 +29,7 @@ use super::Handover;
 use super::choice::{Choice, DriverName, Hypervisor, Profile};
 use super::driver::{Driver, Job, MakeError, NotTaken, Site, Unusable};
 use super::master::{Master, MasterError, MasterFile};
+use super::place::Place;
 use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RECORD_FORMAT, RecordError, RecordedMaster};
 use super::remove::RemoveError;
 use super::step::{self, Step};
@@ -270,6 +271,7 @@ impl<'a> Plan<'a> {
             profile: job.profile,
             path: self.target.path(),
             temporary: self.target.temporary(&self.spec.name, random()),
+            place: self.target.folder().ok().and_then(|folder| Place::of(folder).ok()),
             disk_len: job.disk_len,
             needs_master: driver.needs_master(),
             base: driver.base(job),

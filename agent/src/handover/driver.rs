@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::choice::{DriverName, Profile};
 use super::master::{Master, MasterFile, folder_of};
-use super::record::CloneRecord;
+use super::place::Place;
+use super::record::{CloneRecord, CloneState};
 use super::target::{self, Target, TargetError};
 use super::usage::Usage;
 use super::verify::{self, Finding};
@@ -198,7 +199,14 @@ pub(super) trait Driver {
 
     /// Whether the place of the clone can be seen now; if its disk is not mounted, what is there must not be forgotten.
     fn is_reachable(&self, record: &CloneRecord) -> bool {
-        folder_of(&record.temporary).is_dir()
+        let is_there = |path: &Path| self.exists(path).unwrap_or(false);
+        // In state `making`, what has its own name is somebody else's.
+        if is_there(&record.temporary) || record.state != CloneState::Making && is_there(&record.path) {
+            return true;
+        }
+        let folder = folder_of(&record.temporary);
+        let is_now = Place::of(folder);
+        folder.is_dir() && record.place.is_none_or(|place| is_now.is_ok_and(|now| now == place))
     }
 
     /// Removes a base that no clone of ours rests on, durably. Says why not if somebody else's rests on it.
@@ -261,6 +269,12 @@ impl MakeError {
             _ => MakeError::Io { doing, source },
         }
     }
+}
+
+/// What to say of a clone that is not reachable.
+pub(super) fn unreachable(record: &CloneRecord) -> String {
+    let place = folder_of(&record.temporary).display();
+    format!("{place}, where the clone {} is, can't be reached; is it mounted?", record.name)
 }
 
 /// Only qcow2 has profiles to choose from.

@@ -24,6 +24,7 @@ mod driver;
 mod lvm;
 mod machine;
 mod master;
+mod place;
 mod qcow2;
 mod rebase;
 pub mod record;
@@ -50,6 +51,7 @@ pub use self::device::{Activated, ConfirmError, DeviceError};
 pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
 pub use self::master::{FileIdentity, Master, MasterError};
+pub use self::place::Place;
 pub use self::rebase::{RebaseError, Rebased};
 pub use self::record::{CloneRecord, CloneState, ClonesLock, Listing, RecordError};
 pub use self::recover::{Outcome, Recovered};
@@ -150,6 +152,10 @@ impl Handover {
         let record = self.get(name)?;
         let driver = self.driver(record.driver);
         let inspection = match (record.state, driver.exists(&record.temporary)) {
+            (CloneState::Ready, Ok(false)) if driver.may_look() && !driver.is_reachable(&record) => driver::Inspection {
+                in_use: false,
+                findings: vec![Finding::fault(driver::unreachable(&record))],
+            },
             (CloneState::Ready, Ok(false)) => driver.verify(&record),
             (CloneState::Ready, Err(e)) => driver::Inspection {
                 in_use: false,

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choice::{DriverName, Profile};
 use super::master::{FileIdentity, Master, MasterFile};
+use super::place::Place;
 use super::target::sync_folder;
 
 /// The format of record that this code writes and reads.
@@ -58,6 +59,9 @@ pub struct CloneRecord {
     pub path: PathBuf,
     /// Under which name its file was made. Gone once the file has its own name.
     pub temporary: PathBuf,
+    /// What the folder of its file is known by. Records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// Length of the disk that a guest sees, in bytes, as it was made.
     pub disk_len: u64,
     /// Whether it is lost without the master.

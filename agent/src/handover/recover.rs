@@ -10,7 +10,7 @@ use std::io;
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::master::folder_of;
+use super::driver::unreachable;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::remove::RemoveError;
 use super::target::{TargetError, is_same_file};
@@ -69,9 +69,7 @@ impl Handover {
         }
         // Without its folder the clone's file can't be seen, and would be forgotten with the record.
         if record.state != CloneState::Ready && !driver.is_reachable(record) {
-            let place = folder_of(&record.temporary).display();
-            let why = format!("{place}, where the unfinished clone is, can't be reached; is it mounted?");
-            return Ok(Some(Outcome::Left(why)));
+            return Ok(Some(Outcome::Left(unreachable(record))));
         }
         if record.state == CloneState::Removing {
             return self.finish_removal(lock, record).map(Some);

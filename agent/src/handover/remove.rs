@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::driver::{Driver, MakeError};
+use super::driver::{Activity, Driver, MakeError, unreachable};
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::step::{self, Step};
 
@@ -33,6 +33,22 @@ pub enum RemoveError {
     /// It is being made.
     #[error("the clone {0} is being made right now; wait for that to end or stop it first")]
     BeingMade(Name),
+    /// Its file system is not mounted, or its volume group is not there.
+    #[error("{where_it_is} If it is lost, `drover clone rm --forget {name}` removes its record alone")]
+    Unreachable {
+        /// The clone.
+        name: Name,
+        /// Where it is, for people.
+        where_it_is: String,
+    },
+    /// It can be removed and is not to be forgotten.
+    #[error("the place of the clone {name} can be reached: without --forget it is removed with what is at {}", path.display())]
+    Reachable {
+        /// The clone.
+        name: Name,
+        /// Its file.
+        path: PathBuf,
+    },
     /// A machine uses it.
     #[error("the clone {name} is in use: a program has locked {}; stop the virtual machine first", path.display())]
     InUse {
@@ -65,14 +81,11 @@ pub enum RemoveError {
 impl Handover {
     /// Removes a clone and its record. A file that is gone already is no error.
     pub fn remove(&self, name: &Name) -> Result<Removed, RemoveError> {
-        let lock = ClonesLock::acquire(self.state())?;
-        let Some(record) = record::read_own(self.state(), name)? else {
-            return Err(RemoveError::Unknown(name.clone()));
-        };
-        if record.state == CloneState::Making && lock.is_being_made(name)? {
-            return Err(RemoveError::BeingMade(name.clone()));
-        }
+        let (lock, record) = self.to_remove(name)?;
         let driver = self.driver(record.driver);
+        if driver.may_look() && !driver.is_reachable(&record) {
+            return Err(RemoveError::Unreachable { name: name.clone(), where_it_is: unreachable(&record) });
+        }
         let at_temporary = driver.exists(&record.temporary).map_err(RemoveError::file(&record.temporary))?;
         let (file_existed, note) = if record.state == CloneState::Making || at_temporary {
             (at_temporary, self.discard(&lock, &record)?)
@@ -82,6 +95,32 @@ impl Handover {
             self.remove_placed(&lock, &record)?
         };
         Ok(Removed { record, file_existed, note })
+    }
+
+    /// Removes the record alone of a clone whose place can't be reached.
+    pub fn forget(&self, name: &Name) -> Result<CloneRecord, RemoveError> {
+        let (lock, record) = self.to_remove(name)?;
+        let driver = self.driver(record.driver);
+        if driver.is_reachable(&record) {
+            return Err(RemoveError::Reachable { name: name.clone(), path: record.path });
+        }
+        if matches!(driver.activity(&record), Ok(Activity::Active)) {
+            return Err(RemoveError::InUse { name: name.clone(), path: record.path });
+        }
+        lock.delete(name)?;
+        Ok(record)
+    }
+
+    /// The record of a clone that nobody is making right now, and the lock under which it stays as it is.
+    fn to_remove(&self, name: &Name) -> Result<(ClonesLock, CloneRecord), RemoveError> {
+        let lock = ClonesLock::acquire(self.state())?;
+        let Some(record) = record::read_own(self.state(), name)? else {
+            return Err(RemoveError::Unknown(name.clone()));
+        };
+        if record.state == CloneState::Making && lock.is_being_made(name)? {
+            return Err(RemoveError::BeingMade(name.clone()));
+        }
+        Ok((lock, record))
     }
 
     /// Removes a clone that has its own name: its device, its file or volume, what it rested on if nothing else does, its

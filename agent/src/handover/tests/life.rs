@@ -7,8 +7,8 @@ use std::path::Path;
 use super::world::{Machine, Mounted, World, name, run, sealed_master, text};
 use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
 use crate::handover::{
-    Choice, CloneState, CreateError, DriverName, Hypervisor, LookupError, RecordError, RemoveError, Severity, ToHash,
-    Tools,
+    Choice, CloneRecord, CloneSpec, CloneState, CreateError, DriverName, Hypervisor, LookupError, Place, RecordError,
+    RemoveError, Severity, ToHash, Tools,
 };
 
 /// Where this host has device-mapper, tests without it are told that it has not.
@@ -150,9 +150,54 @@ fn removing_a_clone_whose_file_is_gone_is_fine() {
     let record = world.make("c", DriverName::Copy).record;
     fs::remove_file(&record.path).expect("gone");
     assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
-    let record = world.make("d", DriverName::Copy).record;
+}
+
+#[test]
+fn a_clone_whose_folder_is_not_there_is_kept_unless_it_is_to_be_forgotten() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Copy).record;
+    let refused = world.handover.forget(&record.name);
+    assert!(matches!(refused, Err(RemoveError::Reachable { .. })), "{refused:?}");
     fs::remove_dir_all(&world.out).expect("gone with its folder");
+    let refused = world.handover.remove(&record.name).expect_err("its folder is not there");
+    assert!(refused.to_string().contains("is it mounted?") && refused.to_string().contains("--forget c"), "{refused}");
+    world.handover.forget(&record.name).expect("forgotten");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_clone_whose_file_system_is_not_mounted_is_kept_though_its_folder_is_there() {
+    let Some(mounted) = Mounted::filesystem("ext4", 32) else { return };
+    let world = World::new();
+    let make = |clone: &str, driver: DriverName| {
+        let spec = CloneSpec { out: mounted.root.join(clone), ..world.spec(clone, driver) };
+        world.handover.create(&world.master, &spec).expect("a clone").record
+    };
+    for driver in [DriverName::Copy, DriverName::Qcow2, DriverName::Vhd] {
+        let record = make("c", driver);
+        mounted.while_away(|| {
+            assert!(mounted.root.is_dir(), "its mount point is there");
+            let refused = world.handover.remove(&record.name);
+            assert!(matches!(refused, Err(RemoveError::Unreachable { .. })), "{driver}: {refused:?}");
+            let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+            assert!(found.findings[0].text.contains("is it mounted?"), "{found:?}");
+        });
+        assert!(world.handover.remove(&record.name).expect("removed").file_existed, "{driver}");
+        assert!(!record.path.exists());
+    }
+
+    // Restored to another folder, it is found all the same.
+    let record = make("moved", DriverName::Copy);
+    let elsewhere = CloneRecord { place: Some(Place { inode: 1, kind: 2, file_system: None }), ..record };
+    drop(ClonesLock::acquire(&world.state).expect("the lock").put(&elsewhere).expect("a record"));
+    assert!(world.handover.remove(&elsewhere.name).expect("removed").file_existed);
+
+    // A record of an earlier version says nothing of the place.
+    let record = CloneRecord { place: None, ..make("old", DriverName::Copy) };
+    drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
+    fs::remove_file(&record.path).expect("gone");
     assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+    world.assert_nothing_left();
 }
 
 #[test]
