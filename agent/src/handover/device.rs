@@ -11,6 +11,7 @@ use super::Handover;
 use super::choice::DriverName;
 use super::driver::{Activity, MakeError};
 use super::master::{Master, MasterError, MasterFile};
+use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError, RecordedMaster};
 use super::usage::Usage;
 
@@ -85,7 +86,7 @@ impl Handover {
         let failed = |source| DeviceError::Device { name: name.clone(), source };
         let was = driver.activity(&record).map_err(failed)?;
         if was == Activity::Active {
-            if driver.in_use(&record) {
+            if driver.in_use(&record, &OpenFiles::default()) {
                 return Err(DeviceError::InUse(name.clone()));
             }
             driver.deactivate(&record).map_err(failed)?;

@@ -20,6 +20,7 @@ use super::choice::DriverName;
 use super::driver::{
     Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_profile,
 };
+use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::step::{self, Step};
 use super::target::{Target, make_empty};
@@ -280,10 +281,10 @@ impl Driver for Dm {
                 .push(Finding::note(format!("it has no device now: `drover clone activate {}` makes it", record.name))),
             Err(e) => findings.push(Finding::doubt(format!("its device could not be looked at: {e}"))),
         }
-        Inspection { in_use: self.in_use(record), findings }
+        Inspection { in_use: self.in_use(record, &OpenFiles::default()), findings }
     }
 
-    fn in_use(&self, record: &CloneRecord) -> bool {
+    fn in_use(&self, record: &CloneRecord, _opened: &OpenFiles) -> bool {
         let opens = self.dm(&["info", "--columns", "--noheadings", "--options", "open", &device_name(record)]);
         let is_open = opens.is_ok_and(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 0));
         is_open && matches!(self.holder(record), Ok(Holder::Clone))

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::choice::{DriverName, Profile};
 use super::master::{Master, MasterFile, folder_of};
+use super::open_files::OpenFiles;
 use super::place::Place;
 use super::record::{CloneRecord, CloneState};
 use super::target::{self, Target, TargetError};
@@ -215,8 +216,8 @@ pub(super) trait Driver {
     }
 
     /// Whether a program has the clone open.
-    fn in_use(&self, record: &CloneRecord) -> bool {
-        verify::in_use(&record.path)
+    fn in_use(&self, record: &CloneRecord, opened: &OpenFiles) -> bool {
+        verify::in_use(&record.path, opened)
     }
 
     /// Whether a guest can use it now.

@@ -24,6 +24,7 @@ mod driver;
 mod lvm;
 mod machine;
 mod master;
+mod open_files;
 mod place;
 mod qcow2;
 mod rebase;

@@ -14,10 +14,11 @@ use serde::Deserialize;
 use super::choice::{DriverName, Profile};
 use super::copy::write_sparse;
 use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_room};
+use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::target::{Target, make_empty, sync_file};
 use super::tool::{Tool, ToolError, Tools, said};
-use super::verify::{Finding, in_use};
+use super::verify::{Finding, in_use, is_locked};
 
 const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils) or choose --driver copy";
 /// The first version of qemu that reads and writes subclusters.
@@ -277,7 +278,8 @@ impl Driver for Qcow2 {
             return Inspection { in_use: false, findings };
         }
         self.inspect_header(record, &mut findings);
-        let in_use = in_use(&record.path) || self.inspect_clusters(&record.path, &mut findings);
+        let locked = is_locked(&record.path) || self.inspect_clusters(&record.path, &mut findings);
+        let in_use = locked || in_use(&record.path, &OpenFiles::default());
         Inspection { in_use, findings }
     }
 }

@@ -11,6 +11,7 @@ use super::Handover;
 use super::device::DeviceError;
 use super::driver::MakeError;
 use super::master::{FileIdentity, Master, MasterError, MasterFile};
+use super::open_files::OpenFiles;
 use super::record::{CloneRecord, ClonesLock, MovingTo, RecordError, RecordedMaster};
 use super::recover::Outcome;
 use super::step::{self, Step};
@@ -93,7 +94,7 @@ impl Handover {
         if let Some(why) = driver.unmovable() {
             return Err(RebaseError::Unmovable { name: name.clone(), why });
         }
-        if driver.in_use(&record) {
+        if driver.in_use(&record, &OpenFiles::default()) {
             return Err(RebaseError::InUse(name.clone()));
         }
         // What the clone lacks is copied from what its header names; that must be what it was made from, and as it was.

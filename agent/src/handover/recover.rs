@@ -11,6 +11,7 @@ use drover_protocol::release::Name;
 
 use super::Handover;
 use super::driver::unreachable;
+use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::remove::RemoveError;
 use super::target::{TargetError, is_same_file};
@@ -99,7 +100,7 @@ impl Handover {
     }
 
     fn finish_removal(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
-        if self.driver(record.driver).in_use(record) {
+        if self.driver(record.driver).in_use(record, &OpenFiles::default()) {
             return Ok(Outcome::Left("it was being removed, and a program has it open now".to_owned()));
         }
         outcome(self.remove_placed(lock, record))

@@ -10,6 +10,7 @@ use drover_protocol::release::Name;
 
 use super::Handover;
 use super::driver::{Activity, Driver, MakeError, unreachable};
+use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::step::{self, Step};
 
@@ -50,7 +51,7 @@ pub enum RemoveError {
         path: PathBuf,
     },
     /// A machine uses it.
-    #[error("the clone {name} is in use: a program has locked {}; stop the virtual machine first", path.display())]
+    #[error("the clone {name} is in use: a program has {} open; stop the virtual machine first", path.display())]
     InUse {
         /// The clone.
         name: Name,
@@ -81,6 +82,19 @@ pub enum RemoveError {
 impl Handover {
     /// Removes a clone and its record. A file that is gone already is no error.
     pub fn remove(&self, name: &Name) -> Result<Removed, RemoveError> {
+        self.remove_one(name, &OpenFiles::default())
+    }
+
+    /// [`Handover::remove`], one after the other as it is asked for; what other programs have open is looked for once.
+    pub fn remove_all<'a>(
+        &'a self,
+        names: &'a [Name],
+    ) -> impl Iterator<Item = (&'a Name, Result<Removed, RemoveError>)> + 'a {
+        let opened = OpenFiles::default();
+        names.iter().map(move |name| (name, self.remove_one(name, &opened)))
+    }
+
+    fn remove_one(&self, name: &Name, opened: &OpenFiles) -> Result<Removed, RemoveError> {
         let (lock, record) = self.to_remove(name)?;
         let driver = self.driver(record.driver);
         if driver.may_look() && !driver.is_reachable(&record) {
@@ -89,7 +103,7 @@ impl Handover {
         let at_temporary = driver.exists(&record.temporary).map_err(RemoveError::file(&record.temporary))?;
         let (file_existed, note) = if record.state == CloneState::Making || at_temporary {
             (at_temporary, self.discard(&lock, &record)?)
-        } else if driver.in_use(&record) {
+        } else if driver.in_use(&record, opened) {
             return Err(RemoveError::InUse { name: name.clone(), path: record.path });
         } else {
             self.remove_placed(&lock, &record)?

@@ -23,8 +23,7 @@ impl Rm {
     /// Removes one after the other; what can't be removed does not keep the rest.
     pub(super) fn run(&self, common: &Common, handover: &Handover) -> Result<Exit, Problem> {
         let (mut removed, mut refused) = (Vec::new(), None);
-        for clone in &self.clones {
-            let done = if self.forget { handover.forget(clone) } else { handover.remove(clone).map(told) };
+        for (clone, done) in self.each(handover) {
             match done {
                 Ok(record) => removed.push(record),
                 Err(error) => {
@@ -43,7 +42,18 @@ impl Rm {
         }
         refused.map_or(Ok(Exit::Done), Err)
     }
+
+    /// Removes or forgets them, as it is asked for.
+    fn each<'a>(&'a self, handover: &'a Handover) -> Box<dyn Iterator<Item = Done<'a>> + 'a> {
+        if self.forget {
+            return Box::new(self.clones.iter().map(|clone| (clone, handover.forget(clone))));
+        }
+        Box::new(handover.remove_all(&self.clones).map(|(clone, done)| (clone, done.map(told))))
+    }
 }
+
+/// What became of a clone.
+type Done<'a> = (&'a Name, Result<CloneRecord, RemoveError>);
 
 /// Says what there is to say of a clone that was removed.
 fn told(removed: Removed) -> CloneRecord {

@@ -24,6 +24,7 @@ use crate::handover::choice::DriverName;
 use crate::handover::copy::copy_data;
 use crate::handover::dm::store_len;
 use crate::handover::driver::{Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
+use crate::handover::open_files::OpenFiles;
 use crate::handover::record::CloneRecord;
 use crate::handover::step::{self, Step};
 use crate::handover::target::{Target, TargetError, volume_path};
@@ -382,7 +383,7 @@ impl Driver for Lvm {
         Ok(())
     }
 
-    fn in_use(&self, record: &CloneRecord) -> bool {
+    fn in_use(&self, record: &CloneRecord, _opened: &OpenFiles) -> bool {
         self.volume(&record.path).is_ok_and(|volume| volume.is_some_and(|volume| volume.lv_device_open == "open"))
     }
 

@@ -3,8 +3,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
-use super::world::{Machine, Mounted, World, name, run, sealed_master, text};
+use super::world::{Machine, Mounted, World, name, run, sealed_master, text, wait_until};
 use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
 use crate::handover::{
     Choice, CloneRecord, CloneSpec, CloneState, CreateError, DriverName, Hypervisor, LookupError, Place, RecordError,
@@ -298,6 +299,28 @@ fn a_clone_that_a_loop_device_shows_is_in_use() {
     run("losetup", &["--detach", device.trim()]);
     assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
     world.handover.remove(&record.name).expect("removed");
+}
+
+#[test]
+fn a_clone_that_a_program_has_open_without_a_lock_is_in_use() {
+    let world = World::new();
+    for driver in [DriverName::Qcow2, DriverName::Vhd, DriverName::Copy] {
+        let record = world.make(driver.as_str(), driver).record;
+        let mut reader = Command::new("sleep")
+            .arg("60")
+            .stdin(fs::File::open(&record.path).expect("the clone"))
+            .spawn()
+            .expect("a program");
+        let verify = || world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+        wait_until("the program runs", || verify().in_use);
+        assert!(verify().is_sound(), "{driver}: {:?}", verify());
+        let refused: Vec<_> = world.handover.remove_all(std::slice::from_ref(&record.name)).collect();
+        assert!(matches!(refused[..], [(_, Err(RemoveError::InUse { .. }))]), "{driver}: {refused:?}");
+        reader.kill().and_then(|()| reader.wait()).expect("ended");
+        assert!(!verify().in_use, "{driver}");
+        world.handover.remove(&record.name).expect("removed");
+    }
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use drover_protocol::id::{ContentHash, ImageId};
 use drover_protocol::release::Name;
 use tempfile::TempDir;
 
-use crate::handover::verify::in_use;
+use crate::handover::verify::is_locked;
 use crate::handover::{Choice, CloneSpec, Created, DriverName, Handover, Master, Tools};
 
 /// Length of the master that most tests use, in bytes.
@@ -162,7 +162,7 @@ impl Machine {
             .spawn()
             .expect("qemu-io is needed by this test");
         let machine = Machine(child);
-        wait_until("qemu has locked its disk", || in_use(disk));
+        wait_until("qemu has locked its disk", || is_locked(disk));
         machine
     }
 }

@@ -23,6 +23,7 @@ use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN,
 use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
 use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
+use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::reflink::can_share;
 use super::step::{self, Step};
@@ -114,7 +115,7 @@ impl Driver for Vhd {
         if let Some(base) = &record.base {
             findings.extend(check_parent(base, record));
         }
-        Inspection { in_use: in_use(&record.path), findings }
+        Inspection { in_use: in_use(&record.path, &OpenFiles::default()), findings }
     }
 
     fn discard(&self, record: &CloneRecord) -> io::Result<()> {
