@@ -15,6 +15,7 @@
 //! It blocks, reads no settings, and talks to no daemon: the command line runs it in its own process, with the rights
 //! that its user has on the target folder. Hashing a master again is the store's work.
 
+mod batch;
 mod choice;
 mod copy;
 mod create;

@@ -11,7 +11,7 @@
 //! choice. [`Handover::adopt`](super::Handover::adopt) takes a record over once somebody has looked at it. No link in the
 //! folder, or in its place, is followed for writing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -97,9 +97,10 @@ pub struct MovingTo {
     pub master: RecordedMaster,
 }
 
-/// Clones that were begun together. They are made once the file of this name is there, and not at all before.
+/// Clones that were begun together. They are made once the file of this name is there, and not at all before. It is long
+/// enough to be no other batch's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct BatchId(pub(super) u32);
+pub struct BatchId(pub(super) u64);
 
 /// How far a clone is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -386,17 +387,21 @@ impl ClonesLock {
         Ok(files)
     }
 
-    /// Says, durably, that all clones of a batch are whole.
+    /// Says, durably, that all clones of a batch are whole. It may have been said before.
     pub(super) fn commit(&self, batch: BatchId) -> Result<(), RecordError> {
         let name = batch_name(batch);
-        let written = self.create(&name).and_then(|file| file.sync_all());
+        let written = match self.create(&name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            created => created.and_then(|file| file.sync_all()),
+        };
         written.map_err(RecordError::io("write", &self.path.join(&name)))?;
         self.sync()
     }
 
-    /// Whether all clones of a batch are whole.
-    pub(super) fn is_committed(&self, batch: BatchId) -> bool {
-        statat(&self.folder, batch_name(batch), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    /// The batch of a clone, if all of its clones are whole and it has not been forgotten yet.
+    pub(super) fn open_batch(&self, record: &CloneRecord) -> Option<BatchId> {
+        let is_open = |batch: &BatchId| statat(&self.folder, batch_name(*batch), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        record.batch.filter(is_open).filter(|_| record.state != CloneState::Removing)
     }
 
     /// Forgets a batch, durably: its clones stand for themselves, or are to go.
@@ -445,21 +450,21 @@ impl ClonesLock {
 
     /// Removes records that a crash left unfinished: nobody can be writing one while the lock is held.
     pub(super) fn sweep(&self) -> Result<(), RecordError> {
-        self.sweep_what(UNFINISHED)
+        self.sweep_what(|name| name.ends_with(UNFINISHED))
     }
 
-    /// Removes what says that batches are whole. Their clones have been settled, and nobody is at that step while the lock is
-    /// held.
-    pub(super) fn sweep_batches(&self) -> Result<(), RecordError> {
-        self.sweep_what(BATCH)
+    /// Removes what says that batches are whole which no record names any more.
+    pub(super) fn sweep_batches(&self, named: &BTreeSet<BatchId>) -> Result<(), RecordError> {
+        let named: BTreeSet<String> = named.iter().map(|batch| batch_name(*batch)).collect();
+        self.sweep_what(|name| name.ends_with(BATCH) && !named.contains(name))
     }
 
-    fn sweep_what(&self, suffix: &str) -> Result<(), RecordError> {
+    fn sweep_what(&self, goes: impl Fn(&str) -> bool) -> Result<(), RecordError> {
         let failed = |e: Errno| RecordError::io("list", &self.path)(e.into());
         for entry in Dir::read_from(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if name.starts_with('.') && name.ends_with(suffix) {
+            if name.starts_with('.') && goes(name) {
                 self.remove(name).map_err(RecordError::io("remove", &self.path.join(name)))?;
             }
         }
@@ -482,6 +487,12 @@ impl ClonesLock {
 }
 
 impl RecordError {
+    /// A full disk is no failure of what must work on one.
+    pub(super) fn unless_full(self) -> Result<(), RecordError> {
+        let is_full = matches!(&self, RecordError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+        if is_full { Ok(()) } else { Err(self) }
+    }
+
     fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> RecordError {
         move |source| match source.kind() {
             io::ErrorKind::PermissionDenied => RecordError::Denied { doing, path: path.to_owned() },

@@ -5,16 +5,17 @@
 //! process is making right now is left alone: its maker holds a lock on the record. So is one of another user: the daemon
 //! sets right what its own user began, `drover clone activate --all` at boot what root did.
 
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_protocol::release::Name;
 
 use super::Handover;
+use super::batch::finish_name;
 use super::driver::unreachable;
 use super::open_files::OpenFiles;
-use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
+use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::remove::RemoveError;
-use super::target::{TargetError, is_same_file};
+use super::target::TargetError;
 
 /// What became of a clone that was found unfinished.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,19 +42,25 @@ impl Handover {
     pub fn recover(&self) -> Result<Vec<Recovered>, RecordError> {
         let lock = ClonesLock::acquire(self.state())?;
         lock.sweep()?;
+        let records = record::list_own(self.state())?.records;
+        let told = |settled: Result<Option<Outcome>, RecordError>| {
+            settled.unwrap_or_else(|e| Some(Outcome::Left(e.to_string())))
+        };
+        let batches: BTreeSet<BatchId> = records.iter().filter_map(|record| lock.open_batch(record)).collect();
+        let batches: BTreeMap<BatchId, Option<Outcome>> =
+            batches.into_iter().map(|batch| (batch, told(self.settle_batch(&lock, batch)))).collect();
         let mut recovered = Vec::new();
-        for record in record::list_own(self.state())?.records {
-            let outcome = match self.settle(&lock, &record) {
-                Ok(None) => continue,
-                Ok(Some(outcome)) => outcome,
-                Err(e) => Outcome::Left(e.to_string()),
+        for record in records {
+            let of_batch = record.batch.filter(|_| record.state != CloneState::Removing);
+            let outcome = match of_batch.and_then(|batch| batches.get(&batch)) {
+                Some(Some(outcome)) => Some(outcome.clone()),
+                _ => told(self.settle(&lock, &record)),
             };
-            recovered.push(Recovered { name: record.name, outcome });
+            recovered.extend(outcome.map(|outcome| Recovered { name: record.name, outcome }));
         }
-        // Those that could not be settled now still have to be, as what says that they are whole says.
-        let is_open = |record: &CloneRecord| record.state == CloneState::Making && record.batch.is_some();
-        if !record::list(self.state())?.records.iter().any(is_open) {
-            lock.sweep_batches()?;
+        let listing = record::list(self.state())?;
+        if listing.unreadable.is_empty() {
+            lock.sweep_batches(&listing.records.iter().filter_map(|record| record.batch).collect())?;
         }
         Ok(recovered)
     }
@@ -61,9 +68,13 @@ impl Handover {
     /// Completes or cleans one clone, or says `None` if there is nothing to be done.
     pub(super) fn settle(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Option<Outcome>, RecordError> {
         let driver = self.driver(record.driver);
-        let left = |e: io::Error| Ok(Some(Outcome::Left(e.to_string())));
         if !driver.may_look() {
             return Ok(None);
+        }
+        if let Some(batch) = lock.open_batch(record)
+            && let Some(outcome) = self.settle_batch(lock, batch)?
+        {
+            return Ok(Some(outcome));
         }
         if record.state == CloneState::Making && lock.is_being_made(&record.name)? {
             return Ok(None);
@@ -76,24 +87,18 @@ impl Handover {
             return self.finish_removal(lock, record).map(Some);
         }
         if record.state == CloneState::Making {
-            if !record.batch.is_some_and(|batch| lock.is_committed(batch)) {
-                return self.clean(lock, record).map(Some);
-            }
-            lock.put(&CloneRecord { state: CloneState::Ready, ..record.clone() })?;
-        } else if record.moving_to.is_some() {
+            return self.clean(lock, record).map(Some);
+        }
+        if record.moving_to.is_some() {
             return self.settle_move(lock, record);
         }
         match driver.exists(&record.temporary) {
             Ok(true) => {}
-            Ok(false) if record.state == CloneState::Making => return Ok(Some(Outcome::Completed)),
             Ok(false) => return Ok(None),
-            Err(e) => return left(e),
+            Err(e) => return Ok(Some(Outcome::Left(e.to_string()))),
         }
-        match driver.place(record).and_then(|()| driver.sync_names(std::slice::from_ref(record))) {
+        match finish_name(driver, record).and_then(|()| driver.sync_names(std::slice::from_ref(record))) {
             Ok(()) => Ok(Some(Outcome::Completed)),
-            Err(TargetError::Exists(_)) if is_same_file(&record.temporary, &record.path) => {
-                driver.remove(&record.temporary).map_or_else(left, |_| Ok(Some(Outcome::Completed)))
-            }
             Err(TargetError::Exists(_)) => self.clean(lock, record).map(Some),
             Err(e) => Ok(Some(Outcome::Left(e.to_string()))),
         }

@@ -13,6 +13,7 @@ use super::driver::{Activity, Driver, MakeError, unreachable};
 use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::step::{self, Step};
+use super::target::TargetError;
 
 /// A clone that was removed.
 #[derive(Clone, Debug)]
@@ -65,6 +66,14 @@ pub enum RemoveError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Its name could not be taken back.
+    #[error("can't take back the name of the clone {name}: {source}")]
+    Name {
+        /// The clone.
+        name: Name,
+        /// Why not.
+        source: TargetError,
     },
     /// Its device could not be taken away.
     #[error("can't take away the device of the clone {name}: {source}")]
@@ -145,11 +154,9 @@ impl Handover {
         record: &CloneRecord,
     ) -> Result<(bool, Option<String>), RemoveError> {
         let driver = self.driver(record.driver);
-        match lock.put(&CloneRecord { state: CloneState::Removing, ..record.clone() }) {
-            // On a full disk removing must work all the same; what a crash leaves then is removed by hand.
-            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {}
-            put => drop(put?),
-        }
+        // On a full disk removing must work all the same; what a crash leaves then is removed by hand.
+        let removing = CloneRecord { state: CloneState::Removing, ..record.clone() };
+        lock.put(&removing).map(drop).or_else(RecordError::unless_full)?;
         let existed = match take_away(driver, record) {
             Ok(existed) => existed,
             Err(e) => {
@@ -194,7 +201,11 @@ fn take_away(driver: &dyn Driver, record: &CloneRecord) -> Result<bool, RemoveEr
 }
 
 impl RemoveError {
-    fn file(path: &Path) -> impl Fn(io::Error) -> RemoveError {
+    pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> RemoveError {
         move |source| RemoveError::File { path: path.to_owned(), source }
+    }
+
+    pub(super) fn name(record: &CloneRecord) -> impl Fn(TargetError) -> RemoveError {
+        move |source| RemoveError::Name { name: record.name.clone(), source }
     }
 }

@@ -72,7 +72,7 @@ fn refuse(clone: &Name, error: &RemoveError) -> Problem {
         | RemoveError::Unreachable { .. }
         | RemoveError::Reachable { .. } => Code::Refused,
         RemoveError::Record(error) => super::code_of(error),
-        RemoveError::File { .. } | RemoveError::Device { .. } => Code::Failed,
+        RemoveError::File { .. } | RemoveError::Name { .. } | RemoveError::Device { .. } => Code::Failed,
     };
     Problem::explained(code, format!("clone rm {clone}"), error)
 }
