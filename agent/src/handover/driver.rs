@@ -158,6 +158,12 @@ pub(super) trait Driver {
         }
     }
 
+    /// Which of these clones, whose records say that they are finished, have their temporary names still.
+    fn unnamed<'a>(&self, records: &[&'a CloneRecord]) -> Vec<&'a CloneRecord> {
+        let is_unnamed = |record: &&CloneRecord| self.exists(&record.temporary).unwrap_or(false);
+        records.iter().copied().filter(is_unnamed).collect()
+    }
+
     /// Gives a finished clone its name, unless something has that name.
     fn place(&self, record: &CloneRecord) -> Result<(), TargetError> {
         target::take_name(&record.temporary, &record.path)

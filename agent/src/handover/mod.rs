@@ -42,6 +42,7 @@ mod usage;
 mod verify;
 pub(crate) mod vhd;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::release::Name;
@@ -132,12 +133,27 @@ impl Handover {
     pub fn get_finished(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
         match self.finished(name) {
             Err(DeviceError::Record(RecordError::Foreign { .. })) => match record::read(&self.state, name)? {
-                Some(record) if record.state == CloneState::Ready && record.moving_to.is_none() => Ok(record),
+                Some(record) if self.is_finished(&record) => Ok(record),
                 Some(_) => Err(DeviceError::Unfinished(name.clone())),
                 None => Err(DeviceError::Unknown(name.clone())),
             },
             finished => finished.map(|(_, record)| record),
         }
+    }
+
+    /// Records as people are to see them: a clone that a crash kept from getting its name is not finished, whatever its
+    /// record says. One question to each driver, not one a clone.
+    pub fn as_found(&self, mut records: Vec<CloneRecord>) -> Vec<CloneRecord> {
+        let unnamed = |driver: &dyn Driver| {
+            let is_its = |record: &&CloneRecord| record.driver == driver.name() && record.state == CloneState::Ready;
+            let its: Vec<&CloneRecord> = records.iter().filter(is_its).collect();
+            if its.is_empty() { Vec::new() } else { driver.unnamed(&its) }
+        };
+        let unnamed: BTreeSet<Name> = self.drivers().flat_map(unnamed).map(|record| record.name.clone()).collect();
+        for record in records.iter_mut().filter(|record| unnamed.contains(&record.name)) {
+            record.state = CloneState::Making;
+        }
+        records
     }
 
     /// Takes a record over, whoever wrote it: from now on this process's user acts on what it says, and nobody else. The
@@ -154,10 +170,9 @@ impl Handover {
         let record = self.get(name)?;
         let driver = self.driver(record.driver);
         let inspection = match (record.state, driver.exists(&record.temporary)) {
-            (CloneState::Ready, Ok(false)) if driver.may_look() && !driver.is_reachable(&record) => driver::Inspection {
-                in_use: false,
-                findings: vec![Finding::fault(driver::unreachable(&record))],
-            },
+            (CloneState::Ready, Ok(false)) if driver.may_look() && !driver.is_reachable(&record) => {
+                driver::Inspection { in_use: false, findings: vec![Finding::fault(driver::unreachable(&record))] }
+            }
             (CloneState::Ready, Ok(false)) => driver.verify(&record),
             (CloneState::Ready, Err(e)) => driver::Inspection {
                 in_use: false,
@@ -166,8 +181,8 @@ impl Handover {
             _ => driver::Inspection {
                 in_use: false,
                 findings: vec![Finding::fault(
-                    "it is not finished: it is being made or removed, or a crash interrupted that, which the daemon sets \
-                     right when it starts"
+                    "it is not finished: it is being made or removed, or a crash interrupted that, which `drover clone \
+                     activate --all`, run by the user who made it, sets right"
                         .to_owned(),
                 )],
             },
@@ -203,6 +218,11 @@ impl Handover {
             }
         };
         Ok(Choice::Auto.drivers(hypervisor).into_iter().map(report).collect())
+    }
+
+    fn is_finished(&self, record: &CloneRecord) -> bool {
+        let has_name = || self.driver(record.driver).unnamed(&[record]).is_empty();
+        record.state == CloneState::Ready && record.moving_to.is_none() && has_name()
     }
 
     fn state(&self) -> &Path {

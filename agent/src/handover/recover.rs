@@ -2,8 +2,8 @@
 //! begun is removed.
 //!
 //! Done at every start of the daemon, and for a single name when a clone of that name is made. A clone that another
-//! process is making right now is left alone: its maker holds a lock on the record. So is one of another user: the daemon
-//! sets right what its own user began, `drover clone activate --all` at boot what root did.
+//! process is making right now is left alone: its maker holds a lock on the record. So is one of another user, but it is
+//! named: the daemon sets right what its own user began, `drover clone activate --all` at boot what root did.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::Handover;
 use super::batch::finish_name;
 use super::driver::unreachable;
 use super::open_files::OpenFiles;
-use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RecordError};
+use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, Listing, RecordError};
 use super::remove::RemoveError;
 use super::target::TargetError;
 
@@ -38,7 +38,8 @@ pub enum Outcome {
 }
 
 impl Handover {
-    /// Completes or cleans all clones that a crash left unfinished, and says what became of each.
+    /// Completes or cleans all clones of this user that a crash left unfinished, and says what became of each, and which of
+    /// other users are unfinished.
     pub fn recover(&self) -> Result<Vec<Recovered>, RecordError> {
         let lock = ClonesLock::acquire(self.state())?;
         lock.sweep()?;
@@ -59,10 +60,27 @@ impl Handover {
             recovered.extend(outcome.map(|outcome| Recovered { name: record.name, outcome }));
         }
         let listing = record::list(self.state())?;
+        recovered.extend(self.foreign_unfinished(&lock, &listing)?);
         if listing.unreadable.is_empty() {
             lock.sweep_batches(&listing.records.iter().filter_map(|record| record.batch).collect())?;
         }
         Ok(recovered)
+    }
+
+    /// What other users left unfinished. Nothing is done to it.
+    fn foreign_unfinished(&self, lock: &ClonesLock, listing: &Listing) -> Result<Vec<Recovered>, RecordError> {
+        let own: BTreeSet<Name> =
+            record::list_own(self.state())?.records.into_iter().map(|record| record.name).collect();
+        let mut foreign = self.as_found(listing.records.clone());
+        foreign.retain(|record| record.state != CloneState::Ready && !own.contains(&record.name));
+        let mut left = Vec::new();
+        for CloneRecord { name, .. } in foreign {
+            if !lock.is_being_made(&name)? {
+                let why = "another user made it; `drover clone activate --all`, run by that one, sets it right";
+                left.push(Recovered { name, outcome: Outcome::Left(why.to_owned()) });
+            }
+        }
+        Ok(left)
     }
 
     /// Completes or cleans one clone, or says `None` if there is nothing to be done.

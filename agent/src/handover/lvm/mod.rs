@@ -74,7 +74,8 @@ impl Lvm {
         let options = ["--all", "--reportformat", "json", "--units", "b", "--nosuffix", "--options"];
         let mut arguments = vec![command];
         arguments.extend(options.iter().filter(|option| command == "lvs" || **option != "--all"));
-        arguments.extend([fields, of]);
+        // Whoever may write a record can name any group in it, also one that looks like an option.
+        arguments.extend([fields, "--", of]);
         let answer = self.lvm(&arguments)?;
         serde_json::from_str::<Answer<T>>(&answer).map(|answer| answer.report).map_err(|e| self.tool().nonsense(e))
     }
@@ -307,6 +308,16 @@ impl Driver for Lvm {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.volume(path).map(|volume| volume.is_some()).map_err(io::Error::other)
+    }
+
+    fn unnamed<'a>(&self, records: &[&'a CloneRecord]) -> Vec<&'a CloneRecord> {
+        let mut groups: BTreeMap<String, Vec<Volume>> = BTreeMap::new();
+        let is_unnamed = |record: &&CloneRecord| {
+            let (group, name) = split(&record.temporary);
+            let volumes = groups.entry(group.clone()).or_insert_with(|| self.volumes(&group).unwrap_or_default());
+            volumes.iter().any(|volume| volume.lv_name == name)
+        };
+        records.iter().copied().filter(is_unnamed).collect()
     }
 
     fn may_look(&self) -> bool {

@@ -71,10 +71,13 @@ fn a_file_half_made_is_cleaned_and_anothers_file_is_left_alone() {
 fn a_whole_file_gets_its_name() {
     let world = World::new();
     let record = interrupted(&world, CloneState::Ready);
+    let found = world.handover.as_found(vec![record.clone()]);
+    assert_eq!(found[0].state, CloneState::Making, "it is not there under its name, so it is not ready");
     assert_eq!(recover(&world), [Outcome::Completed]);
     assert!(!record.temporary.exists());
     let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
     assert_eq!(found.worst(), None, "{found:?}");
+    assert_eq!(world.handover.as_found(vec![record.clone()]), [record]);
     assert_eq!(recover(&world), []);
 }
 
