@@ -204,10 +204,8 @@ pub struct ClonesLock {
     _lock: File,
 }
 
-/// Names of the clones whose records name this image, sorted. A master is not removed while there are any.
-///
-/// Call it under [`ClonesLock`] and remove the master before letting go of it, or a clone may come in between. A record
-/// that can't be read is an error here: it might name the image.
+/// Names of the clones whose records name this image, sorted. A record that can't be read is an error here: it might name
+/// the image.
 pub fn clones_of(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
     Ok(records_of(state, image)?.into_iter().map(|record| record.name.to_string()).collect())
 }
@@ -215,18 +213,18 @@ pub fn clones_of(state: &Path, image: ImageId) -> Result<Vec<String>, RecordErro
 /// Names of clones by image.
 #[derive(Debug, Default)]
 pub struct ClonesByImage {
-    /// Of all clones whose records can be read: by the image that they were made from, and by that which they are being
-    /// moved to.
+    /// Of all clones whose records can be read and that would be lost without their master: by the image that they were made
+    /// from, and by that which they are being moved to.
     pub names: BTreeMap<ImageId, Vec<String>>,
     /// What is wrong with the other records.
     pub unreadable: Vec<RecordError>,
 }
 
-/// Names of all clones, by image, from one reading of all records.
+/// Names of the clones that need their masters, by image, from one reading of all records.
 pub fn clones_by_image(state: &Path) -> Result<ClonesByImage, RecordError> {
     let mut names: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
     let listing = list(state)?;
-    for record in &listing.records {
+    for record in listing.records.iter().filter(|record| needs_master(record)) {
         let moving_to = record.moving_to.as_ref().map(|moving| moving.image).filter(|image| *image != record.image);
         for image in std::iter::once(record.image).chain(moving_to) {
             names.entry(image).or_default().push(record.name.to_string());
@@ -235,11 +233,17 @@ pub fn clones_by_image(state: &Path) -> Result<ClonesByImage, RecordError> {
     Ok(ClonesByImage { names, unreadable: listing.unreadable })
 }
 
-/// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies.
+/// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies. A master is not removed
+/// while there are any.
+///
+/// Call it under [`ClonesLock`] and remove the master before letting go of it, or a clone may come in between.
 pub fn clones_that_need(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
-    // A clone in the making still reads the master, whatever makes it.
-    let needs = |record: &CloneRecord| record.needs_master || record.state == CloneState::Making;
-    Ok(records_of(state, image)?.into_iter().filter(needs).map(|record| record.name.to_string()).collect())
+    Ok(records_of(state, image)?.into_iter().filter(needs_master).map(|record| record.name.to_string()).collect())
+}
+
+/// A clone in the making still reads the master, whatever makes it.
+fn needs_master(record: &CloneRecord) -> bool {
+    record.needs_master || record.state == CloneState::Making
 }
 
 fn records_of(state: &Path, image: ImageId) -> Result<Vec<CloneRecord>, RecordError> {

@@ -86,7 +86,7 @@ fn a_record_that_another_user_wrote_makes_root_remove_rename_and_map_nothing() {
     assert_eq!(activated, [("mine", Some(&Activity::File))]);
     assert_untouched(&precious);
     assert_eq!(world.handover.list().expect("records").records.len(), 7, "all of them are shown");
-    assert_eq!(clones_of(&world.state, world.master.image).expect("records").len(), 7, "all protect their master");
+    assert_eq!(clones_of(&world.state, world.master.image).expect("records").len(), 7, "all name their master");
     for clone in names {
         assert!(fs::exists(world.state.join(format!("clones/{clone}.json"))).expect("a look"), "{clone}");
     }
