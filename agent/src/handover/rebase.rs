@@ -87,12 +87,12 @@ impl Handover {
     /// Moves a clone to a master, whose content may be any. Takes as long as reading both masters does.
     pub fn rebase(&self, name: &Name, master: &Master) -> Result<Rebased, RebaseError> {
         let (lock, record) = self.finished(name)?;
-        if record.image == master.image && record.master.path == master.path {
-            return Ok(Rebased { record, moved: false });
-        }
         let driver = self.driver(record.driver);
         if let Some(why) = driver.unmovable() {
             return Err(RebaseError::Unmovable { name: name.clone(), why });
+        }
+        if record.image == master.image && record.master.path == master.path {
+            return Ok(Rebased { record, moved: false });
         }
         if driver.in_use(&record, &OpenFiles::default()) {
             return Err(RebaseError::InUse(name.clone()));
