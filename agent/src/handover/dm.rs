@@ -20,7 +20,7 @@ use std::process::Command;
 
 use super::choice::DriverName;
 use super::driver::{
-    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_profile,
+    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_pool, refuse_profile,
 };
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
@@ -30,8 +30,9 @@ use super::tool::{Tool, ToolError, Tools};
 use super::usage::Usage;
 use super::verify::Finding;
 
-const ADVICE_DMSETUP: &str = "install it (Debian and Ubuntu: apt-get install dmsetup) or choose another driver";
-const ADVICE_LOSETUP: &str = "install it (Debian and Ubuntu: apt-get install mount) or choose another driver";
+const ADVICE_DMSETUP: &str = "install it (Debian and Ubuntu: apt-get install dmsetup)";
+const ADVICE_LOSETUP: &str = "install it (Debian and Ubuntu: apt-get install mount)";
+const INSTEAD: &str = "choose another driver";
 const SECTOR_LEN: u64 = 512;
 /// Unit of copying on write, in sectors: what most guests' file systems write at least, so that nothing is copied that is
 /// overwritten at once.
@@ -211,7 +212,7 @@ impl Driver for Dm {
         if !rustix::process::geteuid().is_root() {
             return Err(Unusable("only root may make devices".to_owned()));
         }
-        let unusable = |e: ToolError| Unusable(e.to_string());
+        let unusable = |e: ToolError| e.unusable(INSTEAD);
         let version = |command: &mut Command| {
             command.arg("--version");
         };
@@ -230,6 +231,7 @@ impl Driver for Dm {
 
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         refuse_in_place(job, "choose --driver copy")?;
         self.available(job.target)?;
         if !job.master.content_len.is_multiple_of(SECTOR_LEN) {

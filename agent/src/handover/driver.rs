@@ -302,6 +302,14 @@ pub(super) fn refuse_room(driver: DriverName, job: &Job<'_>) -> Result<(), Unusa
     }
 }
 
+/// Only thin volumes lie in a pool.
+pub(super) fn refuse_pool(driver: DriverName, job: &Job<'_>) -> Result<(), Unusable> {
+    match job.pool {
+        None => Ok(()),
+        Some(pool) => Err(Unusable(format!("{driver} knows no pool such as {pool}; only lvm-thin does"))),
+    }
+}
+
 /// What reads the master's file as long as the clone lives can't rest on a file that its owner may change.
 pub(super) fn refuse_in_place(job: &Job<'_>, instead: &str) -> Result<(), Unusable> {
     if !job.master.in_place {

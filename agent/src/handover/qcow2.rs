@@ -13,14 +13,20 @@ use serde::Deserialize;
 
 use super::choice::{DriverName, Profile};
 use super::copy::write_sparse;
-use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_room};
+use super::driver::{
+    Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_pool, refuse_room,
+};
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::target::{Target, make_empty, sync_file};
 use super::tool::{Tool, ToolError, Tools, said};
 use super::verify::{Finding, in_use, is_locked};
 
-const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils) or choose --driver copy";
+const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils)";
+const INSTEAD: &str = "choose --driver copy";
+/// The first version that looks into a file which a machine has open (`info -U`). It also knows all else that is asked of
+/// it, such as naming the format of a backing file.
+const FIRST_USABLE: (u32, u32) = (2, 10);
 /// The first version of qemu that reads and writes subclusters.
 const FIRST_WITH_SUBCLUSTERS: (u32, u32) = (5, 2);
 /// What `qemu-img check` ends with.
@@ -230,13 +236,20 @@ impl Driver for Qcow2 {
 
     fn available(&self, target: &Target) -> Result<(), Unusable> {
         target.folder()?;
-        self.version().map(drop).map_err(|e| Unusable(e.to_string()))
+        let version = self.version().map_err(|e| e.unusable(INSTEAD))?;
+        if major_minor(&version) < Some(FIRST_USABLE) {
+            return Err(Unusable(format!(
+                "qemu-img {version} is too old, 2.10 is the first that will do; install a newer one or {INSTEAD}"
+            )));
+        }
+        Ok(())
     }
 
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         self.available(job.target)?;
-        refuse_in_place(job, "choose --driver copy")?;
+        refuse_in_place(job, INSTEAD)?;
         refuse_room(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         if job.master.path.to_str().is_none() {
             let master = job.master.path.display();
             return Err(Unusable(format!("the master's path ({master}) is no UTF-8 text, which qcow2 needs")));

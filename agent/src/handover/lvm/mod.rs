@@ -23,7 +23,9 @@ use self::report::{Answer, FIELDS, GROUP_FIELDS, Group, Groups, Volume, Volumes,
 use crate::handover::choice::DriverName;
 use crate::handover::copy::copy_data;
 use crate::handover::dm::store_len;
-use crate::handover::driver::{Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
+use crate::handover::driver::{
+    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile,
+};
 use crate::handover::open_files::OpenFiles;
 use crate::handover::record::CloneRecord;
 use crate::handover::step::{self, Step};
@@ -32,7 +34,7 @@ use crate::handover::tool::{Tool, ToolError, Tools};
 use crate::handover::usage::Usage;
 use crate::handover::verify::Finding;
 
-const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install lvm2) or choose another driver";
+const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install lvm2)";
 const SECTOR_LEN: u64 = 512;
 /// Marks what is ours, for people who look at `lvs -o +tags`.
 const TAG: &str = "drover";
@@ -222,7 +224,7 @@ impl Driver for Lvm {
         if !rustix::process::geteuid().is_root() {
             return Err(Unusable("only root may make logical volumes".to_owned()));
         }
-        self.lvm(&["version"]).map_err(|e| Unusable(e.to_string()))?;
+        self.lvm(&["version"]).map_err(|e| e.unusable("choose another driver"))?;
         self.group(group).map(drop)
     }
 
@@ -249,7 +251,7 @@ impl Driver for Lvm {
                     "a classic snapshot is as long as its master; --driver lvm-thin can be longer".into(),
                 ));
             }
-            Kind::Thick => {}
+            Kind::Thick => refuse_pool(self.name(), job)?,
         }
         self.check_room(job, &group, &volumes)
     }

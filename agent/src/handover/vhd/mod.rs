@@ -22,7 +22,9 @@ use rustix::fs::ioctl_ficlone;
 use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of};
 use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
-use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
+use super::driver::{
+    Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
+};
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::reflink::can_share;
@@ -56,17 +58,19 @@ impl Driver for Vhd {
     }
 
     fn available(&self, target: &Target) -> Result<(), Unusable> {
-        let folder = target.folder()?;
+        target.folder()?;
         // Xen's programs read no other names.
-        if target.path().as_os_str().is_ascii() {
+        let path = target.path();
+        if path.as_os_str().is_ascii() {
             return Ok(());
         }
-        Err(Unusable(format!("the path of a VHD must be ASCII, {} is not", folder.display())))
+        Err(Unusable(format!("the path of a VHD must be ASCII, {} is not; choose another path", path.display())))
     }
 
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
         refuse_room(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         self.available(job.target)?;
         if job.disk_len > MAX_DISK_LEN {
             let gib = job.disk_len.div_ceil(1 << 30);
