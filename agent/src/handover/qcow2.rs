@@ -267,17 +267,16 @@ impl Driver for Qcow2 {
         let version = self.version()?;
         let wanted = Fresh { master: job.master.path.clone(), disk_len: job.disk_len, profile, bytes: Vec::new() };
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*fresh {
-            Some(fresh) if fresh.is_like(&wanted) => {
-                let file = OpenOptions::new().write(true).open(site.temporary);
-                let written = file.and_then(|file| write_sparse(&file, &fresh.bytes));
-                written.map_err(MakeError::io("write the new file"))?;
-            }
-            _ => {
-                self.create_by_tool(job, site, profile)?;
-                let bytes = std::fs::read(site.temporary).map_err(MakeError::io("read the new file"))?;
-                *fresh = Some(Fresh { bytes, ..wanted });
-            }
+        if !fresh.as_ref().is_some_and(|fresh| fresh.is_like(&wanted)) {
+            self.create_by_tool(job, site, profile)?;
+            let bytes = std::fs::read(site.temporary).map_err(MakeError::io("read the new file"))?;
+            *fresh = Some(Fresh { bytes, ..wanted });
+        }
+        // Also the one that the program made: most of what it wrote is zeros, which take room on the disk.
+        if let Some(fresh) = &*fresh {
+            let file = OpenOptions::new().write(true).truncate(true).open(site.temporary);
+            let written = file.and_then(|file| write_sparse(&file, &fresh.bytes));
+            written.map_err(MakeError::io("write the new file"))?;
         }
         drop(fresh);
         sync_file(site.temporary)?;

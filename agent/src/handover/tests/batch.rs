@@ -82,9 +82,9 @@ fn a_batch_of_which_one_has_its_name_and_another_cant_have_it_goes_with_all() {
 #[test]
 fn a_disk_that_fills_up_half_way_keeps_none() {
     let world = World::new();
-    // Room for some of twenty, each of which takes little.
+    // Room for some of sixty, each of which takes little.
     let Some(full) = Mounted::memory("size=320k") else { return };
-    let all: Vec<CloneSpec> = (0..20)
+    let all: Vec<CloneSpec> = (0..60)
         .map(|number| CloneSpec {
             driver: Choice::Named(DriverName::Qcow2),
             ..CloneSpec::new(name(&format!("vm-{number}")), full.root.join(format!("vm-{number}")))
