@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use drover_agent::handover::{Choice, CloneRecord, CloneSpec, DriverName, Handover, Master};
+use drover_protocol::id::{ContentHash, ImageId};
+
 struct Story {
     state: tempfile::TempDir,
 }
@@ -145,4 +148,51 @@ fn publishing_is_refused_before_anything_is_read() {
     }
     std::fs::set_permissions(key, PermissionsExt::from_mode(0o600)).expect("chmod");
     publish().assert_refused(2, &["no Ed25519 key"]);
+}
+
+/// A clone of a small master that is in no store, at `out/vm` in the story's folder.
+fn make_clone(story: &Story) -> CloneRecord {
+    let (path, out) = (story.path().join("disk.raw"), story.path().join("out"));
+    std::fs::write(&path, [7; 4096]).expect("a master");
+    std::fs::create_dir(&out).expect("a folder");
+    let hash = *blake3::hash(&[7; 4096]).as_bytes();
+    let (image, content_hash) = (ImageId::from_bytes(hash), ContentHash::from_bytes(hash));
+    let master = Master { image, release: None, path, content_len: 4096, content_hash, in_place: true };
+    let spec = CloneSpec::new("vm".parse().expect("a name"), out.join("vm"));
+    let spec = CloneSpec { driver: Choice::Named(DriverName::Copy), ..spec };
+    Handover::new(story.path()).create(&master, &spec).expect("a clone").record
+}
+
+#[test]
+fn a_clone_that_a_crash_kept_from_its_name_is_told_as_unfinished_and_finished_by_activate() {
+    let story = Story::new();
+    let record = make_clone(&story);
+    std::fs::rename(&record.path, &record.temporary).expect("as if killed before it got its name");
+    let listed = story.drover(&["clone", "list"]);
+    assert!(listed.stdout().contains("unfinished"), "{}", listed.stdout());
+    assert!(listed.stderr().contains("drover clone activate --all"), "{}", listed.stderr());
+    for command in [&["clone", "info", "vm"][..], &["clone", "list", "--json"]] {
+        let told = story.drover(command).stdout();
+        assert!(told.contains("making") && !told.contains("ready"), "{told}");
+    }
+    let finished = story.drover(&["clone", "activate", "--all"]);
+    assert_eq!(finished.exit(), 0, "{}", finished.stderr());
+    assert!(record.path.exists());
+    let listed = story.drover(&["clone", "list"]);
+    assert!(listed.stdout().contains("ready") && listed.stderr().is_empty(), "{}", listed.stderr());
+}
+
+#[test]
+fn activate_all_fails_with_the_names_of_what_it_leaves_unfinished() {
+    let story = Story::new();
+    let record = make_clone(&story);
+    let (file, away) = (story.path().join("clones/vm.json"), story.path().join("away"));
+    let text = std::fs::read_to_string(&file).expect("a record").replace("\"ready\"", "\"removing\"");
+    std::fs::write(&file, text).expect("as if killed while it was removed");
+    std::fs::rename(story.path().join("out"), &away).expect("not mounted, so to speak");
+    story.drover(&["clone", "activate", "--all"]).assert_refused(1, &["vm is unfinished", "is it mounted?"]);
+    story.drover(&["clone", "rm", "vm"]).assert_refused(4, &["is it mounted?", "--forget vm"]);
+    std::fs::rename(&away, story.path().join("out")).expect("mounted again");
+    assert_eq!(story.drover(&["clone", "activate", "--all"]).exit(), 0);
+    assert!(!record.path.exists() && !file.exists());
 }

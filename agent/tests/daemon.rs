@@ -237,10 +237,12 @@ fn a_master_goes_from_a_file_to_a_clone_and_away_again() {
     host.drover(&["verify", "base@1"]).assert(0, &[]);
 
     let clone = story.path("vm.img");
-    let made = host.drover(&["clone", "create", "base", "vm", "--out", text(&clone), "--driver", "copy"]);
-    made.assert(0, &["made by copy"]);
+    let made = host.drover(&["clone", "create", "base", "vm", "--out", text(&clone), "--driver", "qcow2"]);
+    made.assert(0, &["made by qcow2"]);
     assert_eq!(made.stdout().trim(), text(&clone));
     host.drover(&["rm", "base"]).assert(4, &["vm", "drover clone rm"]);
+    let whole = story.path("whole.img");
+    host.drover(&["clone", "create", "base", "whole", "--out", text(&whole), "--driver", "copy"]).assert(0, &[]);
     host.drover(&["clone", "create", "nothing", "x", "--out", "/tmp/x"]).assert(3, &["nothing"]);
 
     story.publish(&publisher, &second, "base").assert(0, &[]);
@@ -258,7 +260,12 @@ fn a_master_goes_from_a_file_to_a_clone_and_away_again() {
     assert!(path.exists(), "a dry run removes nothing");
     assert_eq!(host.json(&["gc"])["removed"][0]["names"][0], "base@1");
     assert!(!path.exists());
-    host.drover(&["rm", "base@2"]).assert(0, &[]);
+    let outlives = host.drover(&["clone", "verify", "whole"]);
+    outlives.assert(0, &[]);
+    assert!(outlives.stdout().contains("does not hold the master"), "{}", outlives.stdout());
+    let last = story.path("last.img");
+    host.drover(&["clone", "create", "base@2", "last", "--out", text(&last), "--driver", "copy"]).assert(0, &[]);
+    host.drover(&["rm", "base@2"]).assert(0, &["clones that were made from it stay", "last"]);
     assert_eq!(host.json(&["list"]), serde_json::json!([]));
 }
 

@@ -13,6 +13,7 @@ fn snapshots_of_the_masters_file_live_as_clones_do() {
     let mut host = GuestHost::start("dm", MASTER_LEN, seed);
     three_at_once(&mut host);
     devices_come_and_go(&mut host);
+    somebody_elses_loop_device(&mut host);
     a_longer_disk(&mut host);
     a_full_store(&mut host);
     what_is_refused(&mut host);
@@ -72,6 +73,20 @@ fn devices_come_and_go(host: &mut GuestHost) {
     assert_eq!(again.matches("already").count(), 3, "{again}");
 }
 
+/// A loop device on the master or on a store that we did not make stays, whatever becomes of the clones.
+fn somebody_elses_loop_device(host: &mut GuestHost) {
+    let masters = host.drover("list --json").json();
+    let master = masters[0]["path"].as_str().expect("it is complete").to_owned();
+    let shown = host.sh(&format!("/tools/losetup --find --show --read-only {master}")).ok();
+    let shown = shown.trim();
+    host.drover("clone deactivate c-1").ok();
+    host.drover("clone activate c-1").ok();
+    let listed = host.sh("/tools/losetup --list --noheadings --output NAME,BACK-FILE").ok();
+    assert!(listed.lines().any(|line| line.starts_with(&format!("{shown} "))), "{shown} is gone: {listed}");
+    host.sh(&format!("/tools/losetup --detach {shown}")).ok();
+    assert!(host.has_written(&device("c-1"), 512, 256), "what was written survives");
+}
+
 fn a_longer_disk(host: &mut GuestHost) {
     host.drover("clone create golden big --size 16M --driver dm --out /clones/big.store").ok();
     assert_eq!(host.len(&device("big")), 16 << 20);
@@ -129,6 +144,14 @@ fn what_is_refused(host: &mut GuestHost) {
     host.sh("dmsetup remove --noudevsync drover-other").ok();
     assert!(host.clone("other").is_none());
     host.sh("ls -A /clones | grep other").fails();
+    // Of many, too: the first has its device already when the second can't.
+    host.sh("dmsetup create --noudevsync drover-other-2 --table '0 8 zero'").ok();
+    host.drover("clone create golden other-{} --count 3 --driver dm --out /clones/other-{}.store")
+        .refused(&["drover-other-2"]);
+    host.sh("dmsetup remove --noudevsync drover-other-2").ok();
+    assert!(host.clone("other-1").is_none());
+    host.sh("ls -A /clones | grep other").fails();
+    host.sh("dmsetup info --columns --noheadings --options name | grep other").fails();
 }
 
 fn device(clone: &str) -> String {

@@ -8,7 +8,7 @@ use crate::control::Problem;
 use crate::control::api::{MasterRef, Removed};
 use crate::quantity::Bytes;
 
-/// Remove a master from this host; refused while clones need it
+/// Remove a master from this host; refused while clones would be lost without it
 #[derive(Args, Debug)]
 pub(super) struct Rm {
     /// NAME, NAME@VERSION or image id

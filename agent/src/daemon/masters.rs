@@ -1,6 +1,7 @@
 //! What is on this host, under which names, and what may go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use drover_protocol::id::ImageId;
 use drover_protocol::release::{Name, Release};
@@ -9,6 +10,7 @@ use super::Daemon;
 use crate::control::api::{self, MasterRef, MasterState};
 use crate::control::{Code, Problem};
 use crate::exchange::Phase;
+use crate::handover::record::clones_of;
 use crate::store::{MasterInfo, MasterUse, RemoveError, SealLevel};
 
 /// What removing needs to know of an image.
@@ -64,7 +66,11 @@ impl Daemon {
                 release.name, release.version
             )
         });
-        Ok(api::Removed { note: comes_back, ..self.discard(&what, doomed).await? })
+        let image = doomed.image;
+        let removed = self.discard(&what, doomed).await?;
+        let outlive = self.blocking(&what, move |daemon| Ok(outliving(daemon.store().state(), image))).await?;
+        let notes: Vec<String> = comes_back.into_iter().chain(outlive).collect();
+        Ok(api::Removed { note: (!notes.is_empty()).then(|| notes.join("; ")), ..removed })
     }
 
     /// Removes what neither a name nor a clone nor a person needs any more.
@@ -187,7 +193,7 @@ impl Daemon {
             } else if nameless && self.notes().is_fresh(image) {
                 Some("it was published a moment ago, and may not have its release yet".to_owned())
             } else if !used.clones.is_empty() {
-                Some(format!("the clones {} are made from it", used.clones.join(", ")))
+                Some(format!("the clones {} need it", used.clones.join(", ")))
             } else if versions.clone().any(|version| recent.contains(&version)) {
                 Some(format!("it is among the newest complete {} of its name", self.settings().keep_versions))
             } else {
@@ -247,8 +253,15 @@ impl Doomed {
     }
 }
 
+/// What to say of the clones that a master was removed from.
+fn outliving(state: &Path, image: ImageId) -> Option<String> {
+    let clones = clones_of(state, image).unwrap_or_default();
+    let named = clones.join(", ");
+    (!clones.is_empty()).then(|| format!("clones that were made from it stay, and do not need it: {named}"))
+}
+
 fn refuse_for_clones(what: &str, clones: &[String]) -> Problem {
-    Problem::new(Code::Refused, what, format!("clones are made from it: {}", clones.join(", ")))
+    Problem::new(Code::Refused, what, format!("clones need it: {}", clones.join(", ")))
         .todo("remove them first with `drover clone rm`, if nothing needs them any more")
 }
 

@@ -11,7 +11,9 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::choice::DriverName;
-use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
+use super::driver::{
+    Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
+};
 use super::record::CloneRecord;
 use super::target::{Target, make_empty};
 use super::verify::inspect_raw;
@@ -47,6 +49,7 @@ impl Driver for Copy {
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
         refuse_room(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         refuse_full(job.target.folder()?, job.source.data_len.saturating_mul(job.count))
     }
 

@@ -13,7 +13,7 @@
 //! `activate` makes it again.
 //!
 //! Clones that are made together go through each step together, and between 2 and 3 one file says, durably, that all are
-//! whole. Before it exists, none is; from then on, recovery completes all.
+//! whole. Before it exists, none is; from then on, recovery completes all, or takes the steps of all back: see `batch`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,6 +29,7 @@ use super::Handover;
 use super::choice::{Choice, DriverName, Hypervisor, Profile};
 use super::driver::{Driver, Job, MakeError, NotTaken, Site, Unusable};
 use super::master::{Master, MasterError, MasterFile};
+use super::place::Place;
 use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RECORD_FORMAT, RecordError, RecordedMaster};
 use super::remove::RemoveError;
 use super::step::{self, Step};
@@ -180,7 +181,7 @@ impl Handover {
         // Each record is open while its clone is made.
         allow_open_files(specs.len());
         let (records, being_made) = self.begin(driver, &plans, &jobs)?;
-        let mut work = Work { handover: self, driver, records, being_made, placed: 0 };
+        let mut work = Work { handover: self, driver, records, being_made };
         match work.run(&jobs) {
             Ok(notes) => Ok(work.created(plans, notes, &not_taken, &not_tried)),
             Err(failure) => Err(work.undo(failure)),
@@ -211,7 +212,7 @@ impl Handover {
         jobs: &[Job<'_>],
     ) -> Result<(Vec<CloneRecord>, Vec<File>), CreateError> {
         let lock = ClonesLock::acquire(self.state())?;
-        let batch = (plans.len() > 1).then(|| BatchId(random()));
+        let batch = (plans.len() > 1).then(|| BatchId(getrandom::u64().unwrap_or_else(|_| random().into())));
         let mut records = Vec::new();
         for (plan, job) in plans.iter().zip(jobs) {
             let name = &plan.spec.name;
@@ -270,6 +271,7 @@ impl<'a> Plan<'a> {
             profile: job.profile,
             path: self.target.path(),
             temporary: self.target.temporary(&self.spec.name, random()),
+            place: self.target.folder().ok().and_then(|folder| Place::of(folder).ok()),
             disk_len: job.disk_len,
             needs_master: driver.needs_master(),
             base: driver.base(job),
@@ -289,8 +291,6 @@ struct Work<'a> {
     driver: &'a dyn Driver,
     records: Vec<CloneRecord>,
     being_made: Vec<File>,
-    /// How many have their own names.
-    placed: usize,
 }
 
 impl Work<'_> {
@@ -331,7 +331,6 @@ impl Work<'_> {
         step::reach(Step::Ready);
         for record in &self.records {
             self.driver.place(record)?;
-            self.placed += 1;
             step::reach(Step::Placed);
         }
         self.driver.sync_names(&self.records)?;
@@ -358,18 +357,11 @@ impl Work<'_> {
     fn undo(self, failure: CreateError) -> CreateError {
         let undone = || -> Result<(), RemoveError> {
             let lock = ClonesLock::acquire(self.handover.state())?;
-            if let Some(batch) = self.records[0].batch {
-                lock.forget(batch)?;
-            }
             drop(self.being_made);
-            for (index, record) in self.records.iter().enumerate() {
-                if index < self.placed {
-                    self.handover.remove_placed(&lock, record)?;
-                } else {
-                    self.handover.discard(&lock, record)?;
-                }
+            match self.records[0].state {
+                CloneState::Ready => self.handover.unmake(&lock, &self.records),
+                _ => self.handover.discard_all(&lock, &self.records),
             }
-            Ok(())
         };
         match undone() {
             Ok(()) => failure,

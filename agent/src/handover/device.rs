@@ -12,7 +12,9 @@ use super::choice::DriverName;
 use super::copy::next_data;
 use super::driver::{Activity, MakeError};
 use super::master::{Master, MasterError, MasterFile};
+use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError, RecordedMaster};
+use super::recover::Outcome;
 use super::usage::Usage;
 
 /// A clone whose device was asked for.
@@ -31,8 +33,19 @@ pub enum DeviceError {
     #[error("there is no clone {0}; `drover clone list` shows those that there are")]
     Unknown(Name),
     /// It is not finished.
-    #[error("the clone {0} is not finished: it is being made, moved or removed, or a crash interrupted that")]
+    #[error(
+        "the clone {0} is not finished: it is being made, moved or removed, or a crash interrupted that; `drover clone \
+         activate --all`, run by the user who made it, sets that right"
+    )]
     Unfinished(Name),
+    /// A crash left it unfinished, and that can't be set right now.
+    #[error("the clone {name} is not finished, and can't be now: {why}")]
+    Left {
+        /// The clone.
+        name: Name,
+        /// Why not.
+        why: String,
+    },
     /// A machine uses it.
     #[error("the clone {0} is in use: stop the virtual machine first")]
     InUse(Name),
@@ -95,7 +108,7 @@ impl Handover {
         let failed = |source| DeviceError::Device { name: name.clone(), source };
         let was = driver.activity(&record).map_err(failed)?;
         if was == Activity::Active {
-            if driver.in_use(&record) {
+            if driver.in_use(&record, &OpenFiles::default()) {
                 return Err(DeviceError::InUse(name.clone()));
             }
             driver.deactivate(&record).map_err(failed)?;
@@ -158,7 +171,9 @@ impl Handover {
     pub(super) fn finished(&self, name: &Name) -> Result<(ClonesLock, CloneRecord), DeviceError> {
         let lock = ClonesLock::acquire(self.state())?;
         let read = || record::read_own(self.state(), name)?.ok_or_else(|| DeviceError::Unknown(name.clone()));
-        self.settle(&lock, &read()?)?;
+        if let Some(Outcome::Left(why)) = self.settle(&lock, &read()?)? {
+            return Err(DeviceError::Left { name: name.clone(), why });
+        }
         let record = read()?;
         if record.state != CloneState::Ready || record.moving_to.is_some() {
             return Err(DeviceError::Unfinished(name.clone()));

@@ -7,7 +7,9 @@
 //! docs.kernel.org/admin-guide/device-mapper/snapshot.html.
 //!
 //! Both files are shown as block devices by loop devices that are told to go away by themselves once nobody has them open.
-//! So they live exactly as long as the snapshot does, also if we are killed.
+//! So they live exactly as long as the snapshot does, also if we are killed. What is left of a maker that was killed before
+//! it told them so is known by its size limit, which is the length of the file: nobody else says what goes without saying. So
+//! a device that somebody else shows the master by is left alone.
 //!
 //! A disk that is longer than the master gets a second mapping below: the master, and zeros behind it.
 
@@ -18,8 +20,9 @@ use std::process::Command;
 
 use super::choice::DriverName;
 use super::driver::{
-    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_profile,
+    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_pool, refuse_profile,
 };
+use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::step::{self, Step};
 use super::target::{Target, make_empty};
@@ -27,8 +30,9 @@ use super::tool::{Tool, ToolError, Tools};
 use super::usage::Usage;
 use super::verify::Finding;
 
-const ADVICE_DMSETUP: &str = "install it (Debian and Ubuntu: apt-get install dmsetup) or choose another driver";
-const ADVICE_LOSETUP: &str = "install it (Debian and Ubuntu: apt-get install mount) or choose another driver";
+const ADVICE_DMSETUP: &str = "install it (Debian and Ubuntu: apt-get install dmsetup)";
+const ADVICE_LOSETUP: &str = "install it (Debian and Ubuntu: apt-get install mount)";
+const INSTEAD: &str = "choose another driver";
 const SECTOR_LEN: u64 = 512;
 /// Unit of copying on write, in sectors: what most guests' file systems write at least, so that nothing is copied that is
 /// overwritten at once.
@@ -71,7 +75,8 @@ impl Dm {
     /// A device that shows a file, from now until [`Dm::let_go`] and for as long as it is open.
     fn attach(&self, file: &Path, read_only: bool) -> Result<PathBuf, ToolError> {
         let shown = self.losetup().run(|command| {
-            command.args(["--find", "--show"]).args(read_only.then_some("--read-only")).arg(file);
+            command.args(["--find", "--show", "--sizelimit", &len_of(file).to_string()]);
+            command.args(read_only.then_some("--read-only")).arg(file);
         })?;
         step::reach(Step::Attached);
         Ok(PathBuf::from(shown.trim()))
@@ -91,10 +96,9 @@ impl Dm {
     /// Has the devices that show a file vanish, which a maker that was killed may have left. The others do so by themselves.
     fn let_go_of(&self, file: &Path) -> Result<(), ToolError> {
         let listed = self.losetup().run(|command| {
-            command.args(["--noheadings", "--output", "NAME,AUTOCLEAR", "--associated"]).arg(file);
+            command.args(["--noheadings", "--output", "NAME,AUTOCLEAR,SIZELIMIT", "--associated"]).arg(file);
         })?;
-        let stays = |line: &str| line.trim().strip_suffix('0').map(|name| PathBuf::from(name.trim()));
-        self.let_go(&listed.lines().filter_map(stays).collect::<Vec<_>>())
+        self.let_go(&left_of_ours(&listed, len_of(file)))
     }
 
     /// The same of both files of a clone.
@@ -208,7 +212,7 @@ impl Driver for Dm {
         if !rustix::process::geteuid().is_root() {
             return Err(Unusable("only root may make devices".to_owned()));
         }
-        let unusable = |e: ToolError| Unusable(e.to_string());
+        let unusable = |e: ToolError| e.unusable(INSTEAD);
         let version = |command: &mut Command| {
             command.arg("--version");
         };
@@ -227,6 +231,7 @@ impl Driver for Dm {
 
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         refuse_in_place(job, "choose --driver copy")?;
         self.available(job.target)?;
         if !job.master.content_len.is_multiple_of(SECTOR_LEN) {
@@ -280,10 +285,10 @@ impl Driver for Dm {
                 .push(Finding::note(format!("it has no device now: `drover clone activate {}` makes it", record.name))),
             Err(e) => findings.push(Finding::doubt(format!("its device could not be looked at: {e}"))),
         }
-        Inspection { in_use: self.in_use(record), findings }
+        Inspection { in_use: self.in_use(record, &OpenFiles::default()), findings }
     }
 
-    fn in_use(&self, record: &CloneRecord) -> bool {
+    fn in_use(&self, record: &CloneRecord, _opened: &OpenFiles) -> bool {
         let opens = self.dm(&["info", "--columns", "--noheadings", "--options", "open", &device_name(record)]);
         let is_open = opens.is_ok_and(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 0));
         is_open && matches!(self.holder(record), Ok(Holder::Clone))
@@ -334,6 +339,20 @@ impl Driver for Dm {
             |record: &&CloneRecord| Some((record.name.to_string(), usage_of(statuses.get(&device_name(record))?)?));
         records.iter().filter_map(of).collect()
     }
+}
+
+/// The devices among those that `losetup` lists for a file of this length that we made and that stay.
+fn left_of_ours(listed: &str, len: u64) -> Vec<PathBuf> {
+    let is_left = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, autoclear, limit] = words[..] else { return None };
+        (autoclear == "0" && limit == len.to_string()).then(|| PathBuf::from(name))
+    };
+    listed.lines().filter_map(is_left).collect()
+}
+
+fn len_of(file: &Path) -> u64 {
+    file.metadata().map_or(0, |facts| facts.len())
 }
 
 /// Whose a device is.
@@ -387,6 +406,12 @@ mod tests {
         // 64 MiB are 16,384 chunks and 64 chunks of books.
         assert_eq!(store_len(64 << 20), (1 + 16_384 + 64 + 1) * 4096);
         assert_eq!(store_len(1), 4 * 4096);
+    }
+
+    #[test]
+    fn only_devices_that_are_ours_and_stay_are_let_go() {
+        let listed = "/dev/loop0       0 0\n/dev/loop1       1 4096\n/dev/loop12      0 4096\n/dev/loop3 0 512\n";
+        assert_eq!(left_of_ours(listed, 4096), [Path::new("/dev/loop12")]);
     }
 
     #[test]

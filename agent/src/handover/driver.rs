@@ -13,7 +13,9 @@ use serde::Serialize;
 
 use super::choice::{DriverName, Profile};
 use super::master::{Master, MasterFile, folder_of};
-use super::record::CloneRecord;
+use super::open_files::OpenFiles;
+use super::place::Place;
+use super::record::{CloneRecord, CloneState};
 use super::target::{self, Target, TargetError};
 use super::usage::Usage;
 use super::verify::{self, Finding};
@@ -156,6 +158,12 @@ pub(super) trait Driver {
         }
     }
 
+    /// Which of these clones, whose records say that they are finished, have their temporary names still.
+    fn unnamed<'a>(&self, records: &[&'a CloneRecord]) -> Vec<&'a CloneRecord> {
+        let is_unnamed = |record: &&CloneRecord| self.exists(&record.temporary).unwrap_or(false);
+        records.iter().copied().filter(is_unnamed).collect()
+    }
+
     /// Gives a finished clone its name, unless something has that name.
     fn place(&self, record: &CloneRecord) -> Result<(), TargetError> {
         target::take_name(&record.temporary, &record.path)
@@ -198,7 +206,14 @@ pub(super) trait Driver {
 
     /// Whether the place of the clone can be seen now; if its disk is not mounted, what is there must not be forgotten.
     fn is_reachable(&self, record: &CloneRecord) -> bool {
-        folder_of(&record.temporary).is_dir()
+        let is_there = |path: &Path| self.exists(path).unwrap_or(false);
+        // In state `making`, what has its own name is somebody else's.
+        if is_there(&record.temporary) || record.state != CloneState::Making && is_there(&record.path) {
+            return true;
+        }
+        let folder = folder_of(&record.temporary);
+        let is_now = Place::of(folder);
+        folder.is_dir() && record.place.is_none_or(|place| is_now.is_ok_and(|now| now == place))
     }
 
     /// Takes note of whether a base, read in full, was found right: no clone is made on one that is not.
@@ -212,8 +227,8 @@ pub(super) trait Driver {
     }
 
     /// Whether a program has the clone open.
-    fn in_use(&self, record: &CloneRecord) -> bool {
-        verify::in_use(&record.path)
+    fn in_use(&self, record: &CloneRecord, opened: &OpenFiles) -> bool {
+        verify::in_use(&record.path, opened)
     }
 
     /// Whether a guest can use it now.
@@ -268,6 +283,12 @@ impl MakeError {
     }
 }
 
+/// What to say of a clone that is not reachable.
+pub(super) fn unreachable(record: &CloneRecord) -> String {
+    let place = folder_of(&record.temporary).display();
+    format!("{place}, where the clone {} is, can't be reached; is it mounted?", record.name)
+}
+
 /// Only qcow2 has profiles to choose from.
 pub(super) fn refuse_profile(driver: DriverName, job: &Job<'_>) -> Result<(), Unusable> {
     match job.profile {
@@ -283,6 +304,14 @@ pub(super) fn refuse_room(driver: DriverName, job: &Job<'_>) -> Result<(), Unusa
         Some(_) => {
             Err(Unusable(format!("{driver} grows with what is written and knows no --room; dm and lvm-thick do")))
         }
+    }
+}
+
+/// Only thin volumes lie in a pool.
+pub(super) fn refuse_pool(driver: DriverName, job: &Job<'_>) -> Result<(), Unusable> {
+    match job.pool {
+        None => Ok(()),
+        Some(pool) => Err(Unusable(format!("{driver} knows no pool such as {pool}; only lvm-thin does"))),
     }
 }
 

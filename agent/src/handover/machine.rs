@@ -16,6 +16,9 @@ pub enum MachineError {
         "{0} is a differencing VHD: qemu opens it and reads zeros where the parent has data; give it to Xen or Hyper-V"
     )]
     Vhd(drover_protocol::release::Name),
+    /// libvirt tells the bus by the name.
+    #[error("{0} is no name of a disk that libvirt knows; say vda (virtio), sda (SCSI), xvda (Xen) or hda (IDE)")]
+    Target(String),
     /// Its path can't be written in the hypervisor's language.
     #[error("the path {0:?} has characters that an xl configuration can't hold; keep the clone under a plainer name")]
     Path(std::path::PathBuf),
@@ -34,12 +37,16 @@ pub fn xml_disk(record: &CloneRecord, target: &str) -> Result<String, MachineErr
             escaped(master)
         ),
     };
-    let bus = if target.starts_with("sd") { "scsi" } else { "virtio" };
+    let bus = BUSES.iter().find(|(prefix, _)| target.starts_with(prefix));
+    let (_, bus) = bus.ok_or_else(|| MachineError::Target(target.to_owned()))?;
     Ok(format!(
         "<disk type='{kind}' device='disk'>\n  <driver name='qemu' type='{format}' discard='unmap'/>\n  <source \
          {attribute}='{path}'/>\n{backing}  <target dev='{target}' bus='{bus}'/>\n</disk>"
     ))
 }
+
+/// Buses by the beginning of a disk's name, as libvirt has them.
+const BUSES: [(&str, &str); 4] = [("vd", "virtio"), ("sd", "scsi"), ("xvd", "xen"), ("hd", "ide")];
 
 /// Arguments for qemu: a graph of block nodes without a guessed format, and a virtio disk on it.
 pub fn qemu_arguments(record: &CloneRecord) -> Result<Vec<String>, MachineError> {

@@ -16,6 +16,7 @@
 //! It blocks, reads no settings, and talks to no daemon: the command line runs it in its own process, with the rights
 //! that its user has on the target folder. Hashing a master again is the store's work.
 
+mod batch;
 mod choice;
 mod copy;
 mod create;
@@ -25,6 +26,8 @@ mod driver;
 mod lvm;
 mod machine;
 mod master;
+mod open_files;
+mod place;
 mod qcow2;
 mod rebase;
 pub mod record;
@@ -40,6 +43,7 @@ mod usage;
 mod verify;
 pub(crate) mod vhd;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::release::Name;
@@ -52,6 +56,7 @@ pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
 pub(crate) use self::master::NEVER_NOTED;
 pub use self::master::{FileIdentity, Master, MasterError};
+pub use self::place::Place;
 pub use self::rebase::{RebaseError, Rebased};
 pub use self::record::{CloneRecord, CloneState, ClonesLock, Listing, RecordError};
 pub use self::recover::{Outcome, Recovered};
@@ -130,12 +135,27 @@ impl Handover {
     pub fn get_finished(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
         match self.finished(name) {
             Err(DeviceError::Record(RecordError::Foreign { .. })) => match record::read(&self.state, name)? {
-                Some(record) if record.state == CloneState::Ready && record.moving_to.is_none() => Ok(record),
+                Some(record) if self.is_finished(&record) => Ok(record),
                 Some(_) => Err(DeviceError::Unfinished(name.clone())),
                 None => Err(DeviceError::Unknown(name.clone())),
             },
             finished => finished.map(|(_, record)| record),
         }
+    }
+
+    /// Records as people are to see them: a clone that a crash kept from getting its name is not finished, whatever its
+    /// record says. One question to each driver, not one a clone.
+    pub fn as_found(&self, mut records: Vec<CloneRecord>) -> Vec<CloneRecord> {
+        let unnamed = |driver: &dyn Driver| {
+            let is_its = |record: &&CloneRecord| record.driver == driver.name() && record.state == CloneState::Ready;
+            let its: Vec<&CloneRecord> = records.iter().filter(is_its).collect();
+            if its.is_empty() { Vec::new() } else { driver.unnamed(&its) }
+        };
+        let unnamed: BTreeSet<Name> = self.drivers().flat_map(unnamed).map(|record| record.name.clone()).collect();
+        for record in records.iter_mut().filter(|record| unnamed.contains(&record.name)) {
+            record.state = CloneState::Making;
+        }
+        records
     }
 
     /// Takes a record over, whoever wrote it: from now on this process's user acts on what it says, and nobody else. The
@@ -152,6 +172,9 @@ impl Handover {
         let record = self.get(name)?;
         let driver = self.driver(record.driver);
         let inspection = match (record.state, driver.exists(&record.temporary)) {
+            (CloneState::Ready, Ok(false)) if driver.may_look() && !driver.is_reachable(&record) => {
+                driver::Inspection { in_use: false, findings: vec![Finding::fault(driver::unreachable(&record))] }
+            }
             (CloneState::Ready, Ok(false)) => driver.verify(&record),
             (CloneState::Ready, Err(e)) => driver::Inspection {
                 in_use: false,
@@ -160,8 +183,8 @@ impl Handover {
             _ => driver::Inspection {
                 in_use: false,
                 findings: vec![Finding::fault(
-                    "it is not finished: it is being made or removed, or a crash interrupted that, which the daemon sets \
-                     right when it starts"
+                    "it is not finished: it is being made or removed, or a crash interrupted that, which `drover clone \
+                     activate --all`, run by the user who made it, sets right"
                         .to_owned(),
                 )],
             },
@@ -197,6 +220,11 @@ impl Handover {
             }
         };
         Ok(Choice::Auto.drivers(hypervisor).into_iter().map(report).collect())
+    }
+
+    fn is_finished(&self, record: &CloneRecord) -> bool {
+        let has_name = || self.driver(record.driver).unnamed(&[record]).is_empty();
+        record.state == CloneState::Ready && record.moving_to.is_none() && has_name()
     }
 
     fn state(&self) -> &Path {

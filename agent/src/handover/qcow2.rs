@@ -13,13 +13,20 @@ use serde::Deserialize;
 
 use super::choice::{DriverName, Profile};
 use super::copy::write_sparse;
-use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_room};
+use super::driver::{
+    Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_pool, refuse_room,
+};
+use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::target::{Target, make_empty, sync_file};
 use super::tool::{Tool, ToolError, Tools, said};
-use super::verify::{Finding, in_use};
+use super::verify::{Finding, in_use, is_locked};
 
-const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils) or choose --driver copy";
+const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils)";
+const INSTEAD: &str = "choose --driver copy";
+/// The first version that looks into a file which a machine has open (`info -U`). It also knows all else that is asked of
+/// it, such as naming the format of a backing file.
+const FIRST_USABLE: (u32, u32) = (2, 10);
 /// The first version of qemu that reads and writes subclusters.
 const FIRST_WITH_SUBCLUSTERS: (u32, u32) = (5, 2);
 /// What `qemu-img check` ends with.
@@ -229,13 +236,20 @@ impl Driver for Qcow2 {
 
     fn available(&self, target: &Target) -> Result<(), Unusable> {
         target.folder()?;
-        self.version().map(drop).map_err(|e| Unusable(e.to_string()))
+        let version = self.version().map_err(|e| e.unusable(INSTEAD))?;
+        if major_minor(&version) < Some(FIRST_USABLE) {
+            return Err(Unusable(format!(
+                "qemu-img {version} is too old, 2.10 is the first that will do; install a newer one or {INSTEAD}"
+            )));
+        }
+        Ok(())
     }
 
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         self.available(job.target)?;
-        refuse_in_place(job, "choose --driver copy")?;
+        refuse_in_place(job, INSTEAD)?;
         refuse_room(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         if job.master.path.to_str().is_none() {
             let master = job.master.path.display();
             return Err(Unusable(format!("the master's path ({master}) is no UTF-8 text, which qcow2 needs")));
@@ -253,17 +267,16 @@ impl Driver for Qcow2 {
         let version = self.version()?;
         let wanted = Fresh { master: job.master.path.clone(), disk_len: job.disk_len, profile, bytes: Vec::new() };
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*fresh {
-            Some(fresh) if fresh.is_like(&wanted) => {
-                let file = OpenOptions::new().write(true).open(site.temporary);
-                let written = file.and_then(|file| write_sparse(&file, &fresh.bytes));
-                written.map_err(MakeError::io("write the new file"))?;
-            }
-            _ => {
-                self.create_by_tool(job, site, profile)?;
-                let bytes = std::fs::read(site.temporary).map_err(MakeError::io("read the new file"))?;
-                *fresh = Some(Fresh { bytes, ..wanted });
-            }
+        if !fresh.as_ref().is_some_and(|fresh| fresh.is_like(&wanted)) {
+            self.create_by_tool(job, site, profile)?;
+            let bytes = std::fs::read(site.temporary).map_err(MakeError::io("read the new file"))?;
+            *fresh = Some(Fresh { bytes, ..wanted });
+        }
+        // Also the one that the program made: most of what it wrote is zeros, which take room on the disk.
+        if let Some(fresh) = &*fresh {
+            let file = OpenOptions::new().write(true).truncate(true).open(site.temporary);
+            let written = file.and_then(|file| write_sparse(&file, &fresh.bytes));
+            written.map_err(MakeError::io("write the new file"))?;
         }
         drop(fresh);
         sync_file(site.temporary)?;
@@ -277,7 +290,8 @@ impl Driver for Qcow2 {
             return Inspection { in_use: false, findings };
         }
         self.inspect_header(record, &mut findings);
-        let in_use = in_use(&record.path) || self.inspect_clusters(&record.path, &mut findings);
+        let locked = is_locked(&record.path) || self.inspect_clusters(&record.path, &mut findings);
+        let in_use = locked || in_use(&record.path, &OpenFiles::default());
         Inspection { in_use, findings }
     }
 }

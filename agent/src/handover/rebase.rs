@@ -11,6 +11,7 @@ use super::Handover;
 use super::device::DeviceError;
 use super::driver::MakeError;
 use super::master::{FileIdentity, Master, MasterError, MasterFile};
+use super::open_files::OpenFiles;
 use super::record::{CloneRecord, ClonesLock, MovingTo, RecordError, RecordedMaster};
 use super::recover::Outcome;
 use super::step::{self, Step};
@@ -86,14 +87,14 @@ impl Handover {
     /// Moves a clone to a master, whose content may be any. Takes as long as reading both masters does.
     pub fn rebase(&self, name: &Name, master: &Master) -> Result<Rebased, RebaseError> {
         let (lock, record) = self.finished(name)?;
-        if record.image == master.image && record.master.path == master.path {
-            return Ok(Rebased { record, moved: false });
-        }
         let driver = self.driver(record.driver);
         if let Some(why) = driver.unmovable() {
             return Err(RebaseError::Unmovable { name: name.clone(), why });
         }
-        if driver.in_use(&record) {
+        if record.image == master.image && record.master.path == master.path {
+            return Ok(Rebased { record, moved: false });
+        }
+        if driver.in_use(&record, &OpenFiles::default()) {
             return Err(RebaseError::InUse(name.clone()));
         }
         // What the clone lacks is copied from what its header names; that must be what it was made from, and as it was.

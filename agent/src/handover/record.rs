@@ -11,7 +11,7 @@
 //! choice. [`Handover::adopt`](super::Handover::adopt) takes a record over once somebody has looked at it. No link in the
 //! folder, or in its place, is followed for writing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choice::{DriverName, Profile};
 use super::master::{FileIdentity, Master, MasterFile};
+use super::place::Place;
 use super::target::sync_folder;
 
 /// The format of record that this code writes and reads.
@@ -58,6 +59,9 @@ pub struct CloneRecord {
     pub path: PathBuf,
     /// Under which name its file was made. Gone once the file has its own name.
     pub temporary: PathBuf,
+    /// What the folder of its file is known by. Records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// Length of the disk that a guest sees, in bytes, as it was made.
     pub disk_len: u64,
     /// Whether it is lost without the master.
@@ -93,9 +97,10 @@ pub struct MovingTo {
     pub master: RecordedMaster,
 }
 
-/// Clones that were begun together. They are made once the file of this name is there, and not at all before.
+/// Clones that were begun together. They are made once the file of this name is there, and not at all before. It is long
+/// enough to be no other batch's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct BatchId(pub(super) u32);
+pub struct BatchId(pub(super) u64);
 
 /// How far a clone is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,10 +204,8 @@ pub struct ClonesLock {
     _lock: File,
 }
 
-/// Names of the clones whose records name this image, sorted. A master is not removed while there are any.
-///
-/// Call it under [`ClonesLock`] and remove the master before letting go of it, or a clone may come in between. A record
-/// that can't be read is an error here: it might name the image.
+/// Names of the clones whose records name this image, sorted. A record that can't be read is an error here: it might name
+/// the image.
 pub fn clones_of(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
     Ok(records_of(state, image)?.into_iter().map(|record| record.name.to_string()).collect())
 }
@@ -210,18 +213,18 @@ pub fn clones_of(state: &Path, image: ImageId) -> Result<Vec<String>, RecordErro
 /// Names of clones by image.
 #[derive(Debug, Default)]
 pub struct ClonesByImage {
-    /// Of all clones whose records can be read: by the image that they were made from, and by that which they are being
-    /// moved to.
+    /// Of all clones whose records can be read and that would be lost without their master: by the image that they were made
+    /// from, and by that which they are being moved to.
     pub names: BTreeMap<ImageId, Vec<String>>,
     /// What is wrong with the other records.
     pub unreadable: Vec<RecordError>,
 }
 
-/// Names of all clones, by image, from one reading of all records.
+/// Names of the clones that need their masters, by image, from one reading of all records.
 pub fn clones_by_image(state: &Path) -> Result<ClonesByImage, RecordError> {
     let mut names: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
     let listing = list(state)?;
-    for record in &listing.records {
+    for record in listing.records.iter().filter(|record| needs_master(record)) {
         let moving_to = record.moving_to.as_ref().map(|moving| moving.image).filter(|image| *image != record.image);
         for image in std::iter::once(record.image).chain(moving_to) {
             names.entry(image).or_default().push(record.name.to_string());
@@ -230,11 +233,17 @@ pub fn clones_by_image(state: &Path) -> Result<ClonesByImage, RecordError> {
     Ok(ClonesByImage { names, unreadable: listing.unreadable })
 }
 
-/// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies.
+/// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies. A master is not removed
+/// while there are any.
+///
+/// Call it under [`ClonesLock`] and remove the master before letting go of it, or a clone may come in between.
 pub fn clones_that_need(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
-    // A clone in the making still reads the master, whatever makes it.
-    let needs = |record: &CloneRecord| record.needs_master || record.state == CloneState::Making;
-    Ok(records_of(state, image)?.into_iter().filter(needs).map(|record| record.name.to_string()).collect())
+    Ok(records_of(state, image)?.into_iter().filter(needs_master).map(|record| record.name.to_string()).collect())
+}
+
+/// A clone in the making still reads the master, whatever makes it.
+fn needs_master(record: &CloneRecord) -> bool {
+    record.needs_master || record.state == CloneState::Making
 }
 
 fn records_of(state: &Path, image: ImageId) -> Result<Vec<CloneRecord>, RecordError> {
@@ -382,17 +391,21 @@ impl ClonesLock {
         Ok(files)
     }
 
-    /// Says, durably, that all clones of a batch are whole.
+    /// Says, durably, that all clones of a batch are whole. It may have been said before.
     pub(super) fn commit(&self, batch: BatchId) -> Result<(), RecordError> {
         let name = batch_name(batch);
-        let written = self.create(&name).and_then(|file| file.sync_all());
+        let written = match self.create(&name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            created => created.and_then(|file| file.sync_all()),
+        };
         written.map_err(RecordError::io("write", &self.path.join(&name)))?;
         self.sync()
     }
 
-    /// Whether all clones of a batch are whole.
-    pub(super) fn is_committed(&self, batch: BatchId) -> bool {
-        statat(&self.folder, batch_name(batch), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    /// The batch of a clone, if all of its clones are whole and it has not been forgotten yet.
+    pub(super) fn open_batch(&self, record: &CloneRecord) -> Option<BatchId> {
+        let is_open = |batch: &BatchId| statat(&self.folder, batch_name(*batch), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        record.batch.filter(is_open).filter(|_| record.state != CloneState::Removing)
     }
 
     /// Forgets a batch, durably: its clones stand for themselves, or are to go.
@@ -441,21 +454,21 @@ impl ClonesLock {
 
     /// Removes records that a crash left unfinished: nobody can be writing one while the lock is held.
     pub(super) fn sweep(&self) -> Result<(), RecordError> {
-        self.sweep_what(UNFINISHED)
+        self.sweep_what(|name| name.ends_with(UNFINISHED))
     }
 
-    /// Removes what says that batches are whole. Their clones have been settled, and nobody is at that step while the lock is
-    /// held.
-    pub(super) fn sweep_batches(&self) -> Result<(), RecordError> {
-        self.sweep_what(BATCH)
+    /// Removes what says that batches are whole which no record names any more.
+    pub(super) fn sweep_batches(&self, named: &BTreeSet<BatchId>) -> Result<(), RecordError> {
+        let named: BTreeSet<String> = named.iter().map(|batch| batch_name(*batch)).collect();
+        self.sweep_what(|name| name.ends_with(BATCH) && !named.contains(name))
     }
 
-    fn sweep_what(&self, suffix: &str) -> Result<(), RecordError> {
+    fn sweep_what(&self, goes: impl Fn(&str) -> bool) -> Result<(), RecordError> {
         let failed = |e: Errno| RecordError::io("list", &self.path)(e.into());
         for entry in Dir::read_from(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if name.starts_with('.') && name.ends_with(suffix) {
+            if name.starts_with('.') && goes(name) {
                 self.remove(name).map_err(RecordError::io("remove", &self.path.join(name)))?;
             }
         }
@@ -478,6 +491,12 @@ impl ClonesLock {
 }
 
 impl RecordError {
+    /// A full disk is no failure of what must work on one.
+    pub(super) fn unless_full(self) -> Result<(), RecordError> {
+        let is_full = matches!(&self, RecordError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+        if is_full { Ok(()) } else { Err(self) }
+    }
+
     fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> RecordError {
         move |source| match source.kind() {
             io::ErrorKind::PermissionDenied => RecordError::Denied { doing, path: path.to_owned() },

@@ -2,18 +2,20 @@
 //! begun is removed.
 //!
 //! Done at every start of the daemon, and for a single name when a clone of that name is made. A clone that another
-//! process is making right now is left alone: its maker holds a lock on the record. So is one of another user: the daemon
-//! sets right what its own user began, `drover clone activate --all` at boot what root did.
+//! process is making right now is left alone: its maker holds a lock on the record. So is one of another user, but it is
+//! named: the daemon sets right what its own user began, `drover clone activate --all` at boot what root did.
 
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::master::folder_of;
-use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
+use super::batch::finish_name;
+use super::driver::unreachable;
+use super::open_files::OpenFiles;
+use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, Listing, RecordError};
 use super::remove::RemoveError;
-use super::target::{TargetError, is_same_file};
+use super::target::TargetError;
 
 /// What became of a clone that was found unfinished.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,72 +38,92 @@ pub enum Outcome {
 }
 
 impl Handover {
-    /// Completes or cleans all clones that a crash left unfinished, and says what became of each.
+    /// Completes or cleans all clones of this user that a crash left unfinished, and says what became of each, and which of
+    /// other users are unfinished.
     pub fn recover(&self) -> Result<Vec<Recovered>, RecordError> {
         let lock = ClonesLock::acquire(self.state())?;
         lock.sweep()?;
+        let records = record::list_own(self.state())?.records;
+        let told = |settled: Result<Option<Outcome>, RecordError>| {
+            settled.unwrap_or_else(|e| Some(Outcome::Left(e.to_string())))
+        };
+        let batches: BTreeSet<BatchId> = records.iter().filter_map(|record| lock.open_batch(record)).collect();
+        let batches: BTreeMap<BatchId, Option<Outcome>> =
+            batches.into_iter().map(|batch| (batch, told(self.settle_batch(&lock, batch)))).collect();
         let mut recovered = Vec::new();
-        for record in record::list_own(self.state())?.records {
-            let outcome = match self.settle(&lock, &record) {
-                Ok(None) => continue,
-                Ok(Some(outcome)) => outcome,
-                Err(e) => Outcome::Left(e.to_string()),
+        for record in records {
+            let of_batch = record.batch.filter(|_| record.state != CloneState::Removing);
+            let outcome = match of_batch.and_then(|batch| batches.get(&batch)) {
+                Some(Some(outcome)) => Some(outcome.clone()),
+                _ => told(self.settle(&lock, &record)),
             };
-            recovered.push(Recovered { name: record.name, outcome });
+            recovered.extend(outcome.map(|outcome| Recovered { name: record.name, outcome }));
         }
-        // Those that could not be settled now still have to be, as what says that they are whole says.
-        let is_open = |record: &CloneRecord| record.state == CloneState::Making && record.batch.is_some();
-        if !record::list(self.state())?.records.iter().any(is_open) {
-            lock.sweep_batches()?;
+        let listing = record::list(self.state())?;
+        recovered.extend(self.foreign_unfinished(&lock, &listing)?);
+        if listing.unreadable.is_empty() {
+            lock.sweep_batches(&listing.records.iter().filter_map(|record| record.batch).collect())?;
         }
         Ok(recovered)
+    }
+
+    /// What other users left unfinished. Nothing is done to it.
+    fn foreign_unfinished(&self, lock: &ClonesLock, listing: &Listing) -> Result<Vec<Recovered>, RecordError> {
+        let own: BTreeSet<Name> =
+            record::list_own(self.state())?.records.into_iter().map(|record| record.name).collect();
+        let mut foreign = self.as_found(listing.records.clone());
+        foreign.retain(|record| record.state != CloneState::Ready && !own.contains(&record.name));
+        let mut left = Vec::new();
+        for CloneRecord { name, .. } in foreign {
+            if !lock.is_being_made(&name)? {
+                let why = "another user made it; `drover clone activate --all`, run by that one, sets it right";
+                left.push(Recovered { name, outcome: Outcome::Left(why.to_owned()) });
+            }
+        }
+        Ok(left)
     }
 
     /// Completes or cleans one clone, or says `None` if there is nothing to be done.
     pub(super) fn settle(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Option<Outcome>, RecordError> {
         let driver = self.driver(record.driver);
-        let left = |e: io::Error| Ok(Some(Outcome::Left(e.to_string())));
         if !driver.may_look() {
             return Ok(None);
+        }
+        if let Some(batch) = lock.open_batch(record)
+            && let Some(outcome) = self.settle_batch(lock, batch)?
+        {
+            return Ok(Some(outcome));
         }
         if record.state == CloneState::Making && lock.is_being_made(&record.name)? {
             return Ok(None);
         }
         // Without its folder the clone's file can't be seen, and would be forgotten with the record.
         if record.state != CloneState::Ready && !driver.is_reachable(record) {
-            let place = folder_of(&record.temporary).display();
-            let why = format!("{place}, where the unfinished clone is, can't be reached; is it mounted?");
-            return Ok(Some(Outcome::Left(why)));
+            return Ok(Some(Outcome::Left(unreachable(record))));
         }
         if record.state == CloneState::Removing {
             return self.finish_removal(lock, record).map(Some);
         }
         if record.state == CloneState::Making {
-            if !record.batch.is_some_and(|batch| lock.is_committed(batch)) {
-                return self.clean(lock, record).map(Some);
-            }
-            lock.put(&CloneRecord { state: CloneState::Ready, ..record.clone() })?;
-        } else if record.moving_to.is_some() {
+            return self.clean(lock, record).map(Some);
+        }
+        if record.moving_to.is_some() {
             return self.settle_move(lock, record);
         }
         match driver.exists(&record.temporary) {
             Ok(true) => {}
-            Ok(false) if record.state == CloneState::Making => return Ok(Some(Outcome::Completed)),
             Ok(false) => return Ok(None),
-            Err(e) => return left(e),
+            Err(e) => return Ok(Some(Outcome::Left(e.to_string()))),
         }
-        match driver.place(record).and_then(|()| driver.sync_names(std::slice::from_ref(record))) {
+        match finish_name(driver, record).and_then(|()| driver.sync_names(std::slice::from_ref(record))) {
             Ok(()) => Ok(Some(Outcome::Completed)),
-            Err(TargetError::Exists(_)) if is_same_file(&record.temporary, &record.path) => {
-                driver.remove(&record.temporary).map_or_else(left, |_| Ok(Some(Outcome::Completed)))
-            }
             Err(TargetError::Exists(_)) => self.clean(lock, record).map(Some),
             Err(e) => Ok(Some(Outcome::Left(e.to_string()))),
         }
     }
 
     fn finish_removal(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
-        if self.driver(record.driver).in_use(record) {
+        if self.driver(record.driver).in_use(record, &OpenFiles::default()) {
             return Ok(Outcome::Left("it was being removed, and a program has it open now".to_owned()));
         }
         outcome(self.remove_placed(lock, record))

@@ -13,7 +13,9 @@ use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
 use super::choice::DriverName;
-use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
+use super::driver::{
+    Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
+};
 use super::record::CloneRecord;
 use super::target::{Target, make_empty};
 use super::verify::inspect_raw;
@@ -46,6 +48,7 @@ impl Driver for Reflink {
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
         refuse_room(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         let folder = job.target.folder()?;
         let shown = folder.display();
         let nameless = tempfile::tempfile_in(folder)

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::driver::{Driver, MakeError};
+use super::driver::{Activity, Driver, MakeError, unreachable};
+use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::step::{self, Step};
+use super::target::TargetError;
 
 /// A clone that was removed.
 #[derive(Clone, Debug)]
@@ -33,8 +35,24 @@ pub enum RemoveError {
     /// It is being made.
     #[error("the clone {0} is being made right now; wait for that to end or stop it first")]
     BeingMade(Name),
+    /// Its file system is not mounted, or its volume group is not there.
+    #[error("{where_it_is} If it is lost, `drover clone rm --forget {name}` removes its record alone")]
+    Unreachable {
+        /// The clone.
+        name: Name,
+        /// Where it is, for people.
+        where_it_is: String,
+    },
+    /// It can be removed and is not to be forgotten.
+    #[error("the place of the clone {name} can be reached: without --forget it is removed with what is at {}", path.display())]
+    Reachable {
+        /// The clone.
+        name: Name,
+        /// Its file.
+        path: PathBuf,
+    },
     /// A machine uses it.
-    #[error("the clone {name} is in use: a program has locked {}; stop the virtual machine first", path.display())]
+    #[error("the clone {name} is in use: a program has {} open; stop the virtual machine first", path.display())]
     InUse {
         /// The clone.
         name: Name,
@@ -48,6 +66,14 @@ pub enum RemoveError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Its name could not be taken back.
+    #[error("can't take back the name of the clone {name}: {source}")]
+    Name {
+        /// The clone.
+        name: Name,
+        /// Why not.
+        source: TargetError,
     },
     /// Its device could not be taken away.
     #[error("can't take away the device of the clone {name}: {source}")]
@@ -65,6 +91,51 @@ pub enum RemoveError {
 impl Handover {
     /// Removes a clone and its record. A file that is gone already is no error.
     pub fn remove(&self, name: &Name) -> Result<Removed, RemoveError> {
+        self.remove_one(name, &OpenFiles::default())
+    }
+
+    /// [`Handover::remove`], one after the other as it is asked for; what other programs have open is looked for once.
+    pub fn remove_all<'a>(
+        &'a self,
+        names: &'a [Name],
+    ) -> impl Iterator<Item = (&'a Name, Result<Removed, RemoveError>)> + 'a {
+        let opened = OpenFiles::default();
+        names.iter().map(move |name| (name, self.remove_one(name, &opened)))
+    }
+
+    fn remove_one(&self, name: &Name, opened: &OpenFiles) -> Result<Removed, RemoveError> {
+        let (lock, record) = self.to_remove(name)?;
+        let driver = self.driver(record.driver);
+        if driver.may_look() && !driver.is_reachable(&record) {
+            return Err(RemoveError::Unreachable { name: name.clone(), where_it_is: unreachable(&record) });
+        }
+        let at_temporary = driver.exists(&record.temporary).map_err(RemoveError::file(&record.temporary))?;
+        let (file_existed, note) = if record.state == CloneState::Making || at_temporary {
+            (at_temporary, self.discard(&lock, &record)?)
+        } else if driver.in_use(&record, opened) {
+            return Err(RemoveError::InUse { name: name.clone(), path: record.path });
+        } else {
+            self.remove_placed(&lock, &record)?
+        };
+        Ok(Removed { record, file_existed, note })
+    }
+
+    /// Removes the record alone of a clone whose place can't be reached.
+    pub fn forget(&self, name: &Name) -> Result<CloneRecord, RemoveError> {
+        let (lock, record) = self.to_remove(name)?;
+        let driver = self.driver(record.driver);
+        if driver.is_reachable(&record) {
+            return Err(RemoveError::Reachable { name: name.clone(), path: record.path });
+        }
+        if matches!(driver.activity(&record), Ok(Activity::Active)) {
+            return Err(RemoveError::InUse { name: name.clone(), path: record.path });
+        }
+        lock.delete(name)?;
+        Ok(record)
+    }
+
+    /// The record of a clone that nobody is making right now, and the lock under which it stays as it is.
+    fn to_remove(&self, name: &Name) -> Result<(ClonesLock, CloneRecord), RemoveError> {
         let lock = ClonesLock::acquire(self.state())?;
         let Some(record) = record::read_own(self.state(), name)? else {
             return Err(RemoveError::Unknown(name.clone()));
@@ -72,16 +143,7 @@ impl Handover {
         if record.state == CloneState::Making && lock.is_being_made(name)? {
             return Err(RemoveError::BeingMade(name.clone()));
         }
-        let driver = self.driver(record.driver);
-        let at_temporary = driver.exists(&record.temporary).map_err(RemoveError::file(&record.temporary))?;
-        let (file_existed, note) = if record.state == CloneState::Making || at_temporary {
-            (at_temporary, self.discard(&lock, &record)?)
-        } else if driver.in_use(&record) {
-            return Err(RemoveError::InUse { name: name.clone(), path: record.path });
-        } else {
-            self.remove_placed(&lock, &record)?
-        };
-        Ok(Removed { record, file_existed, note })
+        Ok((lock, record))
     }
 
     /// Removes a clone that has its own name: its device, its file or volume, what it rested on if nothing else does, its
@@ -92,11 +154,9 @@ impl Handover {
         record: &CloneRecord,
     ) -> Result<(bool, Option<String>), RemoveError> {
         let driver = self.driver(record.driver);
-        match lock.put(&CloneRecord { state: CloneState::Removing, ..record.clone() }) {
-            // On a full disk removing must work all the same; what a crash leaves then is removed by hand.
-            Err(RecordError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {}
-            put => drop(put?),
-        }
+        // On a full disk removing must work all the same; what a crash leaves then is removed by hand.
+        let removing = CloneRecord { state: CloneState::Removing, ..record.clone() };
+        lock.put(&removing).map(drop).or_else(RecordError::unless_full)?;
         let existed = match take_away(driver, record) {
             Ok(existed) => existed,
             Err(e) => {
@@ -141,7 +201,11 @@ fn take_away(driver: &dyn Driver, record: &CloneRecord) -> Result<bool, RemoveEr
 }
 
 impl RemoveError {
-    fn file(path: &Path) -> impl Fn(io::Error) -> RemoveError {
+    pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> RemoveError {
         move |source| RemoveError::File { path: path.to_owned(), source }
+    }
+
+    pub(super) fn name(record: &CloneRecord) -> impl Fn(TargetError) -> RemoveError {
+        move |source| RemoveError::Name { name: record.name.clone(), source }
     }
 }

@@ -25,6 +25,14 @@ pub(super) enum Step {
     Attached,
     /// A clone's device is there.
     Activated,
+    /// A clone that is being undone has its temporary name again.
+    Unplaced,
+    /// The records of clones that are being undone no longer say that they are whole.
+    Unready,
+    /// Nor does what said so of their batch.
+    Uncommitted,
+    /// Nothing is left of a clone that was not finished.
+    Discarded,
     /// A clone's device is gone, its file or volume is not.
     Deactivated,
     /// A clone is gone, its record is not.
@@ -47,6 +55,10 @@ impl Step {
             Step::Placed => "placed",
             Step::Attached => "attached",
             Step::Activated => "activated",
+            Step::Unplaced => "unplaced",
+            Step::Unready => "unready",
+            Step::Uncommitted => "uncommitted",
+            Step::Discarded => "discarded",
             Step::Deactivated => "deactivated",
             Step::Removed => "removed",
             Step::Moved => "moved",

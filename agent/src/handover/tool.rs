@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use super::driver::Unusable;
+
 /// How much of what a failing program says is kept, in characters.
 const QUOTE_LEN: usize = 600;
 
@@ -39,11 +41,11 @@ impl Default for Tools {
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     /// It is not installed.
-    #[error("{} was not found: {advice}", program.display())]
+    #[error("{} was not found; {advice}", program.display())]
     Missing {
         /// The program.
         program: PathBuf,
-        /// How to get it, or do without.
+        /// How to get it.
         advice: &'static str,
     },
     /// It could not be started.
@@ -70,6 +72,16 @@ pub enum ToolError {
         /// What is wrong with it.
         what: String,
     },
+}
+
+impl ToolError {
+    /// Why a driver that needs the program can't be used, and what can be done instead of installing it.
+    pub(super) fn unusable(&self, instead: &str) -> Unusable {
+        match self {
+            ToolError::Missing { .. } => Unusable(format!("{self} or {instead}")),
+            _ => Unusable(self.to_string()),
+        }
+    }
 }
 
 /// A program and what to do where it is missing.

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::driver::Inspection;
 use super::master::{FileIdentity, Master, NEVER_NOTED, is_sealed};
+use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 
 /// How bad a finding is.
@@ -185,16 +186,17 @@ pub(super) fn inspect_raw(record: &CloneRecord) -> Inspection {
         Ok(_) => {}
         Err(e) => findings.push(Finding::fault(format!("there is no file at {path}: {e}"))),
     }
-    Inspection { in_use: in_use(&record.path), findings }
+    Inspection { in_use: in_use(&record.path, &OpenFiles::default()), findings }
 }
 
-/// Whether a program has locked the file, as qemu does with every disk that it has open, or a loop device shows it.
-///
+/// Whether a program has locked the file, as qemu does with every disk that it has open, or a loop device shows it, or a
+/// program has it open without a lock.
+pub(super) fn in_use(path: &Path, opened: &OpenFiles) -> bool {
+    is_shown_by_loop(path) || is_locked(path) || path.metadata().is_ok_and(|facts| opened.has(&facts))
+}
+
 /// Asked for by taking the lock and letting go at once. A file that we may not write is taken as not locked.
-pub(super) fn in_use(path: &Path) -> bool {
-    if is_shown_by_loop(path) {
-        return true;
-    }
+pub(super) fn is_locked(path: &Path) -> bool {
     let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return false };
     matches!(fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::AGAIN | Errno::ACCESS))
 }

@@ -144,7 +144,7 @@ pub struct MasterUse {
     pub master: MasterInfo,
     /// The releases that name it, and of each whether it is the newest of its name.
     pub releases: Vec<ReleaseUse>,
-    /// The clones that are made from it.
+    /// The clones that would be lost without it.
     pub clones: Vec<String>,
 }
 

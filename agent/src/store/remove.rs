@@ -1,15 +1,15 @@
 //! Removing a master: by reference, never by age.
 //!
-//! A clone's record names the master that it began with. Records are read under the lock that making a clone takes, so
-//! a master can't go between a clone's check and its record. A reflink or a copy would outlive its master, but it could
-//! not be verified any more, so it holds the master like any other; removing the clone, or its record, lets it go.
+//! A clone's record names the master that it began with, and says whether the clone would be lost without it. Records are
+//! read under the lock that making a clone takes, so a master can't go between a clone's check and its record. A reflink or a
+//! copy, or what rests on a copy of the master, outlives it: such a clone holds no master, and its record stays.
 
 use drover_protocol::id::ImageId;
 
 use super::Store;
 use super::disk_error::DiskError;
 use super::layout::discard;
-use crate::handover::record::{ClonesLock, RecordError, clones_of};
+use crate::handover::record::{ClonesLock, RecordError, clones_that_need};
 
 /// Why a master is not removed.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ impl Store {
     pub fn remove(&self, image: ImageId) -> Result<(), RemoveError> {
         let _change = self.changes();
         let _no_new_clones = ClonesLock::acquire(self.state())?;
-        let clones = clones_of(self.state(), image)?;
+        let clones = clones_that_need(self.state(), image)?;
         if !clones.is_empty() {
             return Err(RemoveError::Cloned { image, clones });
         }

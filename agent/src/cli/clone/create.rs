@@ -6,7 +6,7 @@ use clap::Args;
 use drover_protocol::release::Name;
 use serde::Serialize;
 
-use super::{absolute, find, refuse};
+use super::{find, refuse};
 use crate::cli::output::{say, warn};
 use crate::cli::{Common, Exit};
 use crate::control::api::MasterRef;
@@ -24,7 +24,7 @@ pub(super) struct Create {
     master: MasterRef,
     /// What to call the clone; with --count it has {} in it
     clone: String,
-    /// Where it shall be, and nothing be yet: a file, or for a logical volume /dev/GROUP/VOLUME
+    /// Where it shall be, and nothing be yet: an absolute path, of a logical volume /dev/GROUP/VOLUME
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// auto, reflink, qcow2, vhd, lvm (thin or thick), lvm-thin, lvm-thick, dm or copy; auto takes the first that works
@@ -89,7 +89,7 @@ impl Create {
     fn spec(&self, out: &str, number: Option<u32>) -> Result<CloneSpec, String> {
         let numbered = |text: &str| number.map_or(text.to_owned(), |number| text.replace(NUMBER, &number.to_string()));
         let name: Name = numbered(&self.clone).parse().map_err(|error| format!("{error}"))?;
-        let out = absolute(numbered(out).as_ref()).map_err(|problem| problem.to_string())?;
+        let out = PathBuf::from(numbered(out));
         Ok(CloneSpec {
             driver: self.driver,
             hypervisor: self.hypervisor,

@@ -12,7 +12,8 @@ use crate::handover::{Activated, Activity, Handover, Outcome};
 
 /// Make the devices of clones that need one (dm, lvm-thin, lvm-thick), as after a reboot
 ///
-/// With --all, first completes or cleans what a crash left unfinished. drover-clones.service runs that at every boot.
+/// With --all, first completes or cleans what a crash left unfinished of the clones that this user made, and fails if any
+/// is left unfinished. drover-clones.service runs that at every boot.
 #[derive(Args, Debug)]
 pub(super) struct Activate {
     /// The clone
@@ -39,17 +40,21 @@ impl Activate {
 fn all(common: &Common, handover: &Handover) -> Result<Exit, Problem> {
     let what = "clone activate --all";
     let recovered = handover.recover().map_err(|error| Problem::explained(Code::Failed, what, &error))?;
+    let mut failed = false;
     for clone in recovered {
         match clone.outcome {
             Outcome::Completed => warn(&format!("{} was unfinished, and is whole now", clone.name)),
             Outcome::Cleaned => warn(&format!("{} was not finished: nothing of it is left", clone.name)),
-            Outcome::Left(why) => warn(&format!("{} is unfinished: {why}", clone.name)),
+            Outcome::Left(why) => {
+                failed = true;
+                complain(&Problem::failed(format!("clone {} is unfinished", clone.name), why));
+            }
         }
     }
     let listing = handover.list().map_err(|error| records(what, &error))?;
     listing.unreadable.iter().for_each(|error| warn(&error.to_string()));
     let activated = handover.activate_all().map_err(|error| refuse_device(what, &error))?;
-    let mut failed = !listing.unreadable.is_empty();
+    failed |= !listing.unreadable.is_empty();
     for Activated { name, was } in activated {
         match was {
             // At a boot only what has a device is news.

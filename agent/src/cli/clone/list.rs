@@ -24,15 +24,16 @@ struct Listed<'a> {
 
 pub(super) fn run(common: &Common, handover: &Handover) -> Result<Exit, Problem> {
     let listing = handover.list().map_err(|error| records("clone list", &error))?;
-    let usage: BTreeMap<String, Usage> = handover.usage(&listing.records);
+    let records = handover.as_found(listing.records);
+    let usage: BTreeMap<String, Usage> = handover.usage(&records);
     let listed = |record| Listed { record, usage: usage.get(record.name.as_str()) };
-    let clones: Vec<Listed<'_>> = listing.records.iter().map(listed).collect();
+    let clones: Vec<Listed<'_>> = records.iter().map(listed).collect();
     common.output().print(&clones, |clones| {
         let rows: Vec<Vec<String>> = clones.iter().map(Listed::row).collect();
         table(&["CLONE", "MASTER", "DRIVER", "DISK", "FULL", "STATE", "PATH"], &rows, &[3, 4])
     })?;
     for clone in &clones {
-        clone.alarm().into_iter().for_each(|text| warn(&text));
+        clone.unfinished().into_iter().chain(clone.alarm()).for_each(|text| warn(&text));
     }
     listing.unreadable.iter().for_each(|error| warn(&error.to_string()));
     Ok(if listing.unreadable.is_empty() { Exit::Done } else { Exit::Failed })
@@ -40,6 +41,7 @@ pub(super) fn run(common: &Common, handover: &Handover) -> Result<Exit, Problem>
 
 pub(super) fn info(common: &Common, handover: &Handover, clone: &Name) -> Result<Exit, Problem> {
     let record = handover.get(clone).map_err(|error| lookup("clone info", clone, &error))?;
+    let record = handover.as_found(vec![record]).remove(0);
     let json = |record: &CloneRecord| serde_json::to_string_pretty(record).unwrap_or_default();
     common.output().print(&record, json)?;
     Ok(Exit::Done)
@@ -64,6 +66,16 @@ impl Listed<'_> {
             state.to_owned(),
             record.device.as_ref().unwrap_or(&record.path).display().to_string(),
         ]
+    }
+
+    fn unfinished(&self) -> Option<String> {
+        let CloneRecord { name, state, .. } = self.record;
+        (*state != CloneState::Ready).then(|| {
+            format!(
+                "{name} is being made or removed, or a crash interrupted that, which `drover clone activate --all`, run by \
+                 the user who made it, sets right"
+            )
+        })
     }
 
     fn alarm(&self) -> Option<String> {

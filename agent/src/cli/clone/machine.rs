@@ -61,7 +61,8 @@ fn get(what: &str, handover: &Handover, clone: &Name) -> Result<CloneRecord, Pro
 }
 
 fn refuse(what: &str, error: &MachineError) -> Problem {
-    Problem::explained(Code::Refused, what, error)
+    let code = if matches!(error, MachineError::Target(_)) { Code::Usage } else { Code::Refused };
+    Problem::explained(code, what, error)
 }
 
 /// Reads what a guest calls a disk: `vda`, `sdb`, `xvda1`.

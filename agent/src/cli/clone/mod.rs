@@ -49,12 +49,7 @@ enum Action {
         #[arg(long)]
         full: bool,
     },
-    /// Remove clones: their files or volumes and their records
-    Rm {
-        /// The clones
-        #[arg(required = true)]
-        clones: Vec<Name>,
-    },
+    Rm(remove::Rm),
     /// Take the record of a clone over that another user wrote, after a look at its paths
     ///
     /// A command acts only on records that its own user wrote: whoever takes the daemon over could else have root remove a
@@ -94,7 +89,7 @@ impl Clone {
             Action::List => list::run(common, &handover),
             Action::Info { clone } => list::info(common, &handover, clone),
             Action::Verify { clone, full } => verify::run(common, &handover, clone, *full).await,
-            Action::Rm { clones } => remove::run(common, &handover, clones),
+            Action::Rm(rm) => rm.run(common, &handover),
             Action::Adopt { clone } => adopt::run(common, &handover, clone),
             Action::Drivers(drivers) => drivers.run(common, &handover).await,
             Action::Activate(activate) => activate.run(common, &handover),
@@ -186,7 +181,7 @@ fn code_of(error: &RecordError) -> Code {
 fn refuse_device(what: &str, error: &DeviceError) -> Problem {
     let code = match error {
         DeviceError::Unknown(_) => Code::NotFound,
-        DeviceError::Unfinished(_) | DeviceError::InUse(_) => Code::Refused,
+        DeviceError::Unfinished(_) | DeviceError::Left { .. } | DeviceError::InUse(_) => Code::Refused,
         DeviceError::Record(error) => code_of(error),
         DeviceError::Device { .. } => Code::Failed,
     };

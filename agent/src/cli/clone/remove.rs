@@ -1,46 +1,78 @@
 //! `drover clone rm`.
 
+use clap::Args;
 use drover_protocol::release::Name;
 
-use crate::cli::output::warn;
+use crate::cli::output::{complain, warn};
 use crate::cli::{Common, Exit};
 use crate::control::{Code, Problem};
-use crate::handover::{CloneRecord, Handover, RemoveError};
+use crate::handover::{CloneRecord, Handover, RemoveError, Removed};
 
-/// Removes one after the other; what can't be removed does not keep the rest.
-pub(super) fn run(common: &Common, handover: &Handover, clones: &[Name]) -> Result<Exit, Problem> {
-    let (mut removed, mut refused) = (Vec::new(), None);
-    for clone in clones {
-        match handover.remove(clone) {
-            Ok(done) => {
-                if !done.file_existed {
-                    warn(&format!("{clone}: it was gone already"));
-                }
-                done.note.into_iter().for_each(|note| warn(&note));
-                removed.push(done.record);
-            }
-            Err(error) => {
-                if let Some(problem) = refused.replace(refuse(clone, &error)) {
-                    crate::cli::output::complain(&problem);
+/// Remove clones: their files or volumes and their records
+#[derive(Args, Debug)]
+pub(super) struct Rm {
+    /// The clones
+    #[arg(required = true)]
+    clones: Vec<Name>,
+    /// Remove the records alone of clones whose file system or volume group can't be reached and is lost
+    #[arg(long)]
+    forget: bool,
+}
+
+impl Rm {
+    /// Removes one after the other; what can't be removed does not keep the rest.
+    pub(super) fn run(&self, common: &Common, handover: &Handover) -> Result<Exit, Problem> {
+        let (mut removed, mut refused) = (Vec::new(), None);
+        for (clone, done) in self.each(handover) {
+            match done {
+                Ok(record) => removed.push(record),
+                Err(error) => {
+                    if let Some(problem) = refused.replace(refuse(clone, &error)) {
+                        complain(&problem);
+                    }
                 }
             }
         }
+        let done = if self.forget { "forgot" } else { "removed" };
+        let line = |record: &CloneRecord| format!("{done} {}, {}", record.name, record.path.display());
+        match (&removed[..], self.clones.len()) {
+            ([one], 1) => common.output().print(one, line)?,
+            ([], 1) => {}
+            (many, _) => common.output().print(&many, |many| many.iter().map(line).collect::<Vec<_>>().join("\n"))?,
+        }
+        refused.map_or(Ok(Exit::Done), Err)
     }
-    let line = |record: &CloneRecord| format!("removed {}, {}", record.name, record.path.display());
-    match (&removed[..], clones.len()) {
-        ([one], 1) => common.output().print(one, line)?,
-        ([], 1) => {}
-        (many, _) => common.output().print(&many, |many| many.iter().map(line).collect::<Vec<_>>().join("\n"))?,
+
+    /// Removes or forgets them, as it is asked for.
+    fn each<'a>(&'a self, handover: &'a Handover) -> Box<dyn Iterator<Item = Done<'a>> + 'a> {
+        if self.forget {
+            return Box::new(self.clones.iter().map(|clone| (clone, handover.forget(clone))));
+        }
+        Box::new(handover.remove_all(&self.clones).map(|(clone, done)| (clone, done.map(told))))
     }
-    refused.map_or(Ok(Exit::Done), Err)
+}
+
+/// What became of a clone.
+type Done<'a> = (&'a Name, Result<CloneRecord, RemoveError>);
+
+/// Says what there is to say of a clone that was removed.
+fn told(removed: Removed) -> CloneRecord {
+    if !removed.file_existed {
+        warn(&format!("{}: it was gone already", removed.record.name));
+    }
+    removed.note.into_iter().for_each(|note| warn(&note));
+    removed.record
 }
 
 fn refuse(clone: &Name, error: &RemoveError) -> Problem {
     let code = match error {
         RemoveError::Unknown(_) => Code::NotFound,
-        RemoveError::BeingMade(_) | RemoveError::InUse { .. } => Code::Refused,
+        RemoveError::BeingMade(_)
+        | RemoveError::InUse { .. }
+        | RemoveError::Unreachable { .. }
+        | RemoveError::Reachable { .. } => Code::Refused,
         RemoveError::Record(error) => super::code_of(error),
-        RemoveError::File { .. } | RemoveError::Device { .. } => Code::Failed,
+        RemoveError::File { .. } | RemoveError::Name { .. } | RemoveError::Device { .. } => Code::Failed,
     };
     Problem::explained(code, format!("clone rm {clone}"), error)
 }

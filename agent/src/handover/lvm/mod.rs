@@ -25,7 +25,10 @@ use self::report::{
 use crate::handover::choice::DriverName;
 use crate::handover::copy::copy_data;
 use crate::handover::dm::store_len;
-use crate::handover::driver::{Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile};
+use crate::handover::driver::{
+    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile,
+};
+use crate::handover::open_files::OpenFiles;
 use crate::handover::record::CloneRecord;
 use crate::handover::step::{self, Step};
 use crate::handover::target::{Target, TargetError, volume_path};
@@ -33,7 +36,7 @@ use crate::handover::tool::{Tool, ToolError, Tools};
 use crate::handover::usage::Usage;
 use crate::handover::verify::Finding;
 
-const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install lvm2) or choose another driver";
+const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install lvm2)";
 const SECTOR_LEN: u64 = 512;
 /// Marks what is ours, for people who look at `lvs -o +tags`.
 const TAG: &str = "drover";
@@ -75,7 +78,8 @@ impl Lvm {
         let options = ["--all", "--reportformat", "json", "--units", "b", "--nosuffix", "--options"];
         let mut arguments = vec![command];
         arguments.extend(options.iter().filter(|option| command == "lvs" || **option != "--all"));
-        arguments.extend([fields, of]);
+        // Whoever may write a record can name any group in it, also one that looks like an option.
+        arguments.extend([fields, "--", of]);
         let answer = self.lvm(&arguments)?;
         serde_json::from_str::<Answer<T>>(&answer).map(|answer| answer.report).map_err(|e| self.tool().nonsense(e))
     }
@@ -237,7 +241,7 @@ impl Driver for Lvm {
         if !rustix::process::geteuid().is_root() {
             return Err(Unusable("only root may make logical volumes".to_owned()));
         }
-        self.lvm(&["version"]).map_err(|e| Unusable(e.to_string()))?;
+        self.lvm(&["version"]).map_err(|e| e.unusable("choose another driver"))?;
         self.group(group).map(drop)
     }
 
@@ -264,7 +268,7 @@ impl Driver for Lvm {
                     "a classic snapshot is as long as its master; --driver lvm-thin can be longer".into(),
                 ));
             }
-            Kind::Thick => {}
+            Kind::Thick => refuse_pool(self.name(), job)?,
         }
         self.check_room(job, &group, &volumes)
     }
@@ -323,6 +327,16 @@ impl Driver for Lvm {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.volume(path).map(|volume| volume.is_some()).map_err(io::Error::other)
+    }
+
+    fn unnamed<'a>(&self, records: &[&'a CloneRecord]) -> Vec<&'a CloneRecord> {
+        let mut groups: BTreeMap<String, Vec<Volume>> = BTreeMap::new();
+        let is_unnamed = |record: &&CloneRecord| {
+            let (group, name) = split(&record.temporary);
+            let volumes = groups.entry(group.clone()).or_insert_with(|| self.volumes(&group).unwrap_or_default());
+            volumes.iter().any(|volume| volume.lv_name == name)
+        };
+        records.iter().copied().filter(is_unnamed).collect()
     }
 
     fn may_look(&self) -> bool {
@@ -405,7 +419,7 @@ impl Driver for Lvm {
         Ok(())
     }
 
-    fn in_use(&self, record: &CloneRecord) -> bool {
+    fn in_use(&self, record: &CloneRecord, _opened: &OpenFiles) -> bool {
         self.volume(&record.path).is_ok_and(|volume| volume.is_some_and(|volume| volume.lv_device_open == "open"))
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::world::{Mounted, World, assert_same_disk, disk_usage, name};
-use crate::handover::{Choice, CloneSpec, CreateError, DriverName, TargetError};
+use crate::handover::{Choice, CloneSpec, ClonesLock, CreateError, DriverName, TargetError};
 
 fn specs(world: &World, driver: DriverName, count: usize) -> Vec<CloneSpec> {
     (1..=count).map(|number| world.spec(&format!("vm-{number}"), driver)).collect()
@@ -61,11 +61,30 @@ fn one_bad_clone_among_many_and_none_is_made() {
 }
 
 #[test]
+fn a_batch_of_which_one_has_its_name_and_another_cant_have_it_goes_with_all() {
+    let world = World::new();
+    let created = world.handover.create_all(&world.master, &specs(&world, DriverName::Copy, 3)).expect("clones");
+    let records: Vec<_> = created.into_iter().map(|made| made.record).collect();
+    // As after a crash: the first has its name, the third and the second do not, and something else has the second's.
+    for record in &records[1..] {
+        fs::rename(&record.path, &record.temporary).expect("back to the temporary name");
+    }
+    fs::write(&records[1].path, "mine").expect("a file");
+    let lock = ClonesLock::acquire(&world.state).expect("the lock");
+    lock.commit(records[0].batch.expect("a batch")).expect("said to be whole");
+    drop(lock);
+    // Whoever asks for one of them settles all.
+    assert!(world.handover.activate(&records[0].name).is_err());
+    world.assert_only_left(&records[1].path);
+    assert_eq!(fs::read(&records[1].path).expect("a file"), b"mine");
+}
+
+#[test]
 fn a_disk_that_fills_up_half_way_keeps_none() {
     let world = World::new();
-    // Room for some of twenty, each of which takes little.
+    // Room for some of sixty, each of which takes little.
     let Some(full) = Mounted::memory("size=320k") else { return };
-    let all: Vec<CloneSpec> = (0..20)
+    let all: Vec<CloneSpec> = (0..60)
         .map(|number| CloneSpec {
             driver: Choice::Named(DriverName::Qcow2),
             ..CloneSpec::new(name(&format!("vm-{number}")), full.root.join(format!("vm-{number}")))

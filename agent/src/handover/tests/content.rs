@@ -46,6 +46,8 @@ fn qcow2_profiles_are_what_they_say() {
         let info = info(&record.path);
         assert_eq!(info["cluster-size"], cluster_len);
         assert_eq!(info["format-specific"]["data"]["extended-l2"], subclusters);
+        let used = disk_usage(&record.path);
+        assert!(used <= 32 << 10, "{profile}: a clone takes {used} bytes of the disk");
         assert_eq!(info["backing-filename-format"], "raw");
         assert_eq!(info["full-backing-filename"], text(&world.master.path));
         assert_same_disk("qcow2", &record.path, &world.master.path);

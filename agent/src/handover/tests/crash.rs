@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use drover_protocol::rng::Rng;
 
-use super::world::{World, assert_same_disk, name, wait_until};
+use super::world::{Mounted, World, assert_same_disk, name, wait_until};
 use crate::handover::record::ClonesLock;
-use crate::handover::{CloneRecord, CloneState, DriverName, Outcome, RemoveError, Severity};
+use crate::handover::{CloneRecord, CloneSpec, CloneState, DriverName, Outcome, RemoveError, Severity};
 
 /// A clone whose file is still under its temporary name, and whose record is in this state.
 fn interrupted(world: &World, state: CloneState) -> CloneRecord {
@@ -71,10 +71,13 @@ fn a_file_half_made_is_cleaned_and_anothers_file_is_left_alone() {
 fn a_whole_file_gets_its_name() {
     let world = World::new();
     let record = interrupted(&world, CloneState::Ready);
+    let found = world.handover.as_found(vec![record.clone()]);
+    assert_eq!(found[0].state, CloneState::Making, "it is not there under its name, so it is not ready");
     assert_eq!(recover(&world), [Outcome::Completed]);
     assert!(!record.temporary.exists());
     let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
     assert_eq!(found.worst(), None, "{found:?}");
+    assert_eq!(world.handover.as_found(vec![record.clone()]), [record]);
     assert_eq!(recover(&world), []);
 }
 
@@ -155,6 +158,27 @@ fn a_folder_that_is_not_mounted_is_waited_for() {
     assert_eq!(recover(&world), [Outcome::Cleaned]);
     assert!(!record.temporary.exists());
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_file_system_that_is_not_mounted_is_waited_for_though_its_mount_point_is_there() {
+    let Some(mounted) = Mounted::filesystem("ext4", 32) else { return };
+    let world = World::new();
+    for (state, at_temporary) in [(CloneState::Making, true), (CloneState::Removing, false)] {
+        let spec = CloneSpec { out: mounted.root.join("c"), ..world.spec("c", DriverName::Qcow2) };
+        let record = world.handover.create(&world.master, &spec).expect("a clone").record;
+        if at_temporary {
+            fs::rename(&record.path, &record.temporary).expect("back to the temporary name");
+        }
+        put(&world, &CloneRecord { state, ..record.clone() });
+        mounted.while_away(|| {
+            let outcomes = recover(&world);
+            assert!(matches!(&outcomes[..], [Outcome::Left(why)] if why.contains("is it mounted?")), "{outcomes:?}");
+        });
+        assert_eq!(recover(&world), [Outcome::Cleaned]);
+        assert!(!record.temporary.exists() && !record.path.exists());
+        world.assert_nothing_left();
+    }
 }
 
 /// Where [`maker`] makes clones, if it is told to.

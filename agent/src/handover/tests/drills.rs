@@ -3,14 +3,15 @@
 //! A maker is this test's own program in another process, which ends itself by SIGKILL where `DROVER_KILL_AT` says. The
 //! drivers that make devices go through the same steps inside a virtual machine, by the command line.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::rebase::second_master;
 use super::world::{MASTER_LEN, Mounted, World, assert_same_disk, described, name, text, wait_until};
 use crate::handover::record::{ClonesLock, MovingTo, RecordedMaster};
-use crate::handover::{CloneRecord, CloneState, DriverName};
+use crate::handover::{CloneRecord, CloneState, DriverName, Tools};
 
 /// Where [`worker`] works, if it is told to, and what: the work, a driver and a number of clones.
 const FOLDER: &str = "DROVER_TEST_WORKER_FOLDER";
@@ -28,6 +29,13 @@ fn worker() {
             let count: usize = count.parse().expect("a number");
             let specs: Vec<_> = (0..count).map(|number| world.spec(&format!("c-{number}"), driver)).collect();
             world.handover.create_all(&world.master, &specs).expect("clones");
+        }
+        ["taken", count] => {
+            let world = world.with_tools(Tools { qemu_img: taker(Path::new(&folder)), ..Tools::default() });
+            let count: usize = count.parse().expect("a number");
+            let specs: Vec<_> =
+                (0..count).map(|number| world.spec(&format!("c-{number}"), DriverName::Qcow2)).collect();
+            drop(world.handover.create_all(&world.master, &specs));
         }
         ["move", clone, master] => {
             drop(world.handover.rebase(&name(clone), &described(Path::new(master))).expect("moved"));
@@ -101,6 +109,44 @@ fn drill(world: &World, driver: DriverName) {
         let again = world.handover.remove(&name("gone")).expect("removed");
         assert_eq!(again.file_existed, step == "deactivated");
         world.assert_nothing_left();
+    }
+}
+
+/// A `qemu-img` that takes the name of the second clone while it makes the first.
+fn taker(folder: &Path) -> PathBuf {
+    let (program, taken) = (folder.join("qemu-img-taking"), folder.join("out/c-1.img"));
+    let script = format!("#!/bin/sh\n[ \"$1\" != create ] || echo mine >'{}'\nexec qemu-img \"$@\"\n", text(&taken));
+    std::fs::write(&program, script).expect("a program");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("it may be run");
+    program
+}
+
+#[test]
+fn makers_whose_name_is_taken_meanwhile_leave_all_or_nothing_also_while_they_undo_it() {
+    let world = World::new();
+    let taken = world.out.join("c-1.img");
+    let steps = [
+        ("committed", 3),
+        ("ready", 3),
+        ("placed", 3),
+        ("unplaced", 3),
+        ("unready", 3),
+        ("uncommitted", 0),
+        ("discarded", 0),
+        ("discarded:2", 0),
+        ("discarded:3", 0),
+    ];
+    for (step, once_free) in steps {
+        killed(&world, "taken 3", step);
+        world.handover.recover().expect("recovery");
+        assert!(world.handover.list().expect("records").records.is_empty(), "killed at {step}");
+        world.assert_only_left(&taken);
+        assert_eq!(std::fs::read(&taken).expect("it is there"), b"mine\n");
+        std::fs::remove_file(&taken).expect("gone");
+
+        killed(&world, "taken 3", step);
+        std::fs::remove_file(&taken).expect("gone");
+        assert_eq!(assert_all_or_nothing(&world, 3, step), once_free, "killed at {step}, and the name was free again");
     }
 }
 

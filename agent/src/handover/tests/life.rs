@@ -3,12 +3,13 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
-use super::world::{Machine, Mounted, World, described, name, run, sealed_master, text, write_into};
+use super::world::{Machine, Mounted, World, described, name, run, sealed_master, text, wait_until, write_into};
 use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
 use crate::handover::{
-    About, Choice, CloneRecord, CloneState, ConfirmError, CreateError, DriverName, Hypervisor, LookupError, Master,
-    RecordError, RemoveError, Severity, ToHash, Tools,
+    About, Choice, CloneRecord, CloneSpec, CloneState, ConfirmError, CreateError, DriverName, Hypervisor, LookupError,
+    Master, Place, RecordError, RemoveError, Severity, ToHash, Tools,
 };
 
 /// Where this host has device-mapper, tests without it are told that it has not.
@@ -150,9 +151,54 @@ fn removing_a_clone_whose_file_is_gone_is_fine() {
     let record = world.make("c", DriverName::Copy).record;
     fs::remove_file(&record.path).expect("gone");
     assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
-    let record = world.make("d", DriverName::Copy).record;
+}
+
+#[test]
+fn a_clone_whose_folder_is_not_there_is_kept_unless_it_is_to_be_forgotten() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Copy).record;
+    let refused = world.handover.forget(&record.name);
+    assert!(matches!(refused, Err(RemoveError::Reachable { .. })), "{refused:?}");
     fs::remove_dir_all(&world.out).expect("gone with its folder");
+    let refused = world.handover.remove(&record.name).expect_err("its folder is not there");
+    assert!(refused.to_string().contains("is it mounted?") && refused.to_string().contains("--forget c"), "{refused}");
+    world.handover.forget(&record.name).expect("forgotten");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_clone_whose_file_system_is_not_mounted_is_kept_though_its_folder_is_there() {
+    let Some(mounted) = Mounted::filesystem("ext4", 32) else { return };
+    let world = World::new();
+    let make = |clone: &str, driver: DriverName| {
+        let spec = CloneSpec { out: mounted.root.join(clone), ..world.spec(clone, driver) };
+        world.handover.create(&world.master, &spec).expect("a clone").record
+    };
+    for driver in [DriverName::Copy, DriverName::Qcow2, DriverName::Vhd] {
+        let record = make("c", driver);
+        mounted.while_away(|| {
+            assert!(mounted.root.is_dir(), "its mount point is there");
+            let refused = world.handover.remove(&record.name);
+            assert!(matches!(refused, Err(RemoveError::Unreachable { .. })), "{driver}: {refused:?}");
+            let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+            assert!(found.findings[0].text.contains("is it mounted?"), "{found:?}");
+        });
+        assert!(world.handover.remove(&record.name).expect("removed").file_existed, "{driver}");
+        assert!(!record.path.exists());
+    }
+
+    // Restored to another folder, it is found all the same.
+    let record = make("moved", DriverName::Copy);
+    let elsewhere = CloneRecord { place: Some(Place { inode: 1, kind: 2, file_system: None }), ..record };
+    drop(ClonesLock::acquire(&world.state).expect("the lock").put(&elsewhere).expect("a record"));
+    assert!(world.handover.remove(&elsewhere.name).expect("removed").file_existed);
+
+    // A record of an earlier version says nothing of the place.
+    let record = CloneRecord { place: None, ..make("old", DriverName::Copy) };
+    drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
+    fs::remove_file(&record.path).expect("gone");
     assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+    world.assert_nothing_left();
 }
 
 #[test]
@@ -253,6 +299,28 @@ fn a_clone_that_a_loop_device_shows_is_in_use() {
     run("losetup", &["--detach", device.trim()]);
     assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
     world.handover.remove(&record.name).expect("removed");
+}
+
+#[test]
+fn a_clone_that_a_program_has_open_without_a_lock_is_in_use() {
+    let world = World::new();
+    for driver in [DriverName::Qcow2, DriverName::Vhd, DriverName::Copy] {
+        let record = world.make(driver.as_str(), driver).record;
+        let mut reader = Command::new("sleep")
+            .arg("60")
+            .stdin(fs::File::open(&record.path).expect("the clone"))
+            .spawn()
+            .expect("a program");
+        let verify = || world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+        wait_until("the program runs", || verify().in_use);
+        assert!(verify().is_sound(), "{driver}: {:?}", verify());
+        let refused: Vec<_> = world.handover.remove_all(std::slice::from_ref(&record.name)).collect();
+        assert!(matches!(refused[..], [(_, Err(RemoveError::InUse { .. }))]), "{driver}: {refused:?}");
+        reader.kill().and_then(|()| reader.wait()).expect("ended");
+        assert!(!verify().in_use, "{driver}");
+        world.handover.remove(&record.name).expect("removed");
+    }
+    world.assert_nothing_left();
 }
 
 #[test]

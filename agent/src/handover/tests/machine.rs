@@ -21,6 +21,13 @@ fn libvirt_is_told_every_format() {
     let xml = xml_disk(&copy, "sda").expect("an element");
     assert!(xml.contains("type='raw'") && xml.contains("<backingStore/>") && xml.contains("bus='scsi'"), "{xml}");
 
+    for (target, bus) in [("vdb", "virtio"), ("xvda", "xen"), ("hda", "ide")] {
+        let xml = xml_disk(&copy, target).expect("an element");
+        assert!(xml.contains(&format!("<target dev='{target}' bus='{bus}'/>")), "{xml}");
+    }
+    let refused = xml_disk(&copy, "disk0").expect_err("libvirt would not know its bus");
+    assert!(refused.to_string().contains("disk0"), "{refused}");
+
     let mut odd = copy;
     odd.path = "/srv/a&b/<'x\">.img".into();
     let xml = xml_disk(&odd, "vda").expect("an element");

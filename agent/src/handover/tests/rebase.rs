@@ -51,6 +51,8 @@ fn what_cant_be_moved_says_why() {
     world.make("copy", DriverName::Copy);
     let error = world.handover.rebase(&name("copy"), &second).expect_err("it stands alone");
     assert!(matches!(error, RebaseError::Unmovable { .. }) && error.to_string().contains("stands alone"), "{error}");
+    let error = world.handover.rebase(&name("copy"), &world.master).expect_err("it does not rest on that one, either");
+    assert!(matches!(error, RebaseError::Unmovable { .. }), "{error}");
     let record = world.make("busy", DriverName::Qcow2).record;
     let machine = Machine::start("qcow2", &record.path);
     let error = world.handover.rebase(&name("busy"), &second).expect_err("it is in use");

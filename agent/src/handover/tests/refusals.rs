@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::rebase::second_master;
 use super::world::{MASTER_LEN, Mounted, World, described, name, sealed_master, write_into};
 use crate::handover::copy::Copy;
 use crate::handover::driver::{Driver, Job, Site};
@@ -99,6 +100,13 @@ fn bad_sizes_and_profiles_are_refused() {
         spec.profile = Some(Profile::Fast);
     });
     assert!(error.to_string().contains("knows no profile such as fast"), "{error}");
+    for driver in [DriverName::Copy, DriverName::Qcow2, DriverName::Vhd, DriverName::Reflink] {
+        let error = refused(&world, |spec| {
+            spec.driver = Choice::Named(driver);
+            spec.pool = Some("pool0".to_owned());
+        });
+        assert!(error.to_string().contains("knows no pool such as pool0; only lvm-thin does"), "{error}");
+    }
     assert_eq!("zfs".parse::<Choice>().expect_err("unknown").to_string().matches("auto, reflink").count(), 1);
     assert!("vmware".parse::<Hypervisor>().is_err());
     assert!("slow".parse::<Profile>().is_err());
@@ -116,6 +124,36 @@ fn a_missing_or_broken_qemu_img_is_told_with_what_to_do() {
     let world = World::new().with_tools(Tools { qemu_img: "true".into(), ..Tools::default() });
     let error = refused(&world, |_| {});
     assert!(error.to_string().contains("can't be understood"), "{error}");
+    let old = world.folder().join("qemu-img");
+    fs::write(&old, "#!/bin/sh\necho qemu-img version 2.9.1 '(Debian)'\n").expect("a program");
+    fs::set_permissions(&old, Permissions::from_mode(0o755)).expect("it may be run");
+    let world = world.with_tools(Tools { qemu_img: old, ..Tools::default() });
+    let error = refused(&world, |_| {});
+    assert!(error.to_string().contains("qemu-img 2.9.1 is too old"), "{error}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_tool_that_is_missing_later_is_to_be_installed_and_no_other_driver_chosen() {
+    let world = World::new();
+    world.make("c", DriverName::Qcow2);
+    let second = second_master(&world);
+    let world = world.with_tools(Tools { qemu_img: "/nowhere/qemu-img".into(), ..Tools::default() });
+    let found = world.handover.verify(&name("c"), Some(&world.master)).expect("a clone");
+    let error = world.handover.rebase(&name("c"), &second).expect_err("there is no qemu-img");
+    for text in [found.findings[0].text.clone(), error.to_string()] {
+        assert!(text.contains("apt-get install qemu-utils") && !text.contains("--driver"), "{text}");
+    }
+}
+
+#[test]
+fn a_vhd_whose_name_is_not_ascii_is_refused_by_its_name() {
+    let world = World::new();
+    let error = refused(&world, |spec| {
+        spec.driver = Choice::Named(DriverName::Vhd);
+        spec.out = world.out.join("größe.vhd");
+    });
+    assert!(error.to_string().contains("größe.vhd is not"), "{error}");
     world.assert_nothing_left();
 }
 

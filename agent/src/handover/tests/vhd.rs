@@ -9,7 +9,7 @@ use super::world::{
     MASTER_LEN, Mounted, World, assert_master_untouched, disk_usage, run, text, wait_until, write_into,
 };
 use crate::handover::vhd::format::Footer;
-use crate::handover::{CloneRecord, CreateError, DriverName, Severity};
+use crate::handover::{CloneRecord, CreateError, DriverName, RemoveError, Severity};
 
 /// A VHD and its chain as libvhdi shows them.
 struct Shown {
@@ -92,6 +92,22 @@ fn the_master_is_read_through_the_chain_bit_for_bit() {
     assert_master_untouched(&world.master);
     let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
     assert_eq!(found.worst(), None, "{found:?}");
+}
+
+#[test]
+fn a_vhd_that_is_shown_is_in_use() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let record = world.make("c", DriverName::Vhd).record;
+    let shown = Shown::of(&record.path);
+    wait_until("the disk is shown", || shown.disk().exists());
+    let refused = world.handover.remove(&record.name);
+    assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
+    drop(shown);
+    wait_until("nobody has it open", || world.handover.remove(&record.name).is_ok());
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use drover_protocol::id::{ContentHash, ImageId};
 use drover_protocol::release::Name;
 use tempfile::TempDir;
 
-use crate::handover::verify::in_use;
+use crate::handover::verify::is_locked;
 use crate::handover::{Choice, CloneSpec, Created, DriverName, FileIdentity, Handover, Master, Tools};
 
 /// Length of the master that most tests use, in bytes.
@@ -182,7 +182,7 @@ impl Machine {
             .spawn()
             .expect("qemu-io is needed by this test");
         let machine = Machine(child);
-        wait_until("qemu has locked its disk", || in_use(disk));
+        wait_until("qemu has locked its disk", || is_locked(disk));
         machine
     }
 }
@@ -205,7 +205,7 @@ pub(super) fn wait_until(what: &str, condition: impl Fn() -> bool) {
 /// A file system of the test's own, unmounted when dropped.
 pub(super) struct Mounted {
     pub(super) root: PathBuf,
-    _image: TempDir,
+    image: TempDir,
 }
 
 impl Mounted {
@@ -215,15 +215,27 @@ impl Mounted {
         let file = image.path().join("image");
         File::create(&file).and_then(|file| file.set_len(mib << 20)).expect("room for a file system");
         run(&format!("mkfs.{kind}"), &["-q", text(&file)]);
-        run("mount", &["-t", kind, "-o", "loop", text(&file), text(&root)]);
-        Some(Mounted { root, _image: image })
+        let mounted = Mounted { root, image };
+        mounted.mount();
+        Some(mounted)
+    }
+
+    /// Does something while a file system that is in a file is not mounted.
+    pub(super) fn while_away(&self, what: impl FnOnce()) {
+        run("umount", &[text(&self.root)]);
+        what();
+        self.mount();
+    }
+
+    fn mount(&self) {
+        run("mount", &["-o", "loop", text(&self.image.path().join("image")), text(&self.root)]);
     }
 
     /// A file system in memory with these options, or nothing if this process may not mount.
     pub(super) fn memory(options: &str) -> Option<Mounted> {
         let (image, root) = Mounted::prepare()?;
         run("mount", &["-t", "tmpfs", "-o", options, "tmpfs", text(&root)]);
-        Some(Mounted { root, _image: image })
+        Some(Mounted { root, image })
     }
 
     fn prepare() -> Option<(TempDir, PathBuf)> {

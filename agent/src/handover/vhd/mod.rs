@@ -24,7 +24,10 @@ use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN,
 use self::parent::{Held, PARENT_TIME_S};
 use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
-use super::driver::{Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_profile, refuse_room};
+use super::driver::{
+    Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
+};
+use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::reflink::can_share;
 use super::step::{self, Step};
@@ -53,17 +56,19 @@ impl Driver for Vhd {
     }
 
     fn available(&self, target: &Target) -> Result<(), Unusable> {
-        let folder = target.folder()?;
+        target.folder()?;
         // Xen's programs read no other names.
-        if target.path().as_os_str().is_ascii() {
+        let path = target.path();
+        if path.as_os_str().is_ascii() {
             return Ok(());
         }
-        Err(Unusable(format!("the path of a VHD must be ASCII, {} is not", folder.display())))
+        Err(Unusable(format!("the path of a VHD must be ASCII, {} is not; choose another path", path.display())))
     }
 
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable> {
         refuse_profile(self.name(), job)?;
         refuse_room(self.name(), job)?;
+        refuse_pool(self.name(), job)?;
         self.available(job.target)?;
         if job.disk_len > MAX_DISK_LEN {
             let gib = job.disk_len.div_ceil(1 << 30);
@@ -114,7 +119,7 @@ impl Driver for Vhd {
         if let Some(base) = &record.base {
             findings.extend(check_parent(base, record));
         }
-        Inspection { in_use: in_use(&record.path), findings }
+        Inspection { in_use: in_use(&record.path, &OpenFiles::default()), findings }
     }
 
     fn discard(&self, record: &CloneRecord) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::importing::import_as;
 use super::*;
-use crate::handover::{Choice, CloneSpec, DriverName, Handover, Master};
+use crate::handover::{Choice, CloneSpec, DriverName, Handover, Master, Severity};
 use crate::store::import::{ImportError, ImportMode, ImportSource, import};
 use crate::store::{BeginError, Holder, MasterInfo, RemoveError, StoreError, Trouble};
 
@@ -119,7 +119,7 @@ fn a_master_with_clones_is_not_removed_and_they_are_named() {
     let handover = Handover::new(&state.path());
     for name in ["web2", "web1"] {
         let (name, out) = (name.parse().unwrap(), state.file(name));
-        let driver = Choice::Named(DriverName::Copy);
+        let driver = Choice::Named(DriverName::Qcow2);
         handover.create(&master, &CloneSpec { driver, ..CloneSpec::new(name, out) }).unwrap();
     }
     let error = store.remove(image).unwrap_err();
@@ -132,8 +132,12 @@ fn a_master_with_clones_is_not_removed_and_they_are_named() {
     let error = store.remove(image).unwrap_err();
     assert!(matches!(error, RemoveError::Records(_)), "a record that says nothing may name any master: {error}");
     fs::remove_file(state.path().join("clones/web2.json")).unwrap();
-    assert!(store.master_uses().unwrap()[0].is_garbage());
+    let spec = CloneSpec::new("whole".parse().unwrap(), state.file("whole"));
+    handover.create(&master, &CloneSpec { driver: Choice::Named(DriverName::Copy), ..spec }).unwrap();
+    assert!(store.master_uses().unwrap()[0].is_garbage(), "a copy needs no master");
     store.remove(image).unwrap();
+    let found = handover.verify(&"whole".parse().unwrap(), None).unwrap();
+    assert_eq!(found.worst(), Some(Severity::Note), "{found:?}");
     assert!(store.masters().is_empty() && store.image(image).is_none());
     assert!(matches!(store.remove(image), Err(RemoveError::Unknown(_))));
 }
