@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use drover_agent::handover::{Choice, CloneRecord, CloneSpec, DriverName, Handover, Master};
+use drover_agent::handover::{Choice, CloneRecord, CloneSpec, DriverName, FileIdentity, Handover, Master};
 use drover_protocol::id::{ContentHash, ImageId};
 
 struct Story {
@@ -157,7 +157,8 @@ fn make_clone(story: &Story) -> CloneRecord {
     std::fs::create_dir(&out).expect("a folder");
     let hash = *blake3::hash(&[7; 4096]).as_bytes();
     let (image, content_hash) = (ImageId::from_bytes(hash), ContentHash::from_bytes(hash));
-    let master = Master { image, release: None, path, content_len: 4096, content_hash, in_place: true };
+    let verified = Some(FileIdentity::of(&path.metadata().expect("it was just written")));
+    let master = Master { image, release: None, path, content_len: 4096, content_hash, in_place: true, verified };
     let spec = CloneSpec::new("vm".parse().expect("a name"), out.join("vm"));
     let spec = CloneSpec { driver: Choice::Named(DriverName::Copy), ..spec };
     Handover::new(story.path()).create(&master, &spec).expect("a clone").record

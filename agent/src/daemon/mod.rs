@@ -162,6 +162,10 @@ async fn recover_clones(state: &Path) {
                     Outcome::Completed => tracing::info!("clone {} was whole, and has its name now", clone.name),
                     Outcome::Cleaned => tracing::info!("clone {} was not finished: nothing of it is left", clone.name),
                     Outcome::Left(why) => tracing::warn!("clone {} is unfinished: {why}", clone.name),
+                    Outcome::Foreign => tracing::warn!(
+                        "clone {} is unfinished; `drover clone activate --all`, run by who made it, sets it right",
+                        clone.name
+                    ),
                 }
             }
         }

@@ -35,6 +35,8 @@ pub enum Outcome {
     Cleaned,
     /// Nothing could be done, for the reason given; the next start tries again.
     Left(String),
+    /// It is another user's to set right: the daemon's at its next start, or root's by `drover clone activate --all`.
+    Foreign,
 }
 
 impl Handover {
@@ -76,8 +78,7 @@ impl Handover {
         let mut left = Vec::new();
         for CloneRecord { name, .. } in foreign {
             if !lock.is_being_made(&name)? {
-                let why = "another user made it; `drover clone activate --all`, run by that one, sets it right";
-                left.push(Recovered { name, outcome: Outcome::Left(why.to_owned()) });
+                left.push(Recovered { name, outcome: Outcome::Foreign });
             }
         }
         Ok(left)

@@ -45,6 +45,11 @@ fn all(common: &Common, handover: &Handover) -> Result<Exit, Problem> {
         match clone.outcome {
             Outcome::Completed => warn(&format!("{} was unfinished, and is whole now", clone.name)),
             Outcome::Cleaned => warn(&format!("{} was not finished: nothing of it is left", clone.name)),
+            Outcome::Foreign => warn(&format!(
+                "{} is unfinished, and another user's: the daemon sets its own right when it starts, and this command, run \
+                 by who made it, does",
+                clone.name
+            )),
             Outcome::Left(why) => {
                 failed = true;
                 complain(&Problem::failed(format!("clone {} is unfinished", clone.name), why));

@@ -67,8 +67,7 @@ fn a_record_that_another_user_wrote_makes_root_remove_rename_and_map_nothing() {
     let names = ["path", "removing", "temporary", "rename", "base", "device"];
 
     let recovered = world.handover.recover().expect("records");
-    let left: Vec<_> =
-        recovered.iter().map(|one| (one.name.as_str(), matches!(one.outcome, Outcome::Left(_)))).collect();
+    let left: Vec<_> = recovered.iter().map(|one| (one.name.as_str(), one.outcome == Outcome::Foreign)).collect();
     assert_eq!(left, [("removing", true), ("rename", true), ("temporary", true)], "they are named and left alone");
     assert!(!loot.exists());
     for clone in names {
