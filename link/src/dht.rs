@@ -110,7 +110,11 @@ impl DhtNode {
     }
 
     /// Announces this host under a key, at the address that others see and this port. The error says why nobody took it.
+    ///
+    /// It begins with a lookup: the crate would tell the nodes that were closest at the last one, when few may have been
+    /// known, and learns of nodes by lookups alone.
     pub async fn announce(&self, key: [u8; KEY_LEN], port: u16) -> Result<(), String> {
+        self.find(key).await;
         let announced = self.woken(self.dht.announce_peer(Id::from(key), Some(port))).await;
         announced.map(drop).map_err(|error| error.to_string())
     }
@@ -143,6 +147,12 @@ impl DhtNode {
             }
         }
         latest
+    }
+
+    /// Looks who is near to this node itself, which a node that began without any is told of it by.
+    pub async fn look_around(&self) {
+        let own = *self.woken(self.dht.info()).await.id();
+        self.woken(self.dht.find_node(own)).await;
     }
 
     /// Other nodes that this one knows.

@@ -45,7 +45,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is announced is announced again after this time, three times as late each time: the first nodes that took it may
 /// be few, and later ones closer.
 const ANNOUNCE_FIRST: Duration = Duration::from_secs(5);
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(300);
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(600);
 /// What nobody took is announced again so soon.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
 /// Announces and lookups that are under way at a time.
@@ -266,7 +266,12 @@ impl Task {
                 continue;
             }
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
-            self.under_way.spawn(async move { Done::Announced(sought, node.announce(key, port).await) });
+            self.under_way.spawn(async move {
+                if sought == Sought::Cluster {
+                    node.look_around().await;
+                }
+                Done::Announced(sought, node.announce(key, port).await)
+            });
         }
     }
 

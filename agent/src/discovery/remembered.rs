@@ -46,9 +46,16 @@ impl Remembered {
         hosts.map(|host| PeerAddress { peer: host.peer, addrs: vec![host.addr] }).collect()
     }
 
-    /// Replaces what is remembered.
+    /// Remembers these, which were reached last, and behind them those of before, as far as there is room: a host that comes
+    /// up while most others are down is not to forget them.
     pub(crate) fn save(&self, hosts: &[(PeerId, SocketAddr)]) -> Result<(), durable::WriteError> {
-        let hosts: Vec<Host> = hosts.iter().take(REMEMBERED_MOST).map(|&(peer, addr)| Host { peer, addr }).collect();
+        let mut hosts: Vec<Host> = hosts.iter().map(|&(peer, addr)| Host { peer, addr }).collect();
+        let earlier =
+            self.load().into_iter().filter_map(|host| Some(Host { peer: host.peer, addr: *host.addrs.first()? }));
+        let earlier =
+            earlier.filter(|host| hosts.iter().all(|other| other.peer != host.peer && other.addr != host.addr));
+        hosts.extend(earlier.collect::<Vec<_>>());
+        hosts.truncate(REMEMBERED_MOST);
         let json = serde_json::to_vec_pretty(&hosts).expect("ids and addresses are plain JSON");
         durable::replace(&self.path, &json, durable::PRIVATE)
     }
@@ -70,6 +77,13 @@ mod tests {
         let loaded = remembered.load();
         assert_eq!(loaded.len(), REMEMBERED_MOST);
         assert_eq!((loaded[7].peer, loaded[7].addrs.clone()), (hosts[7].0, vec![hosts[7].1]));
+        // Few that were reached since come first, and the others stay behind them.
+        let (again, moved) = ((hosts[40].0, hosts[40].1), SocketAddr::from(([10, 9, 9, 9], 7444)));
+        remembered.save(&[again, (hosts[7].0, moved)]).expect("written");
+        let loaded = remembered.load();
+        assert_eq!((loaded.len(), loaded[0].peer, loaded[1].addrs.clone()), (REMEMBERED_MOST, again.0, vec![moved]));
+        let peers: std::collections::BTreeSet<PeerId> = loaded.iter().map(|host| host.peer).collect();
+        assert_eq!(peers.len(), REMEMBERED_MOST, "each once");
         for damage in [&b"["[..], &vec![b' '; LONGEST as usize + 1]] {
             std::fs::write(state.path().join("hosts.json"), damage).expect("written");
             assert_eq!(remembered.load(), []);
