@@ -200,10 +200,13 @@ impl Store {
 
     /// An image that this host holds, or half holds. `None` too if its manifest can't be read.
     pub fn image(&self, image: ImageId) -> Option<Arc<Image>> {
+        let incoming = self.shelf().incoming.get(&image).map(Arc::clone);
+        incoming.or_else(|| self.sealed_image(image))
+    }
+
+    /// The master, also while it comes in anew beside itself.
+    fn sealed_image(&self, image: ImageId) -> Option<Arc<Image>> {
         let mut shelf = self.shelf();
-        if let Some(incoming) = shelf.incoming.get(&image) {
-            return Some(Arc::clone(incoming));
-        }
         let master = shelf.masters.get_mut(&image)?;
         if let Some(image) = master.image.upgrade() {
             return Some(image);

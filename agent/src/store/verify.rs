@@ -64,8 +64,9 @@ pub enum VerifyError {
 }
 
 impl Store {
-    /// Hashes all of an image and calls `progress` with bytes done and bytes in all. Of an incoming master only held chunks
-    /// count. Damaged chunks are not held any more afterwards.
+    /// Hashes all of an image and calls `progress` with bytes done and bytes in all. Of one that comes in for the first time only
+    /// held chunks count; while a master comes in anew, it is the one that is there that is read. Damaged chunks are not
+    /// held any more afterwards.
     pub fn verify(
         &self,
         image: ImageId,
@@ -73,7 +74,7 @@ impl Store {
         progress: &dyn Fn(u64, u64),
         cancel: &AtomicBool,
     ) -> Result<VerifyReport, VerifyError> {
-        let used = self.image(image).ok_or(VerifyError::Unknown(image))?;
+        let used = self.sealed_image(image).or_else(|| self.image(image)).ok_or(VerifyError::Unknown(image))?;
         if let Some(watch) = used.watch() {
             watch.check().map_err(|reason| VerifyError::Changed { image, reason })?;
         }
@@ -87,7 +88,7 @@ impl Store {
         let scanned = scan(job, &|done| progress(done, len))?;
         let wrong = |chunk: &ChunkIndex| {
             let counts = complete || expected.contains(*chunk);
-            counts && is_wrong(&used, &scanned, *chunk)
+            counts && (is_wrong(&used, &scanned, *chunk) || (complete && !is_covered(&used, *chunk, before.len())))
         };
         let bad: Vec<ChunkIndex> = used.manifest().geometry().chunks().filter(wrong).collect();
         let content_ok = complete.then(|| bad.is_empty() && scanned.content_hash == used.manifest().content_hash());
@@ -138,6 +139,10 @@ impl Store {
         let folder = self.inner.layout.master_of(image.id());
         let mut shelf = self.shelf();
         let Some(master) = shelf.masters.get_mut(&image.id()) else { return Ok(()) };
+        if !master.image.upgrade().is_some_and(|now| Arc::ptr_eq(&now, image)) {
+            // Another has taken its place meanwhile.
+            return Ok(());
+        }
         if master.damaged != bad {
             master.damaged = bad.to_vec();
             save_damage(&folder, bad)?;
@@ -160,6 +165,13 @@ fn serve_from(image: &Image, file: File, facts: &fs::Metadata) -> std::io::Resul
 fn is_wrong(image: &Image, scanned: &Scanned, chunk: ChunkIndex) -> bool {
     let number = chunk.number();
     image.manifest().chunk_hash(chunk) != scanned.chunks[number as usize] || scanned.unread.contains(&number)
+}
+
+/// Whether a file of this length has all of a chunk, and nothing behind the last one.
+fn is_covered(image: &Image, chunk: ChunkIndex, file_len: u64) -> bool {
+    let geometry = image.manifest().geometry();
+    let end = geometry.chunk_offset(chunk) + u64::from(geometry.chunk_len(chunk));
+    end <= file_len && (end < geometry.len() || file_len == geometry.len())
 }
 
 fn save_damage(folder: &Path, bad: &[ChunkIndex]) -> Result<(), DiskError> {

@@ -291,6 +291,29 @@ fn doubt_after_restart(state: &TestState, id: drover_protocol::id::ImageId) -> O
 }
 
 #[test]
+fn a_master_that_was_cut_or_lengthened_is_damaged_also_where_zeros_were_cut() {
+    let state = TestState::new();
+    let mut content = content(11, 1_000_000);
+    content[700_000..].fill(0);
+    let manifest = manifest_of(&content);
+    let store = state.open();
+    let image = store.begin(manifest.clone()).unwrap();
+    for chunk in manifest.data_chunks().iter() {
+        store_chunk(&image, &content, chunk).unwrap();
+    }
+    let path = store.seal(manifest.image_id()).unwrap().path;
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let bad_after = |len: u64| {
+        file.set_len(len).unwrap();
+        let report = store.verify(manifest.image_id(), Pace::Full, &|_, _| {}, &false.into()).unwrap();
+        report.bad.iter().map(|chunk| chunk.number()).collect::<Vec<_>>()
+    };
+    assert_eq!(bad_after(900_000), [13, 14, 15]);
+    assert_eq!(bad_after(1_000_005), [15]);
+    assert!(bad_after(1_000_000).is_empty(), "as it was");
+}
+
+#[test]
 fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     let state = TestState::new();
     let content = content(10, 1_000_000);
@@ -312,6 +335,9 @@ fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     let mended = store.begin(manifest.clone()).unwrap();
     assert_eq!(mended.held().count(), manifest.data_chunks().count() - 1);
     mended.checkpoint().unwrap();
+    let verified = store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap();
+    assert_eq!(verified, VerifyReport { bad: vec![damaged], content_ok: Some(false) }, "it is not mended yet");
+    assert_eq!(store.master(id).unwrap().damaged_chunks, 1);
     drop((store, image, mended));
     let store = state.open();
     let mended = store.begin(manifest.clone()).unwrap();
