@@ -15,7 +15,7 @@
 //! Clones that are made together go through each step together, and between 2 and 3 one file says, durably, that all are
 //! whole. Before it exists, none is; from then on, recovery completes all, or takes the steps of all back: see `batch`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -85,6 +85,17 @@ pub enum CreateError {
         /// The name.
         name: Name,
         /// The file of the clone that has it.
+        path: PathBuf,
+    },
+    /// The path is another clone's, whose file was moved or removed by hand.
+    #[error(
+        "{} is the disk of the clone {name}, there or not; choose another path or `drover clone rm {name}` first",
+        path.display()
+    )]
+    PathTaken {
+        /// The clone that has it.
+        name: Name,
+        /// The path.
         path: PathBuf,
     },
     /// Two clones of one call have the same name or path.
@@ -214,8 +225,14 @@ impl Handover {
         let lock = ClonesLock::acquire(self.state())?;
         let batch = (plans.len() > 1).then(|| BatchId(getrandom::u64().unwrap_or_else(|_| random().into())));
         let mut records = Vec::new();
+        let taken: BTreeMap<PathBuf, Name> =
+            record::list(self.state())?.records.into_iter().map(|other| (other.path, other.name)).collect();
         for (plan, job) in plans.iter().zip(jobs) {
             let name = &plan.spec.name;
+            // Removing that one would remove this one's disk.
+            if let Some((path, other)) = taken.get_key_value(&plan.target.path()).filter(|(_, other)| *other != name) {
+                return Err(CreateError::PathTaken { name: other.clone(), path: path.clone() });
+            }
             match record::read_own(self.state(), name) {
                 Ok(Some(other)) => drop(self.settle(&lock, &other)?),
                 Ok(None) | Err(RecordError::Foreign { .. }) => {}

@@ -153,7 +153,10 @@ fn absolute(path: &Path) -> Result<PathBuf, Problem> {
 /// What the hand-over refused, by which exit code.
 pub(super) fn refuse(what: &str, error: &CreateError) -> Problem {
     let code = match error {
-        CreateError::NameTaken { .. } | CreateError::Unusable { .. } | CreateError::NoDriver(_) => Code::Refused,
+        CreateError::NameTaken { .. }
+        | CreateError::PathTaken { .. }
+        | CreateError::Unusable { .. }
+        | CreateError::NoDriver(_) => Code::Refused,
         CreateError::TooSmall { .. }
         | CreateError::NotSectors { .. }
         | CreateError::Twice { .. }

@@ -264,3 +264,19 @@ fn a_state_folder_without_room_for_records_leaves_no_file() {
     assert!(matches!(error, CreateError::Record(_)), "{error}");
     world.assert_nothing_left();
 }
+
+#[test]
+fn the_path_of_a_clone_is_its_own_also_while_its_file_is_not_there() {
+    let world = World::new();
+    let first = world.make("first", DriverName::Copy).record;
+    let away = first.path.with_extension("away");
+    fs::rename(&first.path, &away).expect("moved by hand");
+    let mut second = world.spec("second", DriverName::Copy);
+    second.out = first.path.clone();
+    let refused = world.handover.create(&world.master, &second).expect_err("it is the first one's");
+    assert!(matches!(&refused, CreateError::PathTaken { name, .. } if *name == first.name), "{refused}");
+    assert!(refused.to_string().contains("drover clone rm first"), "{refused}");
+    world.handover.remove(&first.name).expect("removed");
+    let second = world.handover.create(&world.master, &second).expect("free now").record;
+    assert!(second.path.exists() && away.exists());
+}
