@@ -74,7 +74,12 @@ pub fn xen_disk(record: &CloneRecord, target: &str) -> Result<String, MachineErr
     if path.to_string_lossy().contains(['\'', '"', '\\', '\n']) {
         return Err(MachineError::Path(path.to_owned()));
     }
-    let backend = if is_block(record) { "backendtype=phy, " } else { "" };
+    let backend = match record.driver {
+        // Left to itself Xen takes qemu for it, which reads zeros where the clone has the master's.
+        DriverName::Vhd => "backendtype=tap, ",
+        _ if is_block(record) => "backendtype=phy, ",
+        _ => "",
+    };
     // What follows `target=` is taken as it is to the end.
     let format = record.driver.format();
     Ok(format!("'format={format}, vdev={target}, access=w, {backend}target={}'", path.display()))

@@ -85,6 +85,6 @@ fn vhds_are_for_xen_and_not_for_qemu() {
     let target = record.path.display();
     assert_eq!(
         xen_disk(&record, "xvda").expect("an entry"),
-        format!("'format=vhd, vdev=xvda, access=w, target={target}'")
+        format!("'format=vhd, vdev=xvda, access=w, backendtype=tap, target={target}'")
     );
 }
