@@ -149,7 +149,8 @@ impl DhtNode {
         latest
     }
 
-    /// Looks who is near to this node itself, which a node that began without any is told of it by.
+    /// Looks up which nodes are near to this one. By that it learns of others, and a node that began without any, as a tracker
+    /// does, learns of it.
     pub async fn look_around(&self) {
         let own = *self.woken(self.dht.info()).await.id();
         self.woken(self.dht.find_node(own)).await;

@@ -1,6 +1,6 @@
 //! Bits that flip on a disk: found, named, kept from clones, and mended beside what running machines read.
 
-use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -13,14 +13,26 @@ const CHUNK: u64 = 21;
 
 /// Flips one bit of a sealed master and leaves no other trace than the disk would.
 fn flip(path: &Path) {
+    let time = fs::metadata(path).and_then(|facts| facts.modified()).expect("the master");
+    let (at, mut byte) = (CHUNK * 65536 + 777, [0]);
+    File::open(path).and_then(|file| file.read_exact_at(&mut byte, at)).expect("its byte");
+    write_at_time(path, at, &[byte[0] ^ 0x10], time);
+}
+
+/// Writes into a file as its administrator could, who sees to it that it looks sealed again.
+fn write_into(path: &Path, at: u64, bytes: &[u8]) {
+    // The clock of a file system is coarse.
+    write_at_time(path, at, bytes, SystemTime::now() + Duration::from_secs(1));
+}
+
+/// Writes into a file whatever its mode, which stays, and gives it this time.
+fn write_at_time(path: &Path, at: u64, bytes: &[u8], time: SystemTime) {
     let _ = Command::new("chattr").arg("-i").arg(path).output();
-    let facts = fs::metadata(path).expect("the master");
+    let facts = fs::metadata(path).expect("the file");
     fs::set_permissions(path, Permissions::from_mode(0o644)).expect("its mode");
-    let file = OpenOptions::new().read(true).write(true).open(path).expect("the master");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, CHUNK * 65536 + 777).expect("its byte");
-    file.write_all_at(&[byte[0] ^ 0x10], CHUNK * 65536 + 777).expect("its byte");
-    file.set_times(FileTimes::new().set_modified(facts.modified().expect("its time"))).expect("its time");
+    let file = OpenOptions::new().write(true).open(path).expect("the file");
+    file.write_all_at(bytes, at).expect("a write");
+    file.set_modified(time).expect("its time");
     fs::set_permissions(path, facts.permissions()).expect("its mode");
     file.sync_all().expect("the disk takes it");
 }
@@ -74,18 +86,6 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
     assert_ne!(byte, good, "nothing changed under who has it open");
     host.run(&["clone", "verify", "vm1", "--full"]).ok();
     host.run(&create).ok();
-}
-
-/// Writes into a file as its administrator could, who sees to it that it looks sealed again.
-fn write_into(path: &Path, at: u64, bytes: &[u8]) {
-    let _ = Command::new("chattr").arg("-i").arg(path).output();
-    let facts = fs::metadata(path).expect("the file");
-    fs::set_permissions(path, Permissions::from_mode(0o644)).expect("its mode");
-    let file = OpenOptions::new().write(true).open(path).expect("the file");
-    file.write_all_at(bytes, at).expect("a write");
-    // The clock of a file system is coarse.
-    file.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("its time");
-    fs::set_permissions(path, facts.permissions()).expect("its mode");
 }
 
 #[test]

@@ -16,8 +16,7 @@ fn twelve_hosts_find_each_other_and_a_release_by_the_hash_table_alone() {
     }
     // The tracker has introduced nobody, since nobody exchanges anything; nodes of the table know each other.
     for host in &fleet.hosts {
-        let nodes = || host.status()["dht"]["nodes"].as_u64().unwrap_or(0);
-        wait_until(&format!("{} to know nodes", host.name), LONG, nodes, |&nodes| nodes >= 4);
+        wait_for_nodes(host, 4);
     }
     fleet.kill_tracker();
 
@@ -112,8 +111,7 @@ fn nothing_leaves_for_an_address_outside_of_the_fleet() {
     fleet.publish(&first.path, "golden", &[]);
     for host in &fleet.hosts {
         first.assert_same(&host.wait_sealed("golden@1", LONG).path);
-        let nodes = || host.status()["dht"]["nodes"].as_u64().unwrap_or(0);
-        wait_until(&format!("{} to know nodes", host.name), LONG, nodes, |&nodes| nodes >= 2);
+        wait_for_nodes(host, 2);
     }
     fleet.kill_tracker();
     release_and_complete(&fleet, 0, "v2.raw", !seed);
@@ -143,8 +141,7 @@ fn hosts_that_cannot_reach_each_other_find_a_release_in_the_hash_table() {
         fleet.add_host("subscribe = [\"golden\"]");
     }
     for host in &fleet.hosts {
-        let nodes = || host.status()["dht"]["nodes"].as_u64().unwrap_or(0);
-        wait_until(&format!("{} to know nodes", host.name), LONG, nodes, |&nodes| nodes >= 2);
+        wait_for_nodes(host, 2);
     }
     fleet.kill_tracker();
     fleet.hosts.iter().for_each(Host::cut_off);
@@ -184,6 +181,13 @@ fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, Str
     let released: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{published:#?}"));
     assert_eq!(released["taken_by"], serde_json::json!([]), "no tracker lives");
     (image, format!("golden@{}", released["version"]))
+}
+
+/// Waits until a host's node of the hash table knows so many others.
+#[track_caller]
+fn wait_for_nodes(host: &Host, least: u64) {
+    let nodes = || host.status()["dht"]["nodes"].as_u64().unwrap_or(0);
+    wait_until(&format!("{} to know nodes", host.name), LONG, nodes, |&nodes| nodes >= least);
 }
 
 /// How a host found those that it is connected with.

@@ -191,6 +191,46 @@ struct Drivers {
     closed: bool,
 }
 
+/// What the tasks of an exchange know each other by.
+struct Shared {
+    links: Links,
+    router: Router,
+    announcements: Announcements,
+    workers: Workers,
+    store: Store,
+}
+
+impl Shared {
+    /// Starts the task of the cluster's hash table, unless the settings switch it off, and gives where it tells how it stands.
+    fn start_dht(
+        self,
+        settings: &ExchangeSettings,
+        trackers: &[String],
+        items: &Items,
+        secret: &Secret,
+    ) -> Option<(AbortHandle, Arc<Mutex<DhtStatus>>)> {
+        let (choice, listen) = (settings.dht.clone()?, *settings.listen.first()?);
+        let Shared { links, router, announcements, workers, store } = self;
+        let status = Arc::new(Mutex::new(DhtStatus::default()));
+        let task = dht::Parts {
+            links,
+            router,
+            announcements,
+            workers,
+            file: store.state().join("dht.json"),
+            store,
+            items: items.clone(),
+            secret: secret.watch(),
+            named: trackers.iter().chain(&settings.peers).cloned().collect(),
+            listen,
+            port: choice.port,
+            networks: choice.networks,
+            status: Arc::clone(&status),
+        };
+        Some((tokio::spawn(dht::run(task)).abort_handle(), status))
+    }
+}
+
 impl Exchange {
     /// Starts it. Must be called on a tokio runtime, which should have one thread.
     pub fn start(given: ExchangeParts) -> Result<Self, StartWorkersError> {
@@ -219,25 +259,16 @@ impl Exchange {
         let mut seekers = vec![tokio::spawn(finder::run(finder)).abort_handle()];
         let secret = Secret::load(store.state().join("cluster.secret"));
         let items = Items::load(store.state().join("items.json"));
-        let dht = settings.dht.clone().zip(settings.listen.first().copied()).map(|(choice, listen)| {
-            let status = Arc::new(Mutex::new(DhtStatus::default()));
-            let named = trackers.iter().chain(&settings.peers).cloned().collect();
-            let task = dht::Parts {
-                links: links.clone(),
-                router: router.clone(),
-                announcements: announcements.clone(),
-                workers: sync.clone(),
-                store: store.clone(),
-                items: items.clone(),
-                secret: secret.watch(),
-                named,
-                listen,
-                port: choice.port,
-                networks: choice.networks,
-                file: store.state().join("dht.json"),
-                status: Arc::clone(&status),
-            };
-            seekers.push(tokio::spawn(dht::run(task)).abort_handle());
+        let shared = Shared {
+            links: links.clone(),
+            router: router.clone(),
+            announcements: announcements.clone(),
+            workers: sync.clone(),
+            store: store.clone(),
+        };
+        let dht = shared.start_dht(&settings, &trackers, &items, &secret);
+        let dht = dht.map(|(task, status)| {
+            seekers.push(task);
             status
         });
         let start_tracker = |(number, address): (usize, String)| {

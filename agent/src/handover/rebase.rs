@@ -91,17 +91,17 @@ impl Handover {
         if let Some(why) = driver.unmovable() {
             return Err(RebaseError::Unmovable { name: name.clone(), why });
         }
-        if record.image == master.image && record.master.path == master.path {
-            return Ok(Rebased { record, moved: false });
-        }
-        if driver.in_use(&record, &OpenFiles::default()) {
-            return Err(RebaseError::InUse(name.clone()));
-        }
         // What the clone lacks is copied from what its header names; that must be what it was made from, and as it was.
         let unmoved = |source| RebaseError::Move { name: name.clone(), source };
         let rests_on = driver.rests_on(&record).map_err(unmoved)?;
         if rests_on != record.master.path {
             return Err(RebaseError::Elsewhere { name: name.clone(), rests_on });
+        }
+        if record.image == master.image && record.master.path == master.path {
+            return Ok(Rebased { record, moved: false });
+        }
+        if driver.in_use(&record, &OpenFiles::default()) {
+            return Err(RebaseError::InUse(name.clone()));
         }
         let is_now = record.master.path.metadata().map(|facts| FileIdentity::of(&facts));
         let is_now = is_now.map_err(|e| unmoved(MakeError::io("look at the master that it rests on")(e)))?;

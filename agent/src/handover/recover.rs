@@ -46,6 +46,7 @@ impl Handover {
         let lock = ClonesLock::acquire(self.state())?;
         lock.sweep()?;
         let records = record::list_own(self.state())?.records;
+        let own: BTreeSet<Name> = records.iter().map(|record| record.name.clone()).collect();
         let told = |settled: Result<Option<Outcome>, RecordError>| {
             settled.unwrap_or_else(|e| Some(Outcome::Left(e.to_string())))
         };
@@ -62,17 +63,20 @@ impl Handover {
             recovered.extend(outcome.map(|outcome| Recovered { name: record.name, outcome }));
         }
         let listing = record::list(self.state())?;
-        recovered.extend(self.foreign_unfinished(&lock, &listing)?);
+        recovered.extend(self.foreign_unfinished(&lock, &listing, &own)?);
         if listing.unreadable.is_empty() {
             lock.sweep_batches(&listing.records.iter().filter_map(|record| record.batch).collect())?;
         }
         Ok(recovered)
     }
 
-    /// What other users left unfinished. Nothing is done to it.
-    fn foreign_unfinished(&self, lock: &ClonesLock, listing: &Listing) -> Result<Vec<Recovered>, RecordError> {
-        let own: BTreeSet<Name> =
-            record::list_own(self.state())?.records.into_iter().map(|record| record.name).collect();
+    /// What other users left unfinished, which is all that is not in `own`. Nothing is done to it.
+    fn foreign_unfinished(
+        &self,
+        lock: &ClonesLock,
+        listing: &Listing,
+        own: &BTreeSet<Name>,
+    ) -> Result<Vec<Recovered>, RecordError> {
         let mut foreign = self.as_found(listing.records.clone());
         foreign.retain(|record| record.state != CloneState::Ready && !own.contains(&record.name));
         let mut left = Vec::new();

@@ -139,7 +139,7 @@ impl Store {
         let folder = self.inner.layout.master_of(image.id());
         let mut shelf = self.shelf();
         let Some(master) = shelf.masters.get_mut(&image.id()) else { return Ok(()) };
-        if !master.image.upgrade().is_some_and(|now| Arc::ptr_eq(&now, image)) {
+        if master.image.upgrade().is_none_or(|now| !Arc::ptr_eq(&now, image)) {
             // Another has taken its place meanwhile.
             return Ok(());
         }

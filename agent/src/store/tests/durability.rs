@@ -176,10 +176,7 @@ fn a_sealed_master_can_not_be_written_and_can_be_removed() {
     let content = content(8, 200_000);
     let manifest = manifest_of(&content);
     let store = Store::open(&state.path()).unwrap();
-    let image = store.begin(manifest.clone()).unwrap();
-    for chunk in manifest.data_chunks().iter() {
-        store_chunk(&image, &content, chunk).unwrap();
-    }
+    let image = begin_whole(&store, &manifest, &content);
     let master = store.seal(manifest.image_id()).unwrap();
     assert_eq!(fs::metadata(&master.path).unwrap().permissions().mode() & 0o7777, 0o444);
     if master.sealing == SealLevel::Immutable {
@@ -208,10 +205,7 @@ fn a_damaged_chunk_is_found_and_not_held_any_more() {
     let manifest = manifest_of(&content);
     let id = manifest.image_id();
     let store = state.open();
-    let image = store.begin(manifest.clone()).unwrap();
-    for chunk in manifest.data_chunks().iter() {
-        store_chunk(&image, &content, chunk).unwrap();
-    }
+    let image = begin_whole(&store, &manifest, &content);
     let path = store.seal(id).unwrap().path;
     let verify = |store: &Store| store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap();
     assert!(verify(&store).is_good());
@@ -239,10 +233,7 @@ fn a_file_that_is_not_the_one_that_was_compared_is_doubted_until_it_is_compared(
     let manifest = manifest_of(&content);
     let id = manifest.image_id();
     let store = state.open();
-    let image = store.begin(manifest.clone()).unwrap();
-    for chunk in manifest.data_chunks().iter() {
-        store_chunk(&image, &content, chunk).unwrap();
-    }
+    let image = begin_whole(&store, &manifest, &content);
     let path = store.seal(id).unwrap().path;
     let doubt = |store: &Store| store.master(id).unwrap().doubt();
     let verify = |store: &Store| store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap();
@@ -297,10 +288,7 @@ fn a_master_that_was_cut_or_lengthened_is_damaged_also_where_zeros_were_cut() {
     content[700_000..].fill(0);
     let manifest = manifest_of(&content);
     let store = state.open();
-    let image = store.begin(manifest.clone()).unwrap();
-    for chunk in manifest.data_chunks().iter() {
-        store_chunk(&image, &content, chunk).unwrap();
-    }
+    begin_whole(&store, &manifest, &content);
     let path = store.seal(manifest.image_id()).unwrap().path;
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let bad_after = |len: u64| {
@@ -320,10 +308,7 @@ fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     let manifest = manifest_of(&content);
     let id = manifest.image_id();
     let store = state.open();
-    let image = store.begin(manifest.clone()).unwrap();
-    for chunk in manifest.data_chunks().iter() {
-        store_chunk(&image, &content, chunk).unwrap();
-    }
+    let image = begin_whole(&store, &manifest, &content);
     let path = store.seal(id).unwrap().path;
     let damaged = manifest.geometry().chunk(3).unwrap();
     damage(&path, 3 * u64::from(CHUNK_LEN));
@@ -377,10 +362,7 @@ fn a_damaged_manifest_of_what_comes_in_is_no_obstacle() {
     store.remove(id).unwrap();
     assert!(!folder.exists());
     get_in_the_way();
-    let image = store.begin(manifest.clone()).unwrap();
-    for chunk in manifest.data_chunks().iter() {
-        store_chunk(&image, &content, chunk).unwrap();
-    }
+    begin_whole(&store, &manifest, &content);
     let master = store.seal(id).unwrap();
     assert!(fs::read(&master.path).unwrap() == content);
 }

@@ -111,10 +111,7 @@ fn a_withdrawn_master_can_be_fetched_from_others() {
     fs::write(&path, b"something else").unwrap();
     assert!(read_all(&store, imported.image).is_err());
     let manifest = manifest_of(&content);
-    let image = store.begin(manifest.clone()).unwrap();
-    for chunk in manifest.data_chunks().iter() {
-        store_chunk(&image, &content, chunk).unwrap();
-    }
+    let image = begin_whole(&store, &manifest, &content);
     let master = store.seal(imported.image).unwrap();
     assert!(!master.in_place && master.withdrawn.is_none());
     assert_eq!(read_all(&store, imported.image).unwrap(), content);

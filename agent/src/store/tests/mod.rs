@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use drover_protocol::geometry::{CHUNK_LEN, ChunkIndex, Geometry};
 use drover_protocol::id::ContentHash;
@@ -95,6 +96,15 @@ fn chunk_of<'a>(content: &'a [u8], manifest: &Manifest, chunk: ChunkIndex) -> &'
 fn store_chunk(image: &Image, content: &[u8], chunk: ChunkIndex) -> Result<(), super::WriteError> {
     let bytes = chunk_of(content, image.manifest(), chunk);
     image.write(image.manifest().verify(chunk, bytes).unwrap()).map(drop)
+}
+
+/// Begins an image and writes all of its data, as a transfer does.
+fn begin_whole(store: &Store, manifest: &Manifest, content: &[u8]) -> Arc<Image> {
+    let image = store.begin(manifest.clone()).unwrap();
+    for chunk in manifest.data_chunks().iter() {
+        store_chunk(&image, content, chunk).unwrap();
+    }
+    image
 }
 
 /// Flips one bit in a file, whatever its mode.
