@@ -7,6 +7,7 @@
 
 use super::Handover;
 use super::driver::{Driver, unreachable};
+use super::open_files::OpenFiles;
 use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RecordError};
 use super::recover::Outcome;
 use super::remove::RemoveError;
@@ -46,11 +47,17 @@ impl Handover {
         }
     }
 
-    /// Leaves nothing of clones that were made together and are whole, whether they have their names yet or not.
+    /// Leaves nothing of clones that were made together and are whole, whether they have their names yet or not. If one is in
+    /// use already, all stay.
     pub(super) fn unmake(&self, lock: &ClonesLock, records: &[CloneRecord]) -> Result<(), RemoveError> {
         let Some(first) = records.first() else { return Ok(()) };
         let driver = self.driver(first.driver);
-        let mut undone = records.to_vec();
+        let (mut undone, opened) = (records.to_vec(), OpenFiles::default());
+        // What has the name of one that has not got it yet is somebody else's.
+        let is_used = |record: &&CloneRecord| !is_unnamed(driver, record) && driver.in_use(record, &opened);
+        if let Some(CloneRecord { name, path, .. }) = records.iter().find(is_used) {
+            return Err(RemoveError::InUse { name: name.clone(), path: path.clone() });
+        }
         for record in records {
             driver.release(record).map_err(|source| RemoveError::Device { name: record.name.clone(), source })?;
         }

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::id::ImageId;
@@ -201,9 +202,15 @@ pub(super) fn is_locked(path: &Path) -> bool {
     matches!(fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::AGAIN | Errno::ACCESS))
 }
 
-/// Whether a loop device shows the file, as Xen has it for raw disks. Those of a file that was removed do not count.
+/// Whether a loop device shows the file, by whatever path, as Xen has it for raw disks. Those of a file that was removed do
+/// not count.
 fn is_shown_by_loop(path: &Path) -> bool {
+    let Ok(file) = path.metadata() else { return false };
     let Ok(devices) = std::fs::read_dir("/sys/block") else { return false };
-    let shows = |device: &Path| std::fs::read_to_string(device.join("loop/backing_file")).unwrap_or_default();
-    devices.flatten().any(|device| Path::new(shows(&device.path()).trim_end_matches('\n')) == path)
+    let shows_it = |device: &Path| {
+        let shown = std::fs::read_to_string(device.join("loop/backing_file")).ok()?;
+        let shown = Path::new(shown.trim_end_matches('\n')).metadata().ok()?;
+        Some((shown.dev(), shown.ino()) == (file.dev(), file.ino()))
+    };
+    devices.flatten().any(|device| shows_it(&device.path()).unwrap_or(false))
 }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::world::{Mounted, World, assert_same_disk, disk_usage, name};
-use crate::handover::{Choice, CloneSpec, ClonesLock, CreateError, DriverName, TargetError};
+use super::world::{Machine, Mounted, World, assert_same_disk, disk_usage, name};
+use crate::handover::{Choice, CloneSpec, ClonesLock, CreateError, DriverName, Outcome, TargetError};
 
 fn specs(world: &World, driver: DriverName, count: usize) -> Vec<CloneSpec> {
     (1..=count).map(|number| world.spec(&format!("vm-{number}"), driver)).collect()
@@ -73,6 +73,12 @@ fn a_batch_of_which_one_has_its_name_and_another_cant_have_it_goes_with_all() {
     let lock = ClonesLock::acquire(&world.state).expect("the lock");
     lock.commit(records[0].batch.expect("a batch")).expect("said to be whole");
     drop(lock);
+    // Not while a machine has started from the one that has its name.
+    let machine = Machine::start("raw", &records[0].path);
+    let left = world.handover.recover().expect("records");
+    assert!(left.iter().all(|one| matches!(&one.outcome, Outcome::Left(why) if why.contains("in use"))), "{left:?}");
+    assert!(records[0].path.exists() && records[2].temporary.exists());
+    drop(machine);
     // Whoever asks for one of them settles all.
     assert!(world.handover.activate(&records[0].name).is_err());
     world.assert_only_left(&records[1].path);

@@ -294,10 +294,14 @@ fn a_clone_that_a_loop_device_shows_is_in_use() {
     }
     let world = World::new();
     let record = world.make("c", DriverName::Copy).record;
-    let device = run("losetup", &["--find", "--show", text(&record.path)]);
-    let refused = world.handover.remove(&record.name);
-    run("losetup", &["--detach", device.trim()]);
-    assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
+    let other_name = world.folder().join("other-name");
+    fs::hard_link(&record.path, &other_name).expect("a link");
+    for shown in [&record.path, &other_name] {
+        let device = run("losetup", &["--find", "--show", text(shown)]);
+        let refused = world.handover.remove(&record.name);
+        run("losetup", &["--detach", device.trim()]);
+        assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
+    }
     world.handover.remove(&record.name).expect("removed");
 }
 
