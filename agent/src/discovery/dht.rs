@@ -42,10 +42,11 @@ use turns::Turns;
 
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(1);
-/// What is announced is announced again after this time, three times as late each time: the first nodes that took it may
-/// be few, and later ones closer.
-const ANNOUNCE_FIRST: Duration = Duration::from_secs(5);
+/// What is announced is announced again so often, and as soon as twice as many nodes are known: those that took it were few,
+/// and others are closer.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(600);
+/// The cluster after this time already, three times as late each time, since with it this host looks around for nodes.
+const LOOK_AROUND_FIRST: Duration = Duration::from_secs(5);
 /// What nobody took is announced again so soon.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
 /// Announces and lookups that are under way at a time.
@@ -101,6 +102,21 @@ enum Sought {
     Image(ImageId),
 }
 
+/// How it stands with what is announced.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    again_at: Instant,
+    /// Nodes that were known when it was announced last.
+    nodes: usize,
+}
+
+impl Announced {
+    /// Whether it is to be announced, now that so many nodes are known.
+    fn is_due(&self, now: Instant, nodes: usize) -> bool {
+        self.again_at <= now || nodes >= 2 * self.nodes.max(1)
+    }
+}
+
 /// What has ended.
 enum Done {
     Announced(Sought, Result<(), String>),
@@ -115,7 +131,11 @@ struct Task {
     secret: ClusterSecret,
     node: DhtNode,
     rng: Rng,
-    announced: BTreeMap<Sought, (Instant, u32)>,
+    /// Nodes that were known when it was looked last.
+    nodes: usize,
+    /// How often this host has looked around.
+    looked_around: u32,
+    announced: BTreeMap<Sought, Announced>,
     finding: BTreeMap<Sought, LookupPace>,
     /// What an announce or a lookup is under way for.
     busy: BTreeSet<Sought>,
@@ -192,6 +212,8 @@ impl Task {
             secret,
             node,
             rng: Rng::seeded(clock::seed()),
+            nodes: 0,
+            looked_around: 0,
             announced: BTreeMap::new(),
             finding: BTreeMap::new(),
             busy: BTreeSet::new(),
@@ -226,6 +248,7 @@ impl Task {
             }
             look_at = now + LOOK_AT_NODES;
             let nodes = self.node.nodes().await;
+            self.nodes = nodes.len();
             say(&self.parts, |status| status.nodes = nodes.len());
             if !nodes.is_empty() {
                 alone_since = now;
@@ -261,8 +284,8 @@ impl Task {
         let current: BTreeSet<Sought> = images.chain([Sought::Cluster]).collect();
         self.announced.retain(|sought, _| current.contains(sought));
         for sought in current {
-            let (at, _) = *self.announced.entry(sought).or_insert((now, 0));
-            if at > now || self.busy.len() >= AT_ONCE || !self.busy.insert(sought) {
+            let announced = self.announced.entry(sought).or_insert(Announced { again_at: now, nodes: 0 });
+            if !announced.is_due(now, self.nodes) || self.busy.len() >= AT_ONCE || !self.busy.insert(sought) {
                 continue;
             }
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
@@ -346,10 +369,17 @@ impl Task {
                 if let Err(error) = &result {
                     tracing::debug!(?sought, error, "announced to nobody");
                 }
-                if let Some((at, times)) = self.announced.get_mut(&sought) {
-                    let wait = (ANNOUNCE_FIRST * 3u32.pow((*times).min(8))).min(ANNOUNCE_EVERY);
-                    *at = now + clock::jittered(if result.is_ok() { wait } else { ANNOUNCE_RETRY });
-                    *times += u32::from(result.is_ok());
+                let wait = match sought {
+                    _ if result.is_err() => ANNOUNCE_RETRY,
+                    Sought::Image(_) => ANNOUNCE_EVERY,
+                    Sought::Cluster => {
+                        let wait = (LOOK_AROUND_FIRST * 3u32.pow(self.looked_around.min(8))).min(ANNOUNCE_EVERY);
+                        self.looked_around += 1;
+                        wait
+                    }
+                };
+                if let Some(announced) = self.announced.get_mut(&sought) {
+                    *announced = Announced { again_at: now + clock::jittered(wait), nodes: self.nodes };
                 }
             }
             Done::Found(sought, mut found) => {
