@@ -185,9 +185,8 @@ impl Load {
     }
 }
 
-/// In a debug build the oracle is slow.
-const HOSTS_MOST: u32 = if cfg!(debug_assertions) { 40 } else { 300 };
-const TOPOLOGIES: u64 = if cfg!(debug_assertions) { 12 } else { 50 };
+const HOSTS_MOST: u32 = 300;
+const TOPOLOGIES: u64 = 50;
 
 #[test]
 fn the_batched_solver_is_near_the_exact_one() {
