@@ -98,7 +98,7 @@ fn fleet_with(misbehaviour: Misbehaviour, seed: u64) -> (Fleet, TestImage, BadPe
     let bad = fleet.join_host("");
     let claim = Claim { image: id.parse().expect("an image id"), content_len: image.len };
     let tracker = fleet.tracker_addr().parse().expect("an address");
-    let bad = BadPeer::start(&bad.state, bad.listen(), tracker, claim, misbehaviour);
+    let bad = BadPeer::start(&bad.state, bad.listen(), tracker, Some(claim), misbehaviour);
     (fleet, image, bad)
 }
 

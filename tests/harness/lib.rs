@@ -16,7 +16,7 @@ mod stranger;
 mod wait;
 mod wires;
 
-pub use bad_peer::{BadPeer, Claim, Misbehaviour};
+pub use bad_peer::{BadPeer, Claim, Misbehaviour, first_release};
 pub use command::{Outcome, drover, path_of, program, run, tracker_program};
 pub use fleet::{Fleet, FleetOptions};
 pub use host::{Host, MasterLine};

@@ -18,6 +18,9 @@ pub(crate) struct Case {
     pub(crate) image_mib: u64,
     /// How many hosts, the source among them.
     pub(crate) hosts: usize,
+    /// The last so many of them take no part: they are for `lab attack`.
+    #[serde(default)]
+    pub(crate) hostile: usize,
     /// What a host can send; unshaped if there is none.
     #[serde(default)]
     pub(crate) up_mbit: Option<f64>,
@@ -132,6 +135,7 @@ impl Case {
             title: title.to_owned(),
             image_mib,
             hosts,
+            hostile: 0,
             up_mbit: None,
             down_mbit: None,
             loss_percent: 0.0,
@@ -155,6 +159,9 @@ impl Case {
         if !(2..=MOST_HOSTS).contains(&self.hosts) {
             return refuse(format!("{} hosts; 2 to {MOST_HOSTS} are possible", self.hosts));
         }
+        if self.hostile + 2 > self.hosts {
+            return refuse(format!("{} of {} hosts are hostile; two at least must not be", self.hostile, self.hosts));
+        }
         if let Some(other) = self.host.iter().find(|other| other.index >= self.hosts) {
             return refuse(format!("host {} is none of its {} hosts", other.index, self.hosts));
         }
@@ -175,9 +182,14 @@ impl Case {
         self.image_mib << 20
     }
 
-    /// The hosts that fetch: all but the source.
+    /// The hosts that take part, the source among them.
+    pub(crate) fn members(&self) -> std::ops::Range<usize> {
+        0..self.hosts - self.hostile
+    }
+
+    /// The hosts that fetch: all members but the source.
     pub(crate) fn receivers(&self) -> std::ops::Range<usize> {
-        1..self.hosts
+        1..self.members().end
     }
 
     /// What host `index` can send, in Mbit/s.
@@ -213,7 +225,7 @@ impl Case {
         let own = self.down_mbit(index);
         let at_least_as_fast =
             self.receivers().filter(|&other| self.down_mbit(other).unwrap_or(f64::MAX) >= own.unwrap_or(f64::MAX));
-        let all_up: Option<f64> = (0..self.hosts).map(|other| self.up_mbit(other)).sum();
+        let all_up: Option<f64> = self.members().map(|other| self.up_mbit(other)).sum();
         let uplink = self.racks.as_ref().filter(|_| self.rack(index) != 0).map(|racks| racks.uplink_mbit);
         let together = all_up.map(|up| up / at_least_as_fast.count() as f64);
         let rates = [self.up_mbit(0), own, uplink, together];
@@ -235,6 +247,8 @@ const FILES: &[(&str, &str)] = &[
     ("16x50", include_str!("cases/16x50.toml")),
     ("slow-host", include_str!("cases/slow-host.toml")),
     ("racks", include_str!("cases/racks.toml")),
+    ("besieged", include_str!("cases/besieged.toml")),
+    ("gang", include_str!("cases/gang.toml")),
     ("small", include_str!("cases/small.toml")),
 ];
 

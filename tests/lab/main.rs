@@ -6,10 +6,11 @@
 //! It needs root, and leaves nothing behind.
 //!
 //! `lab publish`, `idle`, `memory`, `latency` and `clones` measure what needs no wires, with real daemons of this machine beside
-//! their goals ([`goal`]). `lab accuracy` measures what the simulator is judged by ([`accuracy`]). `lab study` measures the clones that Drover's drivers make, as disks ([`study`]).
+//! their goals ([`goal`]). `lab attack` shows what members that are against the others cost them ([`attack`]). `lab accuracy` measures what the simulator is judged by ([`accuracy`]). `lab study` measures the clones that Drover's drivers make, as disks ([`study`]).
 #![expect(clippy::print_stdout, reason = "this program prints tables")]
 
 mod accuracy;
+mod attack;
 mod case;
 mod clones;
 mod contenders;
@@ -57,6 +58,11 @@ enum Command {
     /// One end of bare QUIC; `lab pair` starts these
     #[command(subcommand, hide = true)]
     Raw(raw::Arguments),
+    /// What a gang of members costs the others
+    Attack(attack::Arguments),
+    /// One of the gang; `lab attack` starts these
+    #[command(hide = true)]
+    Hostile(attack::Hostile),
     /// How fast a file becomes a master, beside b3sum, and cp with sync
     Publish(publish::Arguments),
     /// What a daemon costs that has masters and neighbours, and nothing to do
@@ -92,6 +98,8 @@ impl Arguments {
                 raw::run(arguments).map_err(|error| error as Box<dyn Error>)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Attack(arguments) => inside(|| attack::run(&arguments)),
+            Command::Hostile(arguments) => arguments.run(),
             Command::Publish(arguments) => inside(|| publish::run(&arguments)),
             Command::Idle(arguments) => inside(|| idle::run(&arguments)),
             Command::Memory(arguments) => inside(|| memory::run(&arguments)),

@@ -7,22 +7,27 @@
 //! own, as an operator would.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use drover_harness::path_of;
+use drover_link::identity::Identity;
+use drover_protocol::id::PeerId;
 use serde_json::{Value, json};
 
 use super::program::output;
 use super::{Contender, ContenderError, Delivery, Guard, Stage, poll};
+use crate::attack::{Gang, MADE_UP};
+use crate::measure::process_cpu_s;
 use crate::network::NetHost;
 
-/// Drover as this build made it, with the default settings or with multicast switched on.
+/// Drover as this build made it, with the default settings or with multicast switched on, left alone or attacked.
 #[derive(Debug)]
 pub(crate) struct Drover {
     name: &'static str,
     settings: &'static str,
+    attacked_by: Option<Gang>,
 }
 
 /// A cluster whose daemons run and see their tracker. Dropping it ends them.
@@ -39,6 +44,13 @@ struct Tracker {
     process: Guard,
 }
 
+/// Those who attack.
+#[derive(Debug)]
+struct Besiegers {
+    members: Vec<PeerId>,
+    processes: Vec<Guard>,
+}
+
 /// One host's daemon.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -49,9 +61,15 @@ pub(crate) struct Agent {
 
 impl Drover {
     /// As it is installed.
-    pub(crate) const DEFAULT: Drover = Drover { name: "drover", settings: "" };
+    pub(crate) const DEFAULT: Drover = Drover { name: "drover", settings: "", attacked_by: None };
     /// With `multicast = "on"` on every host. It is not told how fast the wires are.
-    pub(crate) const MULTICAST: Drover = Drover { name: "drover-multicast", settings: "multicast = \"on\"" };
+    pub(crate) const MULTICAST: Drover =
+        Drover { name: "drover-multicast", settings: "multicast = \"on\"", attacked_by: None };
+
+    /// The first, with a gang on the hosts of the case that are hostile.
+    pub(crate) const fn attacked_by(gang: Gang) -> Self {
+        Drover { attacked_by: Some(gang), ..Drover::DEFAULT }
+    }
 }
 
 impl Contender for Drover {
@@ -66,6 +84,7 @@ impl Contender for Drover {
 
     fn run(&self, stage: &Stage<'_>) -> Result<Delivery, ContenderError> {
         let mut cluster = Cluster::start(stage, self.settings)?;
+        let gang = self.attacked_by.map(|gang| cluster.attack(stage, gang)).transpose()?;
         stage.start_clock()?;
         let mut publish = cluster.publish(stage, &[])?;
         let finished = stage.finish_line(|host| {
@@ -77,7 +96,16 @@ impl Contender for Drover {
         let statuses = cluster.statuses()?;
         let wasted = statuses.iter().filter_map(|status| status["transfers"][0]["wasted_bytes"].as_u64()).sum::<u64>();
         let published = last_line(&publish.printed());
-        let details = json!({ "wasted_bytes": wasted, "published": published, "hosts": statuses });
+        let mut details = json!({ "wasted_bytes": wasted, "published": published, "hosts": statuses });
+        if let Some(gang) = &gang {
+            let members: Vec<String> = gang.members.iter().map(PeerId::to_string).collect();
+            details["gang"] = json!(members);
+            details["gang_says"] = gang.processes.iter().map(|process| last_line(&process.printed())).collect();
+            if self.attacked_by.is_some_and(Gang::is_flood) {
+                details["made_up"] = json!(stage.network.apart(stage.network.host(0))?);
+            }
+            details["source_cpu_s"] = json!(process_cpu_s(cluster.agents[0].pid()));
+        }
         cluster.end();
         Ok(Delivery { finished, details })
     }
@@ -98,7 +126,7 @@ impl Cluster {
     fn start_with(stage: &Stage<'_>, settings: &str, subscribed: bool) -> Result<Self, ContenderError> {
         let tracker = Tracker::start(stage)?;
         let mut agents = Vec::new();
-        for host in stage.network.hosts() {
+        for host in &stage.network.hosts()[stage.case.members()] {
             let subscribe =
                 if subscribed && host.index != 0 { format!("subscribe = [\"{NAME}\"]\n") } else { String::new() };
             agents.push(Agent::start(stage, host, &tracker, &format!("{settings}\n{subscribe}"))?);
@@ -119,6 +147,35 @@ impl Cluster {
         publish.arg("--state").arg(&self.agents[0].state).arg("publish").arg(stage.image).args(["--name", NAME]);
         publish.args(["--json", "--key"]).arg(self.tracker.state.join("publisher.key")).args(options);
         stage.start(Some(0), "publish", &mut publish)
+    }
+
+    /// Starts a gang on the hosts that are hostile, against the source, with as many certificates of hosts as it has; gives
+    /// who they are.
+    fn attack(&self, stage: &Stage<'_>, gang: Gang) -> Result<Besiegers, ContenderError> {
+        let source = stage.network.host(0);
+        if gang.is_flood() {
+            stage.network.set_apart(source, MADE_UP)?;
+        }
+        let mut besiegers = Besiegers { members: Vec::new(), processes: Vec::new() };
+        for host in &stage.network.hosts()[stage.case.members().end..] {
+            let folder = stage.host_folder(host.index)?;
+            for number in 0..gang.certificates() {
+                let state = folder.join(format!("state-{number}"));
+                self.tracker.join(stage, host, &state, &format!("host{}-{number}", host.index))?;
+                let identity = Identity::load(&state.join("identity")).map_err(|error| ContenderError::Answer {
+                    what: "drover join".to_owned(),
+                    said: error.to_string(),
+                })?;
+                besiegers.members.push(identity.peer_id());
+            }
+            let own = std::env::current_exe();
+            let own = own.map_err(|cause| ContenderError::Start { what: "the lab itself".to_owned(), cause })?;
+            let mut command = host.command(own);
+            command.args(gang.command()).arg(&folder).arg(format!("{}:7444", host.address));
+            command.arg(self.tracker.address.to_string()).arg(format!("{}:7444", source.address));
+            besiegers.processes.push(stage.start(Some(host.index), "hostile", &mut command)?);
+        }
+        Ok(besiegers)
     }
 
     /// The daemon of a host.
@@ -157,6 +214,13 @@ impl Tracker {
         Ok(Tracker { state, address, process })
     }
 
+    /// Has a host join.
+    fn join(&self, stage: &Stage<'_>, host: &NetHost, state: &Path, name: &str) -> Result<(), ContenderError> {
+        let mut join = on(host, "drover")?;
+        join.arg("--state").arg(state).args(["join", &self.address.to_string(), &self.token(stage)?]);
+        output(join.args(["--name", name])).map(drop)
+    }
+
     fn token(&self, stage: &Stage<'_>) -> Result<String, ContenderError> {
         let mut token = on(stage.network.service(), "drover-tracker")?;
         Ok(output(token.arg("token").arg("--state").arg(&self.state))?.trim().to_owned())
@@ -166,9 +230,7 @@ impl Tracker {
 impl Agent {
     fn start(stage: &Stage<'_>, host: &NetHost, tracker: &Tracker, settings: &str) -> Result<Self, ContenderError> {
         let state = stage.host_folder(host.index)?.join("state");
-        let mut join = on(host, "drover")?;
-        join.arg("--state").arg(&state).args(["join", &tracker.address.to_string(), &tracker.token(stage)?]);
-        output(join.args(["--name", &format!("host{}", host.index)]))?;
+        tracker.join(stage, host, &state, &format!("host{}", host.index))?;
         let mut text = format!("listen = \"{}:7444\"\n{settings}\n", host.address);
         if stage.case.racks.is_some() {
             text.push_str(&format!("rack = \"rack-{}\"\n", stage.case.rack(host.index)));
@@ -232,7 +294,7 @@ fn clean(mut command: Command) -> Command {
 }
 
 fn last_line(printed: &str) -> Value {
-    let last = printed.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
+    let last = printed.lines().rev().find(|line| line.starts_with(['{', '['])).unwrap_or_default();
     serde_json::from_str(last).unwrap_or_default()
 }
 

@@ -10,6 +10,7 @@
 //! Beside the hosts of the case there is one more, the *service* host: unshaped, on the source's bridge, for trackers and
 //! the like, and in no count.
 
+mod apart;
 mod build;
 
 use std::ffi::OsStr;
