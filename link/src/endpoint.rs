@@ -18,6 +18,7 @@ use tracing::debug;
 
 use crate::close;
 use crate::config::{INCOMING_BUFFER, LinkConfig, MAX_HANDSHAKES, RETRY_ABOVE};
+use crate::crowd::{Crowd, Place};
 use crate::frame::{FrameReceiver, FrameSender};
 use crate::handshake::{self, Greeting};
 use crate::identity::{Identity, unix_now_s};
@@ -174,10 +175,23 @@ struct Shared {
     revoked: Mutex<RevocationList>,
     members: Arc<AtomicUsize>,
     handshakes: Arc<AtomicUsize>,
+    /// The members that dialled this endpoint, and the handshakes of addresses that are proven, by address.
+    crowds: (Arc<Crowd>, Arc<Crowd>),
 }
 
-/// One of a counted number of places.
-struct Slot(Arc<AtomicUsize>);
+/// One of a counted number of places, and of those of an address.
+struct Slot {
+    count: Arc<AtomicUsize>,
+    _place: Option<Place>,
+}
+
+/// What becomes of somebody who knocks.
+enum Verdict {
+    Refuse(&'static str),
+    /// It has to show first that its address is its own.
+    Prove,
+    LetIn(Option<Place>),
+}
 
 impl Endpoint {
     /// Listens on `addr` as an agent: members only, in both directions. Must be called within a tokio runtime.
@@ -218,7 +232,7 @@ impl Endpoint {
     pub async fn connect(&self, addr: SocketAddr, expect: Expect) -> Result<Connection, ConnectError> {
         let shared = &self.shared;
         let failed = |cause| ConnectError::Handshake { addr, cause };
-        let slot = shared.member_slot().map_err(failed)?;
+        let slot = shared.member_slot(None).map_err(failed)?;
         let client = shared.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connecting =
             shared.quic.connect_with(client, addr, SERVER_NAME).map_err(|cause| ConnectError::Dial { addr, cause })?;
@@ -238,16 +252,17 @@ impl Endpoint {
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let quic = self.shared.quic.accept().await?;
-            let under_way = self.shared.handshakes.load(Ordering::Relaxed);
-            if under_way >= MAX_HANDSHAKES {
-                debug!(from = %quic.remote_address(), under_way, "refused: too many handshakes");
-                quic.refuse();
-            } else if under_way >= RETRY_ABOVE && quic.may_retry() && !quic.remote_address_validated() {
+            match self.shared.verdict(&quic) {
+                Verdict::Refuse(why) => {
+                    debug!(from = %quic.remote_address(), "refused: {why}");
+                    quic.refuse();
+                }
                 // It was just asked whether this may be done; there is nothing to do if not.
-                let _ = quic.retry();
-            } else {
-                let slot = Slot::new(&self.shared.handshakes);
-                return Some(Incoming { quic, slot, shared: self.shared.clone() });
+                Verdict::Prove => drop(quic.retry()),
+                Verdict::LetIn(place) => {
+                    let slot = Slot::new(&self.shared.handshakes, place);
+                    return Some(Incoming { quic, slot, shared: self.shared.clone() });
+                }
             }
         }
     }
@@ -280,6 +295,7 @@ impl Endpoint {
     fn new(addr: SocketAddr, identity: &Identity, config: LinkConfig, admission: Admission) -> Result<Self, BindError> {
         let (server, client) = quic_configs(identity, &config, admission)?;
         let quic = open(addr, &config, Some(server)).map_err(|cause| BindError::Socket { addr, cause })?;
+        let crowds = (Crowd::of(config.max_connections), Crowd::of(MAX_HANDSHAKES));
         let shared = Shared {
             quic,
             admission,
@@ -289,6 +305,7 @@ impl Endpoint {
             revoked: Mutex::default(),
             members: Arc::default(),
             handshakes: Arc::default(),
+            crowds,
         };
         Ok(Endpoint { shared: Arc::new(shared) })
     }
@@ -332,7 +349,8 @@ impl Incoming {
         // Trackers let strangers through TLS so that they can join; with any other protocol they get nothing.
         let shown = handshake::member(&quic).inspect_err(|error| handshake::refuse(&quic, error))?;
         shared.check_not_revoked(&quic, &shown.0)?;
-        let member_slot = shared.member_slot().inspect_err(|error| handshake::refuse(&quic, error))?;
+        let place = shared.place_of(quic.remote_address()).inspect_err(|error| handshake::refuse(&quic, error))?;
+        let member_slot = shared.member_slot(Some(place)).inspect_err(|error| handshake::refuse(&quic, error))?;
         let greeting = shared.within_deadline(&quic, handshake::greet_accepted(&quic, &shared.hello)).await?;
         Ok(Accepted::Member(Connection::new(quic, shown, greeting, member_slot)))
     }
@@ -401,10 +419,35 @@ impl Shared {
         Err(error)
     }
 
-    fn member_slot(&self) -> Result<Slot, HandshakeError> {
-        let slot = Slot::new(&self.members);
+    /// Before anything is computed for a stranger.
+    fn verdict(&self, quic: &quinn::Incoming) -> Verdict {
+        let under_way = self.handshakes.load(Ordering::Relaxed);
+        let from = quic.remote_address().ip();
+        let (members, handshakes) = &self.crowds;
+        let is_crowded = members.is_full(from);
+        if under_way >= MAX_HANDSHAKES {
+            Verdict::Refuse("too many handshakes")
+        } else if !quic.remote_address_validated() {
+            let must_prove = (under_way >= RETRY_ABOVE || is_crowded) && quic.may_retry();
+            if must_prove { Verdict::Prove } else { Verdict::LetIn(None) }
+        } else if is_crowded {
+            Verdict::Refuse("its address has all the connections that one may have")
+        } else {
+            let place = handshakes.enter(from);
+            place.map_or(Verdict::Refuse("its address has too many handshakes"), |place| Verdict::LetIn(Some(place)))
+        }
+    }
+
+    /// A place among the connections of the address that dialled.
+    fn place_of(&self, from: SocketAddr) -> Result<Place, HandshakeError> {
+        let (members, _) = &self.crowds;
+        members.enter(from.ip()).ok_or(HandshakeError::Crowded(members.most()))
+    }
+
+    fn member_slot(&self, place: Option<Place>) -> Result<Slot, HandshakeError> {
+        let slot = Slot::new(&self.members, place);
         let max = self.config.max_connections;
-        if slot.0.load(Ordering::Relaxed) > max { Err(HandshakeError::Full(max)) } else { Ok(slot) }
+        if slot.count.load(Ordering::Relaxed) > max { Err(HandshakeError::Full(max)) } else { Ok(slot) }
     }
 
     /// Closes the connection if the greeting fails or takes too long.
@@ -420,15 +463,15 @@ impl Shared {
 }
 
 impl Slot {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
+    fn new(count: &Arc<AtomicUsize>, place: Option<Place>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
-        Slot(count.clone())
+        Slot { count: count.clone(), _place: place }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

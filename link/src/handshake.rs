@@ -41,6 +41,9 @@ pub enum HandshakeError {
     /// As many connections as allowed are open.
     #[error("all {0} connections that this host allows are in use")]
     Full(usize),
+    /// The other side's address has as many connections as one may.
+    #[error("this address has {0} connections with this host already, all that one address may have")]
+    Crowded(usize),
 }
 
 /// What both sides know after their hellos.
@@ -83,7 +86,7 @@ pub(crate) fn refuse(connection: &quinn::Connection, error: &HandshakeError) {
         HandshakeError::NoCertificate => close::NOT_A_MEMBER,
         HandshakeError::Member(_) => close::WRONG_PEER,
         HandshakeError::Revoked(_) => close::REVOKED,
-        HandshakeError::Full(_) => close::FULL,
+        HandshakeError::Full(_) | HandshakeError::Crowded(_) => close::FULL,
     };
     close::close(connection, code, &error.to_string());
 }

@@ -19,6 +19,7 @@
 pub mod ca;
 pub mod close;
 pub mod config;
+mod crowd;
 pub mod dht;
 pub mod durable;
 pub mod endpoint;
