@@ -1,9 +1,10 @@
 //! A node of the cluster's own distributed hash table: where hosts find each other when no tracker answers.
 //!
 //! It speaks BEP 5 and BEP 44 by the `mainline` crate, over UDP and IPv4, on the port after the one for QUIC, and is always a server: the
-//! crate's own way of becoming one asks for a public address. Its bootstraps are trackers and hosts of the cluster; the
-//! crate's public ones are never used, for a node without any bootstrap is not started at all. Requests from outside of
-//! the cluster's networks are not answered, and addresses outside of them are not given out.
+//! crate's own way of becoming one asks for a public address. Hosts begin with the trackers and with hosts of the cluster, never
+//! with the crate's public bootstraps. Trackers begin with nobody, since only such a node takes those into its table who ask
+//! it: it is how they learn of all hosts. Packets from outside of the cluster's networks are dropped (see `fence`), and
+//! addresses outside of them are not given out.
 //!
 //! Nothing here is trusted. A node that lies can name wrong addresses, and is told keys that say nothing to who does not
 //! know the cluster's secret; who answers at an address proves by certificate whether it belongs here.
@@ -26,7 +27,9 @@ use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSetti
 use crate::durable::{self, WriteError};
 use drover_protocol::networks::Networks;
 
+mod fence;
 mod pace;
+mod socket;
 
 use pace::{Pace, UnderWay};
 
@@ -50,7 +53,7 @@ const LONGEST_FILE: u64 = 16 * 1024;
 pub struct DhtSettings {
     /// Where it listens.
     pub listen: SocketAddrV4,
-    /// Nodes to begin with; not empty but for the first node of a table.
+    /// Nodes to begin with; none for a tracker's, which takes those into its table who ask it.
     pub bootstraps: Vec<SocketAddrV4>,
     /// Networks that hosts are in.
     pub networks: Networks,
@@ -90,7 +93,24 @@ impl DhtNode {
         // Without this the crate takes public bootstraps.
         builder.no_bootstrap().extra_bootstrap(&bootstraps);
         let dht = builder.build()?.as_async();
-        Ok(DhtNode { dht, pace: Pace::of(listen), networks })
+        let pace = match socket::at(listen) {
+            Ok(socket) => {
+                // Whom the settings name may be elsewhere.
+                let named: Vec<Ipv4Addr> = bootstraps.iter().map(|node| *node.ip()).collect();
+                if let Err(error) = fence::raise(&socket, pace::waker(listen), &networks, &named) {
+                    tracing::warn!("the DHT takes packets from outside of the cluster's networks: {error}");
+                }
+                Pace::of(listen, socket)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "the DHT takes packets from outside of the cluster's networks and wakes up often: its socket can't \
+                     be had: {error}"
+                );
+                Pace::of_the_crate()
+            }
+        };
+        Ok(DhtNode { dht, pace, networks })
     }
 
     /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only.
@@ -149,10 +169,13 @@ impl DhtNode {
         latest
     }
 
-    /// Looks up which nodes are near to this one. By that it learns of others, and a node that began without any, as a tracker
-    /// does, learns of it.
-    pub async fn look_around(&self) {
+    /// Looks up which nodes are near to this one, by which it learns of others, and shows itself to `trackers`, which learn of
+    /// it. The crate alone would ask only whom it has in its table, where a tracker that was away for long is not any more.
+    pub async fn look_around(&self, trackers: &[SocketAddrV4]) {
         let own = *self.woken(self.dht.info()).await.id();
+        for &tracker in trackers {
+            self.pace.send(&question_for(own), tracker);
+        }
         self.woken(self.dht.find_node(own)).await;
     }
 
@@ -181,6 +204,12 @@ pub fn load_nodes(path: &Path) -> Vec<SocketAddrV4> {
 pub fn save_nodes(path: &Path, nodes: &[SocketAddrV4]) -> Result<(), WriteError> {
     let json = serde_json::to_vec(nodes).expect("addresses are plain JSON");
     durable::replace(path, &json, durable::PRIVATE)
+}
+
+/// A question for the node of this number, as the crate asks it (BEP 5), of which the crate takes no answer.
+fn question_for(own: Id) -> Vec<u8> {
+    let (own, number) = (own.as_bytes(), &[0xff; 4]);
+    [b"d1:ad2:id20:", &own[..], b"6:target20:", own, b"e1:q9:find_node1:t4:", number, b"1:y1:qe"].concat()
 }
 
 /// Lets in requests from the cluster's networks only.
@@ -379,6 +408,52 @@ mod tests {
         assert_eq!(stranger.find(KEY).await, BTreeSet::new());
         assert!(stranger.announce(KEY, 7444).await.is_err());
         assert_eq!(stranger.nodes().await, []);
+    }
+
+    /// What a node asks for itself, and where it does so from.
+    fn asking(ip: [u8; 4], to: SocketAddrV4) -> UdpSocket {
+        let socket = UdpSocket::bind((Ipv4Addr::from(ip), 17_445)).expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
+        socket.send_to(&question_for(Id::from([ip[1]; 20])), to).expect("sent");
+        socket
+    }
+
+    #[tokio::test]
+    async fn who_asks_from_elsewhere_comes_into_no_table_and_gets_no_answer() {
+        let (first, at) = node(41, 17_441, &[], "127.66.0.0/16");
+        let strangers = [asking([127, 67, 0, 41], at), asking([127, 65, 255, 41], at)];
+        let member = asking([127, 66, 1, 41], at);
+        let mut answer = [0; 2048];
+        // Packets are taken in the order in which they came.
+        assert!(member.recv(&mut answer).is_ok(), "who is in the networks is answered");
+        assert_eq!(first.woken(first.dht.to_bootstrap()).await, ["127.66.1.41:17445"]);
+        for stranger in &strangers {
+            stranger.set_nonblocking(true).expect("a socket");
+            assert!(stranger.recv(&mut answer).is_err(), "an answer to {stranger:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whom_the_settings_name_elsewhere_is_heard() {
+        let (_first, at) = node(42, 17_441, &[], "127.0.0.0/8");
+        let listen = SocketAddrV4::new(Ipv4Addr::new(127, 67, 0, 42), 17_445);
+        let networks = "127.67.0.0/16".parse().expect("a network");
+        let host = DhtNode::start(DhtSettings { listen, bootstraps: vec![at], networks }).expect("a free port");
+        host.look_around(&[]).await;
+        assert_eq!(host.woken(host.dht.to_bootstrap()).await, [at.to_string()]);
+    }
+
+    #[tokio::test]
+    async fn a_tracker_that_comes_back_learns_of_hosts_that_know_it_no_more() {
+        let (_, away) = node(43, 17_441, &[], "127.0.0.0/8");
+        let (first, known) = node(44, 17_445, &[], "127.0.0.0/8");
+        let (second, at) = node(45, 17_445, &[known], "127.0.0.0/8");
+        second.look_around(&[]).await;
+        sleep(PORT_FREE).await;
+        let (tracker, _) = node(43, 17_441, &[], "127.0.0.0/8");
+        first.look_around(&[away]).await;
+        second.look_around(&[away]).await;
+        assert_eq!(tracker.nodes().await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([known, at]));
     }
 
     #[test]

@@ -93,6 +93,26 @@ fn one_living_member_is_enough_for_twelve_hosts_and_for_a_newcomer() {
     assert!(shown.contains("by the settings"), "a person can see how it was found: {shown}");
 }
 
+#[test]
+fn hosts_that_join_after_a_tracker_restarted_find_each_other_in_the_hash_table() {
+    let mut fleet = Fleet::start(0);
+    for _ in 0..4 {
+        fleet.add_host("");
+    }
+    for host in &fleet.hosts {
+        wait_for_nodes(host, 4);
+    }
+    fleet.kill_tracker();
+    fleet.start_tracker();
+    for _ in 0..2 {
+        fleet.add_host("");
+    }
+    for newcomer in &fleet.hosts[4..] {
+        // The tracker, the four, and the other newcomer.
+        wait_for_nodes(newcomer, 6);
+    }
+}
+
 /// Everything that is for an address outside of the wires' network leaves by the default route, where it is counted.
 #[test]
 fn nothing_leaves_for_an_address_outside_of_the_fleet() {

@@ -38,8 +38,6 @@ pub struct Settings {
     pub certificate_life: Duration,
     /// Whether it has a node of the cluster's hash table, on the port after `listen`'s.
     pub dht: bool,
-    /// The cluster's other trackers, by whom that node begins.
-    pub trackers: Vec<String>,
     /// Networks that hosts are in, for that node; none are named for the private ones.
     pub networks: Networks,
     /// What is logged, as in `info,drover_tracker=debug`.
@@ -58,8 +56,6 @@ pub struct RawSettings {
     pub certificate_life: Option<String>,
     /// `true` or `false`.
     pub dht: Option<bool>,
-    /// `HOST:PORT` each.
-    pub trackers: Option<Vec<String>>,
     /// `ADDRESS/BITS` each.
     pub networks: Option<Vec<String>>,
     /// As in `RUST_LOG`.
@@ -121,8 +117,7 @@ pub(crate) fn initial(listen: SocketAddr) -> String {
          # Whether it has a node of the cluster's hash table (UDP, on the port after listen's), by which hosts find each\n\
          # other when no tracker answers.\n\
          #dht = true\n\
-         # The cluster's other trackers, by whom that node begins, and the networks that hosts are in (default: private ones).\n\
-         #trackers = [\"OTHER:{DEFAULT_PORT}\"]\n\
+         # The networks that hosts are in, for that node (default: private ones).\n\
          #networks = [\"10.0.0.0/8\"]\n\
          # What is logged, as in \"info,drover_tracker=debug\".\n\
          #log = \"info\"\n"
@@ -151,7 +146,6 @@ impl Settings {
                 .or(file.certificate_life)
                 .map_or(Ok(DEFAULT_CERTIFICATE_LIFE), |text| parse_certificate_life(&text))?,
             dht: over.dht.or(file.dht).unwrap_or(true),
-            trackers: over.trackers.or(file.trackers).unwrap_or_default(),
             networks: over
                 .networks
                 .or(file.networks)
@@ -218,7 +212,6 @@ mod tests {
                 http: None,
                 certificate_life: DEFAULT_CERTIFICATE_LIFE,
                 dht: true,
-                trackers: Vec::new(),
                 networks: Networks::default(),
                 log: "info".to_owned()
             }

@@ -9,7 +9,8 @@
 //!
 //! The node begins with trackers and with hosts of the settings, of the last run and of the address book, each one port
 //! after its own. Nodes that it knew are kept in `STATE/dht.json`. One that knows nobody for a while is started anew with
-//! the addresses that are known by then.
+//! the addresses that are known by then. Trackers' nodes begin with nobody, so this one shows itself to them when it
+//! announces, and at once when a tracker has come back.
 
 mod turns;
 
@@ -117,6 +118,8 @@ struct Task {
     rng: Rng,
     announced: BTreeMap<Sought, (Instant, u32)>,
     finding: BTreeMap<Sought, LookupPace>,
+    /// Trackers that can be reached.
+    reachable: watch::Receiver<u32>,
     /// What an announce or a lookup is under way for.
     busy: BTreeSet<Sought>,
     strangers: Strangers<Sought>,
@@ -166,16 +169,23 @@ fn say(parts: &Parts, change: impl FnOnce(&mut DhtStatus)) {
 /// Nodes to begin with.
 async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
     let file = parts.file.clone();
-    let mut found: BTreeSet<SocketAddrV4> = parts.workers.run(move || load_nodes(&file)).await.into_iter().collect();
-    for text in &parts.named {
-        // A name that leads nowhere now may do so later.
-        let addrs = lookup_host(text).await.into_iter().flatten();
-        found.extend(addrs.filter_map(beside));
-    }
+    let kept = parts.workers.run(move || load_nodes(&file)).await;
+    let mut found: BTreeSet<SocketAddrV4> = kept.into_iter().chain(beside_named(&parts.named).await).collect();
     let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), BESIDE_MOST);
     found.extend(hosts.into_iter().filter_map(|(_, addr)| beside(addr)));
     found.remove(&own);
     found.into_iter().collect()
+}
+
+/// Where the nodes of trackers and hosts of the settings are.
+async fn beside_named(named: &[String]) -> Vec<SocketAddrV4> {
+    let mut found = Vec::new();
+    for text in named {
+        // A name that leads nowhere now may do so later.
+        let addrs = lookup_host(text).await.into_iter().flatten();
+        found.extend(addrs.filter_map(beside));
+    }
+    found
 }
 
 /// Where the host is whose node this is, if it has the usual ports. It is asked when nobody is connected: two hosts alone keep
@@ -188,6 +198,7 @@ fn host_beside(node: SocketAddrV4) -> Option<SocketAddr> {
 impl Task {
     fn new(parts: Parts, secret: ClusterSecret, node: DhtNode) -> Self {
         Task {
+            reachable: parts.announcements.watch_reachable(),
             parts,
             secret,
             node,
@@ -218,6 +229,7 @@ impl Task {
                 }
             }
             let now = Instant::now();
+            self.greet_trackers(now);
             self.announce_what_is_due(now);
             self.find_what_lacks();
             self.look_up_releases(now);
@@ -256,6 +268,13 @@ impl Task {
         }
     }
 
+    /// Looks around anew when a tracker has come back, which may have forgotten everybody.
+    fn greet_trackers(&mut self, now: Instant) {
+        if self.reachable.has_changed().unwrap_or(false) && *self.reachable.borrow_and_update() > 0 {
+            self.announced.insert(Sought::Cluster, (now, 0));
+        }
+    }
+
     fn announce_what_is_due(&mut self, now: Instant) {
         let images = self.parts.announcements.images().into_iter().map(Sought::Image);
         let current: BTreeSet<Sought> = images.chain([Sought::Cluster]).collect();
@@ -266,9 +285,10 @@ impl Task {
                 continue;
             }
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
+            let named = self.parts.named.clone();
             self.under_way.spawn(async move {
                 if sought == Sought::Cluster {
-                    node.look_around().await;
+                    node.look_around(&beside_named(&named).await).await;
                 }
                 Done::Announced(sought, node.announce(key, port).await)
             });

@@ -20,7 +20,7 @@ use drover_link::identity::Role;
 use drover_protocol::networks::Networks;
 use drover_protocol::release::Name;
 use drover_tracker::cluster;
-use drover_tracker::{DhtOptions, StartOptions, Tracker};
+use drover_tracker::{StartOptions, Tracker};
 
 use self::fleet::{Arrival, Fleet};
 use self::report::{HostReport, Report};
@@ -277,8 +277,8 @@ async fn start_tracker(folder: &Path) -> Result<RunningTracker, Problem> {
     let what = "start a tracker";
     let listen: SocketAddr = "127.0.0.1:0".parse().expect("the address is a constant");
     let made = cluster::init(folder, listen).map_err(|error| Problem::failed(what, chain(&error)))?;
-    let dht = Some(DhtOptions { trackers: Vec::new(), networks: Networks::private() });
-    let options = StartOptions { listen, http: None, certificate_life: Duration::from_secs(DAY_S), dht };
+    let (certificate_life, dht) = (Duration::from_secs(DAY_S), Some(Networks::private()));
+    let options = StartOptions { listen, http: None, certificate_life, dht };
     let running = Tracker::start_with(folder, options).map_err(|error| Problem::failed(what, chain(&error)))?;
     let address = running.local_addr();
     let cluster = DemoCluster { folder: folder.to_owned(), publisher_key: made.publisher_key, address };
