@@ -193,16 +193,21 @@ impl DhtNode {
     }
 }
 
-/// The nodes that [`save_nodes`] kept; none if the file is missing or damaged, which costs a slower start.
-pub fn load_nodes(path: &Path) -> Vec<SocketAddrV4> {
+/// The nodes in these networks that [`save_nodes`] kept; none if the file is missing or damaged, which costs a slower start.
+pub fn load_nodes(path: &Path, networks: &Networks) -> Vec<SocketAddrV4> {
     let is_ours = std::fs::metadata(path).is_ok_and(|facts| facts.len() <= LONGEST_FILE);
     let text = is_ours.then(|| std::fs::read(path).ok()).flatten();
-    text.and_then(|text| serde_json::from_slice::<Vec<SocketAddrV4>>(&text).ok()).unwrap_or_default()
+    let nodes = text.and_then(|text| serde_json::from_slice::<Vec<SocketAddrV4>>(&text).ok()).unwrap_or_default();
+    nodes.into_iter().filter(|node| networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
 }
 
-/// Keeps nodes over a restart.
-pub fn save_nodes(path: &Path, nodes: &[SocketAddrV4]) -> Result<(), WriteError> {
-    let json = serde_json::to_vec(nodes).expect("addresses are plain JSON");
+/// Keeps these nodes over a restart, and behind them those that were kept before, as far as there is room: a host that
+/// comes up while most others are down is not to forget them.
+pub fn save_nodes(path: &Path, networks: &Networks, nodes: &[SocketAddrV4]) -> Result<(), WriteError> {
+    let mut kept = nodes.to_vec();
+    kept.extend(load_nodes(path, networks).into_iter().filter(|node| !nodes.contains(node)));
+    kept.truncate(NODES_KEPT);
+    let json = serde_json::to_vec(&kept).expect("addresses are plain JSON");
     durable::replace(path, &json, durable::PRIVATE)
 }
 
@@ -465,14 +470,23 @@ mod tests {
     }
 
     #[test]
-    fn nodes_come_back_and_a_damaged_file_is_none() {
+    fn nodes_come_back_with_those_that_are_down_and_a_damaged_file_is_none() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("dht.json");
-        assert_eq!(load_nodes(&path), []);
-        let nodes = [SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 7445)];
-        save_nodes(&path, &nodes).expect("written");
-        assert_eq!(load_nodes(&path), nodes);
+        let networks: Networks = "10.0.0.0/8".parse().expect("a network");
+        let nodes: Vec<_> = (0..100).map(|number| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, number), 7445)).collect();
+        assert_eq!(load_nodes(&path, &networks), []);
+        save_nodes(&path, &networks, &nodes[..NODES_KEPT - 1]).expect("written");
+        save_nodes(&path, &networks, &[nodes[99], nodes[7], nodes[98]]).expect("written");
+        let kept = load_nodes(&path, &networks);
+        assert_eq!((kept.len(), &kept[..4]), (NODES_KEPT, &[nodes[99], nodes[7], nodes[98], nodes[0]][..]));
+        assert_eq!(kept.iter().filter(|&&node| node == nodes[7]).count(), 1);
+        assert_eq!(
+            load_nodes(&path, &"10.0.0.98/32".parse().expect("a network")),
+            [nodes[98]],
+            "networks have changed"
+        );
         std::fs::write(&path, b"{").expect("written");
-        assert_eq!(load_nodes(&path), []);
+        assert_eq!(load_nodes(&path, &networks), []);
     }
 }

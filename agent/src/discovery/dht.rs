@@ -168,8 +168,8 @@ fn say(parts: &Parts, change: impl FnOnce(&mut DhtStatus)) {
 
 /// Nodes to begin with.
 async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
-    let file = parts.file.clone();
-    let kept = parts.workers.run(move || load_nodes(&file)).await;
+    let (file, networks) = (parts.file.clone(), parts.networks.clone());
+    let kept = parts.workers.run(move || load_nodes(&file, &networks)).await;
     let mut found: BTreeSet<SocketAddrV4> = kept.into_iter().chain(beside_named(&parts.named).await).collect();
     let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), BESIDE_MOST);
     found.extend(hosts.into_iter().filter_map(|(_, addr)| beside(addr)));
@@ -255,8 +255,8 @@ impl Task {
     }
 
     async fn keep(&self, nodes: Vec<SocketAddrV4>) {
-        let file = self.parts.file.clone();
-        if let Err(error) = self.parts.workers.run(move || save_nodes(&file, &nodes)).await {
+        let (file, networks) = (self.parts.file.clone(), self.parts.networks.clone());
+        if let Err(error) = self.parts.workers.run(move || save_nodes(&file, &networks, &nodes)).await {
             tracing::warn!("nodes of the DHT are not kept: {error}");
         }
     }
