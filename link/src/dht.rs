@@ -179,11 +179,12 @@ impl DhtNode {
         self.woken(self.dht.find_node(own)).await;
     }
 
-    /// Other nodes that this one knows.
+    /// Other nodes that this one knows. One that was started anew has another number, and counts once.
     pub async fn nodes(&self) -> Vec<SocketAddrV4> {
         let nodes = self.woken(self.dht.to_bootstrap()).await;
         let nodes = nodes.iter().filter_map(|text| text.parse::<SocketAddrV4>().ok());
-        nodes.filter(|node| self.networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
+        let mut seen = BTreeSet::new();
+        nodes.filter(|node| self.networks.contain((*node.ip()).into()) && seen.insert(*node)).collect()
     }
 
     /// What a command gives that is sent when it is first polled.
@@ -459,6 +460,19 @@ mod tests {
         first.look_around(&[away]).await;
         second.look_around(&[away]).await;
         assert_eq!(tracker.nodes().await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([known, at]));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_started_anew_counts_once() {
+        let (first, at) = node(46, 17_441, &[], "127.0.0.0/8");
+        let (second, listen) = node(47, 17_445, &[at], "127.0.0.0/8");
+        second.look_around(&[]).await;
+        drop(second);
+        sleep(PORT_FREE).await;
+        let (second, _) = node(47, 17_445, &[at], "127.0.0.0/8");
+        second.look_around(&[]).await;
+        assert_eq!(first.woken(first.dht.to_bootstrap()).await.len(), 2, "the table has both numbers");
+        assert_eq!(first.nodes().await, [listen]);
     }
 
     #[test]

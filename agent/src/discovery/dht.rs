@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_link::dht::{DhtNode, DhtSettings, PORT_FREE, beside, load_nodes, save_nodes};
-use drover_protocol::hints::{FEW_NEIGHBOURS, LookupPace, Source, Strangers};
+use drover_protocol::hints::{FEW_NEIGHBOURS, FOUND_MOST, LookupPace, Source, Strangers};
 use drover_protocol::id::ImageId;
 use drover_protocol::item::Item;
 use drover_protocol::lookup::ClusterSecret;
@@ -375,7 +375,8 @@ impl Task {
             Done::Found(sought, mut found) => {
                 self.busy.remove(&sought);
                 if self.parts.links.all().is_empty() {
-                    found.extend(self.node.nodes().await.into_iter().filter_map(host_beside));
+                    let nodes = self.node.nodes().await.into_iter().take(FOUND_MOST);
+                    found.extend(nodes.filter_map(host_beside));
                 }
                 tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
                 let others = found.into_iter().filter(|addr| *addr != self.parts.listen);
