@@ -96,7 +96,8 @@ impl DhtNode {
         let pace = match socket::at(listen) {
             Ok(socket) => {
                 // Whom the settings name may be elsewhere.
-                let named: Vec<Ipv4Addr> = bootstraps.iter().map(|node| *node.ip()).collect();
+                let is_elsewhere = |ip: &Ipv4Addr| !networks.contain((*ip).into());
+                let named: Vec<Ipv4Addr> = bootstraps.iter().map(|node| *node.ip()).filter(is_elsewhere).collect();
                 if let Err(error) = fence::raise(&socket, pace::waker(listen), &networks, &named) {
                     tracing::warn!("the DHT takes packets from outside of the cluster's networks: {error}");
                 }
