@@ -1,5 +1,6 @@
 //! A fleet that outlives its trackers: hosts find each other, and what is released, without any.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -111,6 +112,20 @@ fn hosts_that_join_after_a_tracker_restarted_find_each_other_in_the_hash_table()
         // The tracker, the four, and the other newcomer.
         wait_for_nodes(newcomer, 6);
     }
+}
+
+#[test]
+fn a_static_peer_that_does_not_answer_is_told_of_once_and_shown() {
+    let mut fleet = Fleet::start(1);
+    let lives = fleet.hosts[0].listen();
+    let dead = SocketAddr::new(lives.ip(), 9);
+    let host = fleet.add_host(&format!("dht = false\npeers = [\"{dead}\", \"{lives}\"]"));
+    let shown = || host.status()["static_peers"].clone();
+    let both = |peers: &serde_json::Value| peers[0]["problem"].is_string() && peers[1]["peer"].is_string();
+    let peers = wait_until("both to be tried", LONG, shown, both);
+    assert_eq!((&peers[0]["address"], &peers[0]["peer"]), (&dead.to_string().into(), &serde_json::Value::Null));
+    let warned = host.log().lines().filter(|line| line.contains("WARN") && line.contains(&dead.to_string())).count();
+    assert_eq!(warned, 1, "{}", host.log());
 }
 
 /// Everything that is for an address outside of the wires' network leaves by the default route, where it is counted.

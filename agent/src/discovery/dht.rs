@@ -404,7 +404,10 @@ impl Task {
             self.under_way.spawn(async move {
                 let link = match links.peer_at(addr) {
                     Some(peer) => links.reach(peer).await,
-                    None => links.reach_addr(addr, Source::Dht).await,
+                    None => {
+                        let reached = links.reach_addr(addr, Source::Dht).await;
+                        reached.inspect_err(|error| tracing::debug!(error, "nobody at an address of the DHT")).ok()
+                    }
                 };
                 let reached = link.is_some();
                 if let (Some(link), Sought::Image(image)) = (link, sought)
