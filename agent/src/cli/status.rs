@@ -93,14 +93,16 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
         lines.push(format!("subscribed   {names}"));
     }
     lines.extend(report.unposted.iter().map(|release| format!("unposted     {release}: no tracker took it yet")));
-    lines.extend(report.transfers.iter().flat_map(|transfer| transfer_lines(transfer, rates)));
+    let told = report.trackers.iter().any(|tracker| tracker.reachable);
+    lines.extend(report.transfers.iter().flat_map(|transfer| transfer_lines(transfer, rates, told)));
     lines.join("\n")
 }
 
 /// What to do about an expired certificate.
 const REJOIN: &str = "join again: drover join TRACKER TOKEN, with a token from `drover-tracker token`";
 
-fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<String> {
+/// `told` is whether a tracker says how far the cluster is.
+fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>, told: bool) -> Vec<String> {
     let label = if transfer.names.is_empty() { transfer.image.short() } else { transfer.names.join(", ") };
     let rate = rates.get(&transfer.image).map_or(0, Rate::per_second);
     let state = match transfer.phase {
@@ -109,15 +111,17 @@ fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<S
         _ => line(&reading(transfer), rate),
     };
     let connected = transfer.peers.iter().filter(|peer| peer.connected).count();
+    let cluster = match told {
+        true => format!("{} have it, {} do not yet", transfer.seeders, transfer.leechers),
+        false => "not known while no tracker answers".to_owned(),
+    };
     let mut lines = vec![
         format!("{label}: {state}"),
         format!(
-            "    {connected} peers, taken {}, given {}, wasted {}; cluster: {} have it, {} do not yet",
+            "    {connected} peers, taken {}, given {}, wasted {}; cluster: {cluster}",
             Bytes(transfer.taken_bytes),
             Bytes(transfer.given_bytes),
             Bytes(transfer.wasted_bytes),
-            transfer.seeders,
-            transfer.leechers
         ),
     ];
     lines.extend(multicast_line(&transfer.multicast).map(|line| format!("    multicast: {line}")));
@@ -184,6 +188,13 @@ mod tests {
             "static_peers": [host("10.7.0.5:7444", Some(&peer), None), host("10.7.0.6:7444", None, Some("no answer"))],
         });
         serde_json::from_value(report).expect("what the daemon says")
+    }
+
+    #[test]
+    fn how_far_the_cluster_is_is_said_only_while_a_tracker_says_it() {
+        let shown = |reachable| show(&report(reachable), &BTreeMap::new());
+        assert!(shown(true).contains("cluster: 3 have it, 2 do not yet"), "{}", shown(true));
+        assert!(shown(false).contains("cluster: not known while no tracker answers"), "{}", shown(false));
     }
 
     #[test]
