@@ -133,10 +133,11 @@ pub(crate) async fn run(mut parts: Parts) {
     let Ok(secret) = parts.secret.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
         return;
     };
-    let Some(mut listen) = beside(parts.listen) else {
+    // The port before the node's.
+    let port = parts.port.map_or(parts.listen.port(), |port| port.saturating_sub(1));
+    let Some(listen) = beside(SocketAddr::new(parts.listen.ip(), port)) else {
         return say(&parts, |status| status.problem = Some("it needs an IPv4 address to listen on".to_owned()));
     };
-    listen.set_port(parts.port.unwrap_or(listen.port()));
     loop {
         let bootstraps = bootstraps(&parts, listen).await;
         if bootstraps.is_empty() {
