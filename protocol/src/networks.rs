@@ -48,6 +48,11 @@ impl Networks {
         })
     }
 
+    /// Each as it is written in settings.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|network| format!("{}/{}", network.base, network.bits))
+    }
+
     /// Whether no network is named, which stands for all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
