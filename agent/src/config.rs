@@ -201,11 +201,26 @@ impl Settings {
         }
         layers.build()?.try_deserialize::<RawSettings>()?.check()
     }
+
+    /// The hash table needs a port of its own.
+    fn check_dht_port(&self) -> Result<(), SettingsError> {
+        let refuse = |key, why: &str| Err(SettingsError::Value { key, why: why.to_owned() });
+        match (self.dht, self.dht_port, self.listen.port()) {
+            (true, None, u16::MAX) => refuse(
+                "listen",
+                "the DHT takes the port after it, and 65535 is the last; choose a lower one, or set dht_port or dht = false",
+            ),
+            (true, Some(port), listen) if port == listen => {
+                refuse("dht_port", "it is the port of listen, which is UDP, too; leave it out for the one after that")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl RawSettings {
     fn check(self) -> Result<Settings, SettingsError> {
-        Ok(Settings {
+        let settings = Settings {
             listen: parsed("listen", self.listen.as_deref().unwrap_or(DEFAULT_LISTEN), |text| {
                 text.parse().map_err(|_| format!("{text:?} is no address with a port; write it like 0.0.0.0:7444"))
             })?,
@@ -235,7 +250,9 @@ impl RawSettings {
             multicast_limit: rate("multicast_limit", self.multicast_limit)?,
             log: self.log.map_or(Ok("info".to_owned()), |filter| parsed("log", &filter, check_filter))?,
             log_format: self.log_format.unwrap_or_default(),
-        })
+        };
+        settings.check_dht_port()?;
+        Ok(settings)
     }
 }
 
@@ -512,6 +529,8 @@ mod tests {
             ("trackers = ['tracker']", "setting trackers: \"tracker\" is no tracker"),
             ("peers = ['host']", "setting peers: \"host\" is no host"),
             ("networks = ['10.0.0.0']", "setting networks: \"10.0.0.0\" is no network"),
+            ("listen = '0.0.0.0:65535'", "setting listen: the DHT takes the port after it, and 65535 is the last"),
+            ("dht_port = 7444", "setting dht_port: it is the port of listen"),
             ("subscribe = ['../x']", "setting subscribe: \"../x\" is no name"),
             ("publishers = ['12']", "setting publishers: an id is 64"),
             ("upload_slots = 0", "setting upload_slots: 0 is out of range"),

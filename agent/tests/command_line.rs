@@ -100,6 +100,35 @@ fn a_settings_file_is_checked_without_a_daemon() {
 }
 
 #[test]
+fn a_drop_in_lets_the_daemon_reach_what_the_settings_name_and_nothing_else() {
+    let story = Story::new();
+    let file = story.path().join("drover.toml");
+    let settings = "trackers = ['192.0.2.1:7440']\npeers = ['10.7.1.5:7444', '[fd00::5]:7444']\n";
+    std::fs::write(&file, settings).expect("write settings");
+    story
+        .drover(&["check-config", "--systemd"])
+        .assert_refused(2, &["networks is not set", "networks = [\"10.7.0.0/16\"]"]);
+
+    std::fs::write(&file, format!("{settings}networks = ['10.7.0.0/16', 'fd00::/8']\n")).expect("write settings");
+    let allowed = |more: &[&str]| {
+        let run = story.drover(&["check-config", "--systemd"]);
+        assert_eq!(run.exit(), 0, "{}", run.stderr());
+        let text = run.stdout();
+        let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+        assert_eq!(lines.next(), Some("[Service]"));
+        assert_eq!(lines.next(), Some("IPAddressDeny=any"));
+        let allowed: Vec<&str> = lines.map(|line| line.strip_prefix("IPAddressAllow=").expect(line)).collect();
+        let mut expected = vec!["localhost", "10.7.0.0/16", "fd00::/8", "10.7.1.5", "192.0.2.1", "fd00::5"];
+        expected.extend(more);
+        assert_eq!(allowed, expected);
+    };
+    allowed(&[]);
+    std::fs::write(&file, format!("{settings}networks = ['10.7.0.0/16', 'fd00::/8']\nmulticast = 'on'\n"))
+        .expect("write settings");
+    allowed(&["239.255.0.0/16"]);
+}
+
+#[test]
 fn the_demo_refuses_what_it_can_not_spread_before_it_starts_anything() {
     let story = Story::new();
     let missing = story.path().join("none.raw");

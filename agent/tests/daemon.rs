@@ -474,3 +474,26 @@ fn the_demo_does_the_whole_job_and_leaves_nothing() {
     assert_ne!(Run(failed.expect("run drover")).exit(), 0);
     assert_eq!(std::fs::read_dir(&work).expect("its folder").count(), 0, "it cleaned up though it failed");
 }
+
+#[test]
+fn the_demo_waits_for_no_tracker_that_is_to_go_later_and_cleans_up_when_it_is_ended() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (disk, work) = (folder.path().join("disk.raw"), folder.path().join("work"));
+    std::fs::write(&disk, vec![7; MIB]).expect("a disk");
+    let demo = || {
+        drover(folder.path(), &["demo", text(&disk), "--hosts", "1", "--no-tracker-after", "1h", "--dir", text(&work)])
+    };
+    let run = Run(demo().output().expect("run drover"));
+    run.assert(0, &["the tracker is gone; hosts have 100 % to 100 %", "without a tracker"]);
+
+    let mut ended = demo().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("run drover");
+    let begun = Instant::now();
+    while std::fs::read_dir(&work).expect("its folder").next().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "it makes no folder");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&ended);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    assert_eq!(ended.wait().expect("it ends").code(), Some(130));
+    assert_eq!(std::fs::read_dir(&work).expect("its folder").count(), 0, "it cleaned up");
+}

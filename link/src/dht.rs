@@ -1,9 +1,10 @@
 //! A node of the cluster's own distributed hash table: where hosts find each other when no tracker answers.
 //!
 //! It speaks BEP 5 and BEP 44 by the `mainline` crate, over UDP and IPv4, on the port after the one for QUIC, and is always a server: the
-//! crate's own way of becoming one asks for a public address. Its bootstraps are trackers and hosts of the cluster; the
-//! crate's public ones are never used, for a node without any bootstrap is not started at all. Requests from outside of
-//! the cluster's networks are not answered, and addresses outside of them are not given out.
+//! crate's own way of becoming one asks for a public address. Hosts begin with the trackers and with hosts of the cluster, never
+//! with the crate's public bootstraps. Trackers begin with nobody, since only such a node takes those into its table who ask
+//! it: it is how they learn of all hosts. Packets from outside of the cluster's networks are dropped (see `fence`), and
+//! addresses outside of them are not given out.
 //!
 //! Nothing here is trusted. A node that lies can name wrong addresses, and is told keys that say nothing to who does not
 //! know the cluster's secret; who answers at an address proves by certificate whether it belongs here.
@@ -26,7 +27,9 @@ use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSetti
 use crate::durable::{self, WriteError};
 use drover_protocol::networks::Networks;
 
+mod fence;
 mod pace;
+mod socket;
 
 use pace::{Pace, UnderWay};
 
@@ -50,7 +53,7 @@ const LONGEST_FILE: u64 = 16 * 1024;
 pub struct DhtSettings {
     /// Where it listens.
     pub listen: SocketAddrV4,
-    /// Nodes to begin with; not empty but for the first node of a table.
+    /// Nodes to begin with; none for a tracker's, which takes those into its table who ask it.
     pub bootstraps: Vec<SocketAddrV4>,
     /// Networks that hosts are in.
     pub networks: Networks,
@@ -90,7 +93,25 @@ impl DhtNode {
         // Without this the crate takes public bootstraps.
         builder.no_bootstrap().extra_bootstrap(&bootstraps);
         let dht = builder.build()?.as_async();
-        Ok(DhtNode { dht, pace: Pace::of(listen), networks })
+        let pace = match socket::at(listen) {
+            Ok(socket) => {
+                // Whom the settings name may be elsewhere.
+                let is_elsewhere = |ip: &Ipv4Addr| !networks.contain((*ip).into());
+                let named: Vec<Ipv4Addr> = bootstraps.iter().map(|node| *node.ip()).filter(is_elsewhere).collect();
+                if let Err(error) = fence::raise(&socket, pace::waker(listen), &networks, &named) {
+                    tracing::warn!("the DHT takes packets from outside of the cluster's networks: {error}");
+                }
+                Pace::of(listen, socket)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "the DHT takes packets from outside of the cluster's networks and wakes up often: its socket can't \
+                     be had: {error}"
+                );
+                Pace::of_the_crate()
+            }
+        };
+        Ok(DhtNode { dht, pace, networks })
     }
 
     /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only.
@@ -149,18 +170,34 @@ impl DhtNode {
         latest
     }
 
-    /// Looks up which nodes are near to this one. By that it learns of others, and a node that began without any, as a tracker
-    /// does, learns of it.
-    pub async fn look_around(&self) {
+    /// Looks up which nodes are near to this one, by which it learns of others, and shows itself to `trackers`, which learn of
+    /// it. The crate alone would ask only whom it has in its table, where a tracker that was away for long is not any more.
+    pub async fn look_around(&self, trackers: &[SocketAddrV4]) {
         let own = *self.woken(self.dht.info()).await.id();
+        for &tracker in trackers {
+            self.pace.send(&question_for(own), tracker);
+        }
         self.woken(self.dht.find_node(own)).await;
     }
 
-    /// Other nodes that this one knows.
+    /// Other nodes that this one knows. One that was started anew has another number, and counts once.
+    ///
+    /// A quarter of an hour after it learned of a node the crate names it no more, though it answers; it forgets it within
+    /// five minutes and learns of it anew. If it names none, those count that it still asks, and whom these name.
     pub async fn nodes(&self) -> Vec<SocketAddrV4> {
-        let nodes = self.woken(self.dht.to_bootstrap()).await;
-        let nodes = nodes.iter().filter_map(|text| text.parse::<SocketAddrV4>().ok());
-        nodes.filter(|node| self.networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
+        let fresh = self.woken(self.dht.to_bootstrap()).await;
+        let known = self.once_each(fresh.iter().filter_map(|text| text.parse().ok()));
+        if !known.is_empty() {
+            return known;
+        }
+        let own = *self.woken(self.dht.info()).await.id();
+        let asked = self.woken(self.dht.find_node(own)).await;
+        self.once_each(asked.iter().filter(|node| *node.id() != own).map(mainline::Node::address))
+    }
+
+    fn once_each(&self, nodes: impl Iterator<Item = SocketAddrV4>) -> Vec<SocketAddrV4> {
+        let mut seen = BTreeSet::new();
+        nodes.filter(|node| self.networks.contain((*node.ip()).into()) && seen.insert(*node)).collect()
     }
 
     /// What a command gives that is sent when it is first polled.
@@ -170,17 +207,28 @@ impl DhtNode {
     }
 }
 
-/// The nodes that [`save_nodes`] kept; none if the file is missing or damaged, which costs a slower start.
-pub fn load_nodes(path: &Path) -> Vec<SocketAddrV4> {
+/// The nodes in these networks that [`save_nodes`] kept; none if the file is missing or damaged, which costs a slower start.
+pub fn load_nodes(path: &Path, networks: &Networks) -> Vec<SocketAddrV4> {
     let is_ours = std::fs::metadata(path).is_ok_and(|facts| facts.len() <= LONGEST_FILE);
     let text = is_ours.then(|| std::fs::read(path).ok()).flatten();
-    text.and_then(|text| serde_json::from_slice::<Vec<SocketAddrV4>>(&text).ok()).unwrap_or_default()
+    let nodes = text.and_then(|text| serde_json::from_slice::<Vec<SocketAddrV4>>(&text).ok()).unwrap_or_default();
+    nodes.into_iter().filter(|node| networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
 }
 
-/// Keeps nodes over a restart.
-pub fn save_nodes(path: &Path, nodes: &[SocketAddrV4]) -> Result<(), WriteError> {
-    let json = serde_json::to_vec(nodes).expect("addresses are plain JSON");
+/// Keeps these nodes over a restart, and behind them those that were kept before, as far as there is room: a host that
+/// comes up while most others are down is not to forget them.
+pub fn save_nodes(path: &Path, networks: &Networks, nodes: &[SocketAddrV4]) -> Result<(), WriteError> {
+    let mut kept = nodes.to_vec();
+    kept.extend(load_nodes(path, networks).into_iter().filter(|node| !nodes.contains(node)));
+    kept.truncate(NODES_KEPT);
+    let json = serde_json::to_vec(&kept).expect("addresses are plain JSON");
     durable::replace(path, &json, durable::PRIVATE)
+}
+
+/// A question for the node of this number, as the crate asks it (BEP 5), of which the crate takes no answer.
+fn question_for(own: Id) -> Vec<u8> {
+    let (own, number) = (own.as_bytes(), &[0xff; 4]);
+    [b"d1:ad2:id20:", &own[..], b"6:target20:", own, b"e1:q9:find_node1:t4:", number, b"1:y1:qe"].concat()
 }
 
 /// Lets in requests from the cluster's networks only.
@@ -381,6 +429,65 @@ mod tests {
         assert_eq!(stranger.nodes().await, []);
     }
 
+    /// What a node asks for itself, and where it does so from.
+    fn asking(ip: [u8; 4], to: SocketAddrV4) -> UdpSocket {
+        let socket = UdpSocket::bind((Ipv4Addr::from(ip), 17_445)).expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
+        socket.send_to(&question_for(Id::from([ip[1]; 20])), to).expect("sent");
+        socket
+    }
+
+    #[tokio::test]
+    async fn who_asks_from_elsewhere_comes_into_no_table_and_gets_no_answer() {
+        let (first, at) = node(41, 17_441, &[], "127.66.0.0/16");
+        let strangers = [asking([127, 67, 0, 41], at), asking([127, 65, 255, 41], at)];
+        let member = asking([127, 66, 1, 41], at);
+        let mut answer = [0; 2048];
+        // Packets are taken in the order in which they came.
+        assert!(member.recv(&mut answer).is_ok(), "who is in the networks is answered");
+        assert_eq!(first.woken(first.dht.to_bootstrap()).await, ["127.66.1.41:17445"]);
+        for stranger in &strangers {
+            stranger.set_nonblocking(true).expect("a socket");
+            assert!(stranger.recv(&mut answer).is_err(), "an answer to {stranger:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whom_the_settings_name_elsewhere_is_heard() {
+        let (_first, at) = node(42, 17_441, &[], "127.0.0.0/8");
+        let listen = SocketAddrV4::new(Ipv4Addr::new(127, 67, 0, 42), 17_445);
+        let networks = "127.67.0.0/16".parse().expect("a network");
+        let host = DhtNode::start(DhtSettings { listen, bootstraps: vec![at], networks }).expect("a free port");
+        host.look_around(&[]).await;
+        assert_eq!(host.woken(host.dht.to_bootstrap()).await, [at.to_string()]);
+    }
+
+    #[tokio::test]
+    async fn a_tracker_that_comes_back_learns_of_hosts_that_know_it_no_more() {
+        let (_, away) = node(43, 17_441, &[], "127.0.0.0/8");
+        let (first, known) = node(44, 17_445, &[], "127.0.0.0/8");
+        let (second, at) = node(45, 17_445, &[known], "127.0.0.0/8");
+        second.look_around(&[]).await;
+        sleep(PORT_FREE).await;
+        let (tracker, _) = node(43, 17_441, &[], "127.0.0.0/8");
+        first.look_around(&[away]).await;
+        second.look_around(&[away]).await;
+        assert_eq!(tracker.nodes().await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([known, at]));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_started_anew_counts_once() {
+        let (first, at) = node(46, 17_441, &[], "127.0.0.0/8");
+        let (second, listen) = node(47, 17_445, &[at], "127.0.0.0/8");
+        second.look_around(&[]).await;
+        drop(second);
+        sleep(PORT_FREE).await;
+        let (second, _) = node(47, 17_445, &[at], "127.0.0.0/8");
+        second.look_around(&[]).await;
+        assert_eq!(first.woken(first.dht.to_bootstrap()).await.len(), 2, "the table has both numbers");
+        assert_eq!(first.nodes().await, [listen]);
+    }
+
     #[test]
     fn the_node_of_a_member_is_on_the_port_after_its_own() {
         let beside = |text: &str| beside(text.parse().expect("an address")).map(|addr| addr.to_string());
@@ -390,14 +497,23 @@ mod tests {
     }
 
     #[test]
-    fn nodes_come_back_and_a_damaged_file_is_none() {
+    fn nodes_come_back_with_those_that_are_down_and_a_damaged_file_is_none() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("dht.json");
-        assert_eq!(load_nodes(&path), []);
-        let nodes = [SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 7445)];
-        save_nodes(&path, &nodes).expect("written");
-        assert_eq!(load_nodes(&path), nodes);
+        let networks: Networks = "10.0.0.0/8".parse().expect("a network");
+        let nodes: Vec<_> = (0..100).map(|number| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, number), 7445)).collect();
+        assert_eq!(load_nodes(&path, &networks), []);
+        save_nodes(&path, &networks, &nodes[..NODES_KEPT - 1]).expect("written");
+        save_nodes(&path, &networks, &[nodes[99], nodes[7], nodes[98]]).expect("written");
+        let kept = load_nodes(&path, &networks);
+        assert_eq!((kept.len(), &kept[..4]), (NODES_KEPT, &[nodes[99], nodes[7], nodes[98], nodes[0]][..]));
+        assert_eq!(kept.iter().filter(|&&node| node == nodes[7]).count(), 1);
+        assert_eq!(
+            load_nodes(&path, &"10.0.0.98/32".parse().expect("a network")),
+            [nodes[98]],
+            "networks have changed"
+        );
         std::fs::write(&path, b"{").expect("written");
-        assert_eq!(load_nodes(&path), []);
+        assert_eq!(load_nodes(&path, &networks), []);
     }
 }

@@ -30,6 +30,8 @@ use crate::token::JoinToken;
 
 /// How long a tracker may take to answer. It writes to its disk before it does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the tracker is waited for to hear that this host has its answer.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What a host needs in order to join.
 pub struct JoinOptions<'a> {
@@ -147,9 +149,11 @@ pub async fn join(options: &JoinOptions<'_>, dir: &Path) -> Result<Identity, Joi
         return Err(JoinError::NoPublisherKey);
     }
     let key = expired.as_ref().map_or_else(|| Arc::new(MemberKey::generate()), |identity| identity.key().clone());
-    let connection = reach(options).await?;
+    let (connection, endpoint) = reach(options).await?;
     let enrolment = ask(&connection, options, &key).await;
     close::close(&connection, close::DONE, "");
+    // Else a program that ends now would leave the tracker waiting.
+    let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
     let Enrolment { certificate, ca, publishers } = enrolment?;
     let mut trackers = vec![options.tracker.to_owned()];
     let known = expired.iter().flat_map(Identity::trackers);
@@ -186,20 +190,20 @@ pub async fn renew(link: &Link, identity: &Identity) -> Result<Identity, RenewEr
 }
 
 /// A connection with the tracker that gave out the token, and with nobody else.
-async fn reach(options: &JoinOptions<'_>) -> Result<quinn::Connection, JoinError> {
+async fn reach(options: &JoinOptions<'_>) -> Result<(quinn::Connection, quinn::Endpoint), JoinError> {
     let resolve = |cause| JoinError::Resolve { tracker: options.tracker.to_owned(), cause };
     let addrs: Vec<_> = tokio::net::lookup_host(options.tracker).await.map_err(resolve)?.collect();
     let mut last = resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
     for addr in addrs.into_iter().take(8) {
         match dial(addr, options).await {
-            Ok(connection) => return Ok(connection),
+            Ok(reached) => return Ok(reached),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-async fn dial(addr: SocketAddr, options: &JoinOptions<'_>) -> Result<quinn::Connection, JoinError> {
+async fn dial(addr: SocketAddr, options: &JoinOptions<'_>) -> Result<(quinn::Connection, quinn::Endpoint), JoinError> {
     let tracker = || options.tracker.to_owned();
     let failed = |reason: String| JoinError::Connection { tracker: tracker(), reason };
     let config = LinkConfig::default();
@@ -224,7 +228,7 @@ async fn dial(addr: SocketAddr, options: &JoinOptions<'_>) -> Result<quinn::Conn
         close::close(&connection, close::WRONG_PEER, "a tracker was to be reached");
         return Err(JoinError::NoTracker { tracker: tracker(), found });
     }
-    Ok(connection)
+    Ok((connection, endpoint))
 }
 
 async fn ask(

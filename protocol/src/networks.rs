@@ -2,7 +2,7 @@
 //!
 //! Addresses of the settings (trackers, static peers) are the administrator's word and dialled wherever they are.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::str::FromStr;
 
 use serde::Serialize;
@@ -38,6 +38,19 @@ impl Networks {
     /// Whether an address is in one of them.
     pub fn contain(&self, ip: IpAddr) -> bool {
         self.0.is_empty() || self.0.iter().any(|network| network.contains(ip.to_canonical()))
+    }
+
+    /// Those of IPv4: an address in each, and how many of its first bits count.
+    pub fn v4(&self) -> impl Iterator<Item = (Ipv4Addr, u8)> {
+        self.0.iter().filter_map(|network| match network.base {
+            IpAddr::V4(base) => Some((base, network.bits)),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// Each as it is written in settings.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|network| format!("{}/{}", network.base, network.bits))
     }
 
     /// Whether no network is named, which stands for all.

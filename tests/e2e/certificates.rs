@@ -38,6 +38,15 @@ fn a_host_stays_by_renewing_and_one_that_was_away_joins_again() {
     away.join(&fleet.tracker_addr(), &fleet.token("host")).refused(&["already", "not expired"]);
 }
 
+#[test]
+fn a_host_that_has_joined_does_not_keep_the_tracker_waiting() {
+    let fleet = Fleet::with_tracker(&FleetOptions::default(), "log = \"info,drover_tracker=debug\"");
+    fleet.join_host("");
+    let log = || std::fs::read_to_string(fleet.path("tracker.log")).unwrap_or_default();
+    let log = wait_until("the tracker to be done with it", LONG, log, |log| log.contains("joining is over"));
+    assert!(log.contains("left=true") && !log.contains("took too long"), "{log}");
+}
+
 fn expires(host: &Host) -> u64 {
     host.status()["certificate_expires_unix_s"].as_u64().expect("status tells when the certificate ends")
 }

@@ -1,5 +1,6 @@
 //! A fleet that outlives its trackers: hosts find each other, and what is released, without any.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ fn twelve_hosts_that_restart_find_each_other_by_whom_they_remember() {
     let seed = seed("twelve_hosts_that_restart_find_each_other_by_whom_they_remember");
     let mut fleet = Fleet::start(0);
     for _ in 0..HOSTS {
-        fleet.add_host("subscribe = [\"golden\"]\ndht = false");
+        fleet.add_host("subscribe = [\"golden\"]");
     }
     let first = TestImage::make(&fleet.path("v1.raw"), 8 << 20, 8 << 20, seed);
     fleet.publish(&first.path, "golden", &[]);
@@ -52,12 +53,17 @@ fn twelve_hosts_that_restart_find_each_other_by_whom_they_remember() {
     }
     fleet.kill_tracker();
     fleet.hosts.iter_mut().for_each(Host::terminate);
+    // What the hash table would begin with is as dead as the tracker.
+    let nobody = SocketAddr::new(fleet.hosts[0].listen().ip(), 9).to_string();
+    for host in &fleet.hosts {
+        std::fs::write(host.state.join("dht.json"), format!("[{nobody:?}]")).expect("a test's folder can be written");
+    }
     fleet.hosts.iter_mut().for_each(Host::start);
 
     release_and_complete(&fleet, 0, "v2.raw", !seed);
     let found: Vec<String> = fleet.hosts.iter().flat_map(ways).collect();
     assert!(found.iter().any(|by| by == "remembered"), "{found:?}");
-    assert!(!found.iter().any(|by| by == "tracker" || by == "dht"), "{found:?}");
+    assert!(!found.iter().any(|by| by == "tracker"), "{found:?}");
 }
 
 #[test]
@@ -91,6 +97,40 @@ fn one_living_member_is_enough_for_twelve_hosts_and_for_a_newcomer() {
     image.assert_same(&newcomer.wait_sealed("golden@1", LONG).path);
     let shown = newcomer.run(&["status"]).ok();
     assert!(shown.contains("by the settings"), "a person can see how it was found: {shown}");
+}
+
+#[test]
+fn hosts_that_join_after_a_tracker_restarted_find_each_other_in_the_hash_table() {
+    let mut fleet = Fleet::start(0);
+    for _ in 0..4 {
+        fleet.add_host("");
+    }
+    for host in &fleet.hosts {
+        wait_for_nodes(host, 4);
+    }
+    fleet.kill_tracker();
+    fleet.start_tracker();
+    for _ in 0..2 {
+        fleet.add_host("");
+    }
+    for newcomer in &fleet.hosts[4..] {
+        // The tracker, the four, and the other newcomer.
+        wait_for_nodes(newcomer, 6);
+    }
+}
+
+#[test]
+fn a_static_peer_that_does_not_answer_is_told_of_once_and_shown() {
+    let mut fleet = Fleet::start(1);
+    let lives = fleet.hosts[0].listen();
+    let dead = SocketAddr::new(lives.ip(), 9);
+    let host = fleet.add_host(&format!("dht = false\npeers = [\"{dead}\", \"{lives}\"]"));
+    let shown = || host.status()["static_peers"].clone();
+    let both = |peers: &serde_json::Value| peers[0]["problem"].is_string() && peers[1]["peer"].is_string();
+    let peers = wait_until("both to be tried", LONG, shown, both);
+    assert_eq!((&peers[0]["address"], &peers[0]["peer"]), (&dead.to_string().into(), &serde_json::Value::Null));
+    let warned = host.log().lines().filter(|line| line.contains("WARN") && line.contains(&dead.to_string())).count();
+    assert_eq!(warned, 1, "{}", host.log());
 }
 
 /// Everything that is for an address outside of the wires' network leaves by the default route, where it is counted.

@@ -38,8 +38,6 @@ pub struct Settings {
     pub certificate_life: Duration,
     /// Whether it has a node of the cluster's hash table, on the port after `listen`'s.
     pub dht: bool,
-    /// The cluster's other trackers, by whom that node begins.
-    pub trackers: Vec<String>,
     /// Networks that hosts are in, for that node; none are named for the private ones.
     pub networks: Networks,
     /// What is logged, as in `info,drover_tracker=debug`.
@@ -58,8 +56,6 @@ pub struct RawSettings {
     pub certificate_life: Option<String>,
     /// `true` or `false`.
     pub dht: Option<bool>,
-    /// `HOST:PORT` each.
-    pub trackers: Option<Vec<String>>,
     /// `ADDRESS/BITS` each.
     pub networks: Option<Vec<String>>,
     /// As in `RUST_LOG`.
@@ -98,6 +94,11 @@ pub enum SettingsError {
     /// A network is none.
     #[error("networks: {0}")]
     Network(#[from] drover_protocol::networks::ParseNetworkError),
+    /// There is no port for the node of the hash table.
+    #[error(
+        "listen = \"{0}\" leaves no port for the DHT, which takes the one after it: choose a lower one, or set dht = false"
+    )]
+    LastPort(SocketAddr),
     /// Certificates can't live that long, or that short.
     #[error("certificate_life = {0:?} can't be: it goes from 10s, for tests, to 90d; write it as 12h or 7d")]
     CertificateLife(String),
@@ -121,8 +122,7 @@ pub(crate) fn initial(listen: SocketAddr) -> String {
          # Whether it has a node of the cluster's hash table (UDP, on the port after listen's), by which hosts find each\n\
          # other when no tracker answers.\n\
          #dht = true\n\
-         # The cluster's other trackers, by whom that node begins, and the networks that hosts are in (default: private ones).\n\
-         #trackers = [\"OTHER:{DEFAULT_PORT}\"]\n\
+         # The networks that hosts are in, for that node (default: private ones).\n\
          #networks = [\"10.0.0.0/8\"]\n\
          # What is logged, as in \"info,drover_tracker=debug\".\n\
          #log = \"info\"\n"
@@ -138,9 +138,14 @@ impl Settings {
             None => RawSettings::default(),
         };
         let listen = over.listen.or(file.listen);
+        let listen = listen.map_or(Ok(DEFAULT_LISTEN), |text| parse_addr("listen", &text))?;
+        let dht = over.dht.or(file.dht).unwrap_or(true);
+        if dht && listen.port() == u16::MAX {
+            return Err(SettingsError::LastPort(listen));
+        }
         let http = over.http.or(file.http);
         Ok(Settings {
-            listen: listen.map_or(Ok(DEFAULT_LISTEN), |text| parse_addr("listen", &text))?,
+            listen,
             http: match http.as_deref() {
                 None => Some(DEFAULT_HTTP),
                 Some("off") => None,
@@ -150,8 +155,7 @@ impl Settings {
                 .certificate_life
                 .or(file.certificate_life)
                 .map_or(Ok(DEFAULT_CERTIFICATE_LIFE), |text| parse_certificate_life(&text))?,
-            dht: over.dht.or(file.dht).unwrap_or(true),
-            trackers: over.trackers.or(file.trackers).unwrap_or_default(),
+            dht,
             networks: over
                 .networks
                 .or(file.networks)
@@ -218,7 +222,6 @@ mod tests {
                 http: None,
                 certificate_life: DEFAULT_CERTIFICATE_LIFE,
                 dht: true,
-                trackers: Vec::new(),
                 networks: Networks::default(),
                 log: "info".to_owned()
             }
@@ -255,6 +258,13 @@ mod tests {
         for wrong in ["9s", "91d", "0d", "7", "week"] {
             assert!(matches!(life(wrong), Err(SettingsError::CertificateLife(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_last_port_leaves_none_for_the_hash_table() {
+        let settings = |text: &str| with_file(text, RawSettings::default());
+        assert!(matches!(settings("listen = '10.0.0.1:65535'"), Err(SettingsError::LastPort(_))));
+        assert!(settings("listen = '10.0.0.1:65535'\ndht = false").is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use drover_protocol::announce::{Enrolment, JoinReply, JoinRequest};
 use drover_protocol::id::PeerId;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::limits::JOIN_TIMEOUT;
 use crate::publishers::ChangeError;
@@ -54,7 +54,11 @@ struct Admitted {
 pub(crate) async fn serve(server: Arc<Server>, joining: Joining) {
     let from = joining.remote_addr();
     match timeout(JOIN_TIMEOUT, converse(&server, &joining)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => {
+            // The answer must not be cut off. Whoever has it and then falls silent is none of the tracker's business.
+            let left = timeout(JOIN_TIMEOUT, joining.quic.closed()).await.is_ok();
+            debug!(%from, left, "joining is over");
+        }
         Ok(Err(error)) => info!(%from, %error, "joining ended early"),
         Err(_) => {
             info!(%from, "joining took too long");
@@ -89,7 +93,6 @@ async fn converse(server: &Arc<Server>, joining: &Joining) -> Result<(), FrameEr
     write_frame(&mut send, &reply).await?;
     // Can only fail if the other side has left, which is its right.
     let _ = send.finish();
-    joining.quic.closed().await;
     Ok(())
 }
 

@@ -13,7 +13,6 @@
 //! DIR/tokens/            one small file for each join token, named by its hash
 //! DIR/releases.redb      the newest release of each name
 //! DIR/tracker.toml       settings that `init` was told
-//! DIR/dht.json           nodes of the hash table to begin with
 //! DIR/lock               held by the one tracker that runs on this folder
 //! ```
 //!
@@ -53,7 +52,6 @@ mod session;
 pub mod tokens;
 mod tracker;
 
-pub use dht::DhtOptions;
 pub use tracker::{StartError, StartOptions, Tracker};
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use drover_link::durable::WriteError;
 use drover_link::endpoint::{BindError, Endpoint};
 use drover_link::identity::{Identity, IdentityError, unix_now_s};
 use drover_protocol::directory::DirectoryConfig;
+use drover_protocol::networks::Networks;
 use tokio::sync::broadcast;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::cluster::{self, InitError, LockError, StateLock};
 use crate::config::DEFAULT_CERTIFICATE_LIFE;
-use crate::dht::{self, DhtOptions};
+use crate::dht;
 use crate::http;
 use crate::introductions::Introductions;
 use crate::limits::{REVOCATION_BACKLOG, REVOKED_CHECK, WATCH_BACKLOG};
@@ -57,8 +58,8 @@ pub struct StartOptions {
     pub http: Option<SocketAddr>,
     /// How long certificates of hosts and publishers are good for.
     pub certificate_life: Duration,
-    /// The node of the hash table, if there is to be one.
-    pub dht: Option<DhtOptions>,
+    /// Networks that hosts are in, if there is to be a node of the hash table.
+    pub dht: Option<Networks>,
 }
 
 /// Why a tracker does not start.
@@ -187,7 +188,7 @@ impl Tracker {
             tokio::spawn(upkeep(dir.to_owned(), server.clone(), endpoint.clone())),
             tokio::spawn(shut_out_revoked(server.clone())),
         ];
-        tasks.extend(dht.map(|options| tokio::spawn(dht::run(dir.to_owned(), local_addr, options))));
+        tasks.extend(dht.map(|networks| tokio::spawn(dht::run(local_addr, networks))));
         let http_addr = status.as_ref().map(|(_, addr)| *addr);
         if let Some((listener, _)) = status {
             tasks.push(tokio::spawn(http::serve(Arc::downgrade(&server), listener)));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::drop_in::DropIn;
 use super::output::say;
 use super::{Common, Exit};
 use crate::config::{Settings, SettingsError, Sources};
@@ -15,12 +16,20 @@ pub(super) struct CheckConfig {
     /// Settings file (default: STATE/drover.toml, else /etc/drover/drover.toml)
     #[arg(long, env = "DROVER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print a drop-in for the unit instead, by which the kernel lets the daemon reach only the networks, trackers, peers and
+    /// groups of these settings
+    #[arg(long)]
+    systemd: bool,
 }
 
 impl CheckConfig {
     pub(super) fn run(&self, common: &Common) -> Result<Exit, Problem> {
         let sources = Sources::of(&common.state, self.config.clone());
         let settings = Settings::load(&sources).map_err(|error| refuse(&error))?;
+        if self.systemd {
+            common.output().print(&DropIn::of(&common.state, &settings)?, DropIn::text)?;
+            return Ok(Exit::Done);
+        }
         match &sources.file {
             Some(file) => say(&format!("{} is good; with variables and defaults, this holds:", file.display())),
             None => say("no settings file; with variables and defaults, this holds:"),

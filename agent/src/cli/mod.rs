@@ -21,6 +21,7 @@ mod check_config;
 mod clone;
 mod daemon;
 mod demo;
+mod drop_in;
 mod fetch;
 mod gc;
 mod join;

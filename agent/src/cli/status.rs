@@ -70,6 +70,14 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
         };
         lines.push(format!("tracker      {} {state}", tracker.address));
     }
+    for host in &report.static_peers {
+        let state = match (&host.problem, host.peer) {
+            (Some(problem), _) => format!("does not answer: {problem}"),
+            (None, Some(peer)) => format!("was reached ({})", peer.short()),
+            (None, None) => "is not tried yet".to_owned(),
+        };
+        lines.push(format!("static peer  {} {state}", host.address));
+    }
     if report.known_hosts > 0 {
         let found = found_by(report.hosts.iter().filter_map(|host| host.found));
         lines.push(format!("hosts        {} connected ({found}), {} known", report.hosts.len(), report.known_hosts));
@@ -85,14 +93,16 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
         lines.push(format!("subscribed   {names}"));
     }
     lines.extend(report.unposted.iter().map(|release| format!("unposted     {release}: no tracker took it yet")));
-    lines.extend(report.transfers.iter().flat_map(|transfer| transfer_lines(transfer, rates)));
+    let told = report.trackers.iter().any(|tracker| tracker.reachable);
+    lines.extend(report.transfers.iter().flat_map(|transfer| transfer_lines(transfer, rates, told)));
     lines.join("\n")
 }
 
 /// What to do about an expired certificate.
 const REJOIN: &str = "join again: drover join TRACKER TOKEN, with a token from `drover-tracker token`";
 
-fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<String> {
+/// `told` is whether a tracker says how far the cluster is.
+fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>, told: bool) -> Vec<String> {
     let label = if transfer.names.is_empty() { transfer.image.short() } else { transfer.names.join(", ") };
     let rate = rates.get(&transfer.image).map_or(0, Rate::per_second);
     let state = match transfer.phase {
@@ -101,15 +111,17 @@ fn transfer_lines(transfer: &Transfer, rates: &BTreeMap<ImageId, Rate>) -> Vec<S
         _ => line(&reading(transfer), rate),
     };
     let connected = transfer.peers.iter().filter(|peer| peer.connected).count();
+    let cluster = match told {
+        true => format!("{} have it, {} do not yet", transfer.seeders, transfer.leechers),
+        false => "not known while no tracker answers".to_owned(),
+    };
     let mut lines = vec![
         format!("{label}: {state}"),
         format!(
-            "    {connected} peers, taken {}, given {}, wasted {}; cluster: {} have it, {} do not yet",
+            "    {connected} peers, taken {}, given {}, wasted {}; cluster: {cluster}",
             Bytes(transfer.taken_bytes),
             Bytes(transfer.given_bytes),
             Bytes(transfer.wasted_bytes),
-            transfer.seeders,
-            transfer.leechers
         ),
     ];
     lines.extend(multicast_line(&transfer.multicast).map(|line| format!("    multicast: {line}")));
@@ -159,6 +171,38 @@ fn found_by(sources: impl Iterator<Item = Source>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a daemon of a cluster with one tracker says of one transfer.
+    fn report(reachable: bool) -> Report {
+        let peer = "ab".repeat(32);
+        let host = |address: &str, peer: Option<&str>, problem: Option<&str>| serde_json::json!({ "address": address, "peer": peer, "problem": problem });
+        let transfer = serde_json::json!({
+            "image": peer, "names": ["golden@1"], "phase": "complete", "reason": null, "held_bytes": 1, "data_bytes": 1,
+            "content_len": 1, "wasted_bytes": 0, "given_bytes": 0, "taken_bytes": 1, "peers": [], "unavailable": [],
+            "banned": [], "seeders": 3, "leechers": 2,
+        });
+        let report = serde_json::json!({
+            "v": 1, "version": "1", "host": "host", "peer": peer, "listen": [], "state": "/s", "started_unix_s": 0,
+            "certificate_expires_unix_s": 0, "subscribed": [], "unposted": [], "transfers": [transfer],
+            "trackers": [{ "address": "tracker:7440", "reachable": reachable }],
+            "static_peers": [host("10.7.0.5:7444", Some(&peer), None), host("10.7.0.6:7444", None, Some("no answer"))],
+        });
+        serde_json::from_value(report).expect("what the daemon says")
+    }
+
+    #[test]
+    fn how_far_the_cluster_is_is_said_only_while_a_tracker_says_it() {
+        let shown = |reachable| show(&report(reachable), &BTreeMap::new());
+        assert!(shown(true).contains("cluster: 3 have it, 2 do not yet"), "{}", shown(true));
+        assert!(shown(false).contains("cluster: not known while no tracker answers"), "{}", shown(false));
+    }
+
+    #[test]
+    fn hosts_of_the_settings_are_shown_with_what_is_wrong() {
+        let shown = show(&report(true), &BTreeMap::new());
+        assert!(shown.contains("static peer  10.7.0.5:7444 was reached (abab"), "{shown}");
+        assert!(shown.contains("static peer  10.7.0.6:7444 does not answer: no answer"), "{shown}");
+    }
 
     #[test]
     fn the_ways_are_counted() {

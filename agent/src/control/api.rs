@@ -12,7 +12,7 @@ use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Problem;
-use crate::exchange::{DhtStatus, MulticastStatus, Source};
+use crate::exchange::{DhtStatus, MulticastStatus, Source, StaticPeer};
 use crate::handover::FileIdentity;
 
 /// The version that every event and status carries as `"v"`.
@@ -76,6 +76,9 @@ pub struct Status {
     /// Hosts of which an address is known.
     #[serde(default)]
     pub known_hosts: usize,
+    /// Hosts that the settings name (`peers`).
+    #[serde(default)]
+    pub static_peers: Vec<StaticPeer>,
     /// The host's node in the cluster's hash table, unless the settings switch it off.
     #[serde(default)]
     pub dht: Option<DhtStatus>,

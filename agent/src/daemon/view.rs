@@ -36,6 +36,7 @@ impl Daemon {
             transfers: self.exchange().status().iter().map(|status| self.transfer(status)).collect(),
             hosts: self.exchange().hosts().into_iter().map(host).collect(),
             known_hosts: self.exchange().known_hosts(),
+            static_peers: self.exchange().static_peers(),
             dht: self.exchange().dht(),
             unposted: self.notes().unposted().iter().map(|(name, version)| format!("{name}@{version}")).collect(),
         }

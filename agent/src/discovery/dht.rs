@@ -9,7 +9,8 @@
 //!
 //! The node begins with trackers and with hosts of the settings, of the last run and of the address book, each one port
 //! after its own. Nodes that it knew are kept in `STATE/dht.json`. One that knows nobody for a while is started anew with
-//! the addresses that are known by then.
+//! the addresses that are known by then. Trackers' nodes begin with nobody, so this one shows itself to them when it
+//! announces, and at once when a tracker has come back.
 
 mod turns;
 
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_link::dht::{DhtNode, DhtSettings, PORT_FREE, beside, load_nodes, save_nodes};
-use drover_protocol::hints::{FEW_NEIGHBOURS, LookupPace, Source, Strangers};
+use drover_protocol::hints::{FEW_NEIGHBOURS, FOUND_MOST, LookupPace, Source, Strangers};
 use drover_protocol::id::ImageId;
 use drover_protocol::item::Item;
 use drover_protocol::lookup::ClusterSecret;
@@ -137,6 +138,8 @@ struct Task {
     looked_around: u32,
     announced: BTreeMap<Sought, Announced>,
     finding: BTreeMap<Sought, LookupPace>,
+    /// Trackers that can be reached.
+    reachable: watch::Receiver<u32>,
     /// What an announce or a lookup is under way for.
     busy: BTreeSet<Sought>,
     strangers: Strangers<Sought>,
@@ -150,10 +153,11 @@ pub(crate) async fn run(mut parts: Parts) {
     let Ok(secret) = parts.secret.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
         return;
     };
-    let Some(mut listen) = beside(parts.listen) else {
+    // The port before the node's.
+    let port = parts.port.map_or(parts.listen.port(), |port| port.saturating_sub(1));
+    let Some(listen) = beside(SocketAddr::new(parts.listen.ip(), port)) else {
         return say(&parts, |status| status.problem = Some("it needs an IPv4 address to listen on".to_owned()));
     };
-    listen.set_port(parts.port.unwrap_or(listen.port()));
     loop {
         let bootstraps = bootstraps(&parts, listen).await;
         if bootstraps.is_empty() {
@@ -185,17 +189,24 @@ fn say(parts: &Parts, change: impl FnOnce(&mut DhtStatus)) {
 
 /// Nodes to begin with.
 async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
-    let file = parts.file.clone();
-    let mut found: BTreeSet<SocketAddrV4> = parts.workers.run(move || load_nodes(&file)).await.into_iter().collect();
-    for text in &parts.named {
-        // A name that leads nowhere now may do so later.
-        let addrs = lookup_host(text).await.into_iter().flatten();
-        found.extend(addrs.filter_map(beside));
-    }
+    let (file, networks) = (parts.file.clone(), parts.networks.clone());
+    let kept = parts.workers.run(move || load_nodes(&file, &networks)).await;
+    let mut found: BTreeSet<SocketAddrV4> = kept.into_iter().chain(beside_named(&parts.named).await).collect();
     let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), BESIDE_MOST);
     found.extend(hosts.into_iter().filter_map(|(_, addr)| beside(addr)));
     found.remove(&own);
     found.into_iter().collect()
+}
+
+/// Where the nodes of trackers and hosts of the settings are.
+async fn beside_named(named: &[String]) -> Vec<SocketAddrV4> {
+    let mut found = Vec::new();
+    for text in named {
+        // A name that leads nowhere now may do so later.
+        let addrs = lookup_host(text).await.into_iter().flatten();
+        found.extend(addrs.filter_map(beside));
+    }
+    found
 }
 
 /// Where the host is whose node this is, if it has the usual ports. It is asked when nobody is connected: two hosts alone keep
@@ -208,6 +219,7 @@ fn host_beside(node: SocketAddrV4) -> Option<SocketAddr> {
 impl Task {
     fn new(parts: Parts, secret: ClusterSecret, node: DhtNode) -> Self {
         Task {
+            reachable: parts.announcements.watch_reachable(),
             parts,
             secret,
             node,
@@ -240,6 +252,7 @@ impl Task {
                 }
             }
             let now = Instant::now();
+            self.greet_trackers(now);
             self.announce_what_is_due(now);
             self.find_what_lacks();
             self.look_up_releases(now);
@@ -266,8 +279,8 @@ impl Task {
     }
 
     async fn keep(&self, nodes: Vec<SocketAddrV4>) {
-        let file = self.parts.file.clone();
-        if let Err(error) = self.parts.workers.run(move || save_nodes(&file, &nodes)).await {
+        let (file, networks) = (self.parts.file.clone(), self.parts.networks.clone());
+        if let Err(error) = self.parts.workers.run(move || save_nodes(&file, &networks, &nodes)).await {
             tracing::warn!("nodes of the DHT are not kept: {error}");
         }
     }
@@ -276,6 +289,13 @@ impl Task {
         match sought {
             Sought::Cluster => self.secret.key_of_cluster(),
             Sought::Image(image) => self.secret.key_of_image(image),
+        }
+    }
+
+    /// Looks around anew when a tracker has come back, which may have forgotten everybody.
+    fn greet_trackers(&mut self, now: Instant) {
+        if self.reachable.has_changed().unwrap_or(false) && *self.reachable.borrow_and_update() > 0 {
+            self.announced.insert(Sought::Cluster, (now, 0));
         }
     }
 
@@ -289,9 +309,10 @@ impl Task {
                 continue;
             }
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
+            let named = self.parts.named.clone();
             self.under_way.spawn(async move {
                 if sought == Sought::Cluster {
-                    node.look_around().await;
+                    node.look_around(&beside_named(&named).await).await;
                 }
                 Done::Announced(sought, node.announce(key, port).await)
             });
@@ -385,7 +406,8 @@ impl Task {
             Done::Found(sought, mut found) => {
                 self.busy.remove(&sought);
                 if self.parts.links.all().is_empty() {
-                    found.extend(self.node.nodes().await.into_iter().filter_map(host_beside));
+                    let nodes = self.node.nodes().await.into_iter().take(FOUND_MOST);
+                    found.extend(nodes.filter_map(host_beside));
                 }
                 tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
                 let others = found.into_iter().filter(|addr| *addr != self.parts.listen);
@@ -413,7 +435,10 @@ impl Task {
             self.under_way.spawn(async move {
                 let link = match links.peer_at(addr) {
                     Some(peer) => links.reach(peer).await,
-                    None => links.reach_addr(addr, Source::Dht).await,
+                    None => {
+                        let reached = links.reach_addr(addr, Source::Dht).await;
+                        reached.inspect_err(|error| tracing::debug!(error, "nobody at an address of the DHT")).ok()
+                    }
                 };
                 let reached = link.is_some();
                 if let (Some(link), Sought::Image(image)) = (link, sought)

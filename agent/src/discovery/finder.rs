@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_protocol::discovery::DiscoveryMessage;
@@ -16,6 +17,7 @@ use drover_protocol::hints::{FEW_NEIGHBOURS, Source};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::PeerMessage;
 use drover_protocol::rng::Rng;
+use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -48,6 +50,21 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(300);
 /// Dials of this task at a time.
 const MOST_DIALS: usize = 8;
 
+/// How a host of the settings stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StaticPeer {
+    /// "host:port", as in the settings.
+    pub address: String,
+    /// Who answered there last.
+    pub peer: Option<PeerId>,
+    /// Why nobody did at the last attempt.
+    pub problem: Option<String>,
+}
+
+/// The hosts of the settings, in their order. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StaticPeers(Arc<Mutex<Vec<StaticPeer>>>);
+
 /// What the task needs.
 pub(crate) struct Parts {
     pub(crate) links: Links,
@@ -55,8 +72,8 @@ pub(crate) struct Parts {
     pub(crate) announcements: Announcements,
     pub(crate) workers: Workers,
     pub(crate) remembered: Remembered,
-    /// Addresses of hosts, "host:port", as the settings name them.
-    pub(crate) peers: Vec<String>,
+    /// Hosts that the settings name.
+    pub(crate) statics: StaticPeers,
 }
 
 /// Something that is tried again and again, ever more rarely.
@@ -68,8 +85,8 @@ struct Retry {
 
 /// What became of a dial.
 enum Dialled {
-    /// The static peer of this number answered, or not.
-    Static(usize, Option<PeerId>),
+    /// The static peer of this number answered, or why it did not.
+    Static(usize, Result<PeerId, String>),
     Known,
 }
 
@@ -93,7 +110,7 @@ pub(crate) async fn run(parts: Parts) {
     parts.links.learn(&known, Source::Remembered);
     let now = Instant::now();
     let mut finder = Finder {
-        statics: parts.peers.iter().map(|text| (text.clone(), None, Retry::at(now))).collect(),
+        statics: parts.statics.show().into_iter().map(|host| (host.address, None, Retry::at(now))).collect(),
         parts,
         rng: Rng::seeded(clock::seed()),
         acquaintances: Vec::new(),
@@ -183,12 +200,20 @@ impl Finder {
         }
     }
 
-    fn on_static(&mut self, at: usize, reached: Option<PeerId>) {
+    fn on_static(&mut self, at: usize, reached: Result<PeerId, String>) {
         let (text, known, retry) = &mut self.statics[at];
-        if let Some(peer) = reached {
-            tracing::info!(peer = %peer.short(), "host {text} of the settings reached");
-            (*known, *retry) = (Some(peer), Retry::at(Instant::now()));
+        match &reached {
+            Ok(peer) => {
+                tracing::info!(peer = %peer.short(), "host {text} of the settings reached");
+                (*known, *retry) = (Some(*peer), Retry::at(Instant::now()));
+            }
+            // Once for each time that it is lost: it is tried over and over.
+            Err(why) if self.parts.statics.answered(at) => {
+                tracing::warn!("host {text} of the settings (peers) can't be reached: {why}");
+            }
+            Err(why) => tracing::debug!("host {text} of the settings can't be reached: {why}"),
         }
+        self.parts.statics.note(at, reached);
     }
 
     fn ask_for_hosts(&mut self, now: Instant) {
@@ -259,18 +284,38 @@ impl Retry {
     }
 }
 
-async fn dial_static(links: &Links, text: &str) -> Option<PeerId> {
-    let addrs = match lookup_host(text).await {
-        Ok(addrs) => addrs,
-        Err(error) => {
-            tracing::debug!("can't find {text} of the settings: {error}");
-            return None;
-        }
-    };
-    for addr in addrs {
-        if let Some(link) = links.reach_addr(addr, Source::Static).await {
-            return Some(link.peer());
+impl StaticPeers {
+    pub(crate) fn of(addresses: &[String]) -> Self {
+        let host = |address: &String| StaticPeer { address: address.clone(), peer: None, problem: None };
+        StaticPeers(Arc::new(Mutex::new(addresses.iter().map(host).collect())))
+    }
+
+    pub(crate) fn show(&self) -> Vec<StaticPeer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the last attempt went well, or is the first.
+    fn answered(&self, at: usize) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[at].problem.is_none()
+    }
+
+    fn note(&self, at: usize, reached: Result<PeerId, String>) {
+        let host = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner)[at];
+        match reached {
+            Ok(peer) => (host.peer, host.problem) = (Some(peer), None),
+            Err(why) => host.problem = Some(why),
         }
     }
-    None
+}
+
+async fn dial_static(links: &Links, text: &str) -> Result<PeerId, String> {
+    let addrs = lookup_host(text).await.map_err(|error| format!("can't find {text}: {error}"))?;
+    let mut problem = format!("{text} has no address");
+    for addr in addrs {
+        match links.reach_addr(addr, Source::Static).await {
+            Ok(link) => return Ok(link.peer()),
+            Err(why) => problem = why,
+        }
+    }
+    Err(problem)
 }

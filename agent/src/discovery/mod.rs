@@ -111,6 +111,11 @@ impl Announcements {
         *self.reachable.borrow()
     }
 
+    /// The count of trackers that can be reached, as it changes.
+    pub(crate) fn watch_reachable(&self) -> watch::Receiver<u32> {
+        self.reachable.subscribe()
+    }
+
     /// Of an image that is not exchanged here nothing is kept.
     fn set_cohort(&self, image: ImageId, cohort: Cohort) {
         let mut state = self.state();

@@ -35,7 +35,8 @@ pub use self::status::{Banned, Connected, MulticastRole, MulticastStatus, PeerEx
 use crate::discovery::Announcements;
 use crate::discovery::dht;
 pub use crate::discovery::dht::DhtStatus;
-use crate::discovery::finder;
+pub use crate::discovery::finder::StaticPeer;
+use crate::discovery::finder::{self, StaticPeers};
 use crate::discovery::gossip::Gossip;
 use crate::discovery::items::{Held, Items};
 use crate::discovery::remembered::Remembered;
@@ -179,6 +180,7 @@ struct Inner {
     /// Tasks that look for hosts.
     seekers: Vec<AbortHandle>,
     dht: Option<Arc<Mutex<DhtStatus>>>,
+    statics: StaticPeers,
     secret: Secret,
     items: Items,
     remembered: Remembered,
@@ -248,13 +250,14 @@ impl Exchange {
         router.set_prober(prober.clone());
         let announcements = Announcements::default();
         let remembered = Remembered::in_state(store.state());
+        let statics = StaticPeers::of(&settings.peers);
         let finder = finder::Parts {
             links: links.clone(),
             router: router.clone(),
             announcements: announcements.clone(),
             workers: sync.clone(),
             remembered: remembered.clone(),
-            peers: settings.peers.clone(),
+            statics: statics.clone(),
         };
         let mut seekers = vec![tokio::spawn(finder::run(finder)).abort_handle()];
         let secret = Secret::load(store.state().join("cluster.secret"));
@@ -319,6 +322,7 @@ impl Exchange {
             releases,
             seekers,
             dht,
+            statics,
             secret,
             items,
             remembered,
@@ -415,6 +419,11 @@ impl Exchange {
     /// How its node of the cluster's hash table stands; `None` if it has none.
     pub fn dht(&self) -> Option<DhtStatus> {
         self.0.dht.as_ref().map(|status| status.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// How the hosts that the settings name stand.
+    pub fn static_peers(&self) -> Vec<StaticPeer> {
+        self.0.statics.show()
     }
 
     /// Of how many hosts an address is known.

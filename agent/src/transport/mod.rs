@@ -137,10 +137,11 @@ impl Links {
 
     /// The link with whatever host of the cluster answers at `addr`, of which `source` told. Who dials addresses without a
     /// name bounds their number, so that they do not hold up those of peers.
-    pub(crate) async fn reach_addr(&self, addr: SocketAddr, source: Source) -> Option<Link> {
-        let dialled = self.0.endpoint.connect(addr, Expect::Host).await;
-        let connection = dialled.inspect_err(|error| tracing::debug!(%error, "can't connect")).ok()?;
-        self.register(connection, Some(source))
+    pub(crate) async fn reach_addr(&self, addr: SocketAddr, source: Source) -> Result<Link, String> {
+        let connection = self.0.endpoint.connect(addr, Expect::Host).await.map_err(|error| error.to_string())?;
+        let member = connection.member().clone();
+        let refused = || format!("{} ({}) at {addr} is not connected with now", member.name, member.peer.short());
+        self.register(connection, Some(source)).ok_or_else(refused)
     }
 
     /// The link with `peer`, dialled if there is none; `None` if it can't be reached now.

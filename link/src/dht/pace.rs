@@ -5,16 +5,11 @@
 //! it does. The wait is a property of the socket, so it is set from here: long while nothing is under way, short
 //! while something is, and a command's datagram to the node itself, which it takes for rubbish, ends a long one.
 //!
-//! The socket is the crate's, and the crate does not give it out; it is found among this process's own by its address, and
-//! duplicated by `pidfd_getfd`. Where that is forbidden the node is as it was, at its price.
+//! Without the socket (see [`socket`](super::socket)) the node is as it was, at its price.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use std::{fs, io};
-
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 /// The wait while something is under way, which is the crate's own.
 const SHORT: Duration = Duration::from_millis(50);
@@ -40,20 +35,23 @@ struct Waits {
 pub(super) struct UnderWay(Option<Arc<Waits>>);
 
 impl Pace {
-    /// Of the node that listens on `listen` in this process.
-    pub(super) fn of(listen: SocketAddrV4) -> Self {
-        match socket_at(listen) {
-            Ok(socket) => {
-                let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *listen.ip() };
-                let node = SocketAddrV4::new(ip, listen.port());
-                let waits = Waits { socket, node, under_way: Mutex::new(0) };
-                waits.wait_for(LONG);
-                Pace(Some(Arc::new(waits)))
-            }
-            Err(error) => {
-                tracing::debug!(%listen, %error, "the node of the DHT wakes up twenty times a second");
-                Pace(None)
-            }
+    /// Of the node that listens on `listen` with this socket.
+    pub(super) fn of(listen: SocketAddrV4, socket: UdpSocket) -> Self {
+        let node = SocketAddrV4::new(waker(listen), listen.port());
+        let waits = Waits { socket, node, under_way: Mutex::new(0) };
+        waits.wait_for(LONG);
+        Pace(Some(Arc::new(waits)))
+    }
+
+    /// The crate's own, twenty times a second.
+    pub(super) fn of_the_crate() -> Self {
+        Pace(None)
+    }
+
+    /// Sends a packet from the node's socket, if that can be had; lost, it is sent again another time.
+    pub(super) fn send(&self, packet: &[u8], to: SocketAddrV4) {
+        if let Some(waits) = &self.0 {
+            let _ = waits.socket.send_to(packet, to);
         }
     }
 
@@ -109,26 +107,7 @@ impl Drop for Waits {
     }
 }
 
-/// The UDP socket of this process that is bound to `listen`.
-fn socket_at(listen: SocketAddrV4) -> io::Result<UdpSocket> {
-    let own = pidfd_open(getpid(), PidfdFlags::empty())?;
-    for entry in fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
-            continue;
-        };
-        // Asked for by its link, for a duplicate of a file with locks would give them up when it is closed.
-        let is_socket = fs::read_link(format!("/proc/self/fd/{number}"))
-            .is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
-        if !is_socket {
-            continue;
-        }
-        let socket: OwnedFd = pidfd_getfd(&own, number, PidfdGetfdFlags::empty())?;
-        let is_udp = socket2::SockRef::from(&socket).r#type().is_ok_and(|kind| kind == socket2::Type::DGRAM);
-        let socket = UdpSocket::from(socket);
-        if is_udp && socket.local_addr().is_ok_and(|addr| addr == listen.into()) {
-            return Ok(socket);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::NotFound, "the node's socket is not among those of this process"))
+/// Where what wakes the node that listens on `listen` comes from, and goes to.
+pub(super) fn waker(listen: SocketAddrV4) -> Ipv4Addr {
+    if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *listen.ip() }
 }

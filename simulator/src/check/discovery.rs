@@ -42,7 +42,9 @@ impl World {
         if self.liar.is_some() {
             self.after(self.net.latency(), Event::Announce { host, life, tracker: LIAR });
         }
-        self.after(self.net.latency(), Event::Announce { host, life, tracker: 0 });
+        if self.plan.has_true_tracker {
+            self.after(self.net.latency(), Event::Announce { host, life, tracker: 0 });
+        }
         self.after(LOOK_UP_EVERY, Event::LookUp { host, life });
     }
 

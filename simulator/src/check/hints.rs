@@ -2,7 +2,7 @@
 //!
 //! They know everything that the true ones know, and say what costs most: right peers at wrong addresses, peers that there
 //! are not, as many as an answer holds, what was true yesterday, and now and then the truth, so that nobody can just stop
-//! listening. Each host has a true tracker beside them: where everybody lies nobody is found.
+//! listening. Most fleets have a true tracker beside them; in the others hosts are found by what slips out.
 
 use std::collections::BTreeSet;
 

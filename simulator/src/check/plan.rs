@@ -17,6 +17,9 @@ const CHUNKS_PER_PIECE: u32 = 2;
 /// The share of seeds with false hints, and what makes their dice others than those of the rest.
 const FALSE_HINTS: f64 = 0.1;
 const HINTS: u64 = 0x68_696e_7473;
+/// The share of those in which every tracker lies, and the same for them.
+const LIARS_ONLY: f64 = 0.25;
+const LIARS: u64 = 0x6c_6961_7273;
 const PIECE_LEN: u32 = CHUNKS_PER_PIECE * drover_protocol::geometry::CHUNK_LEN;
 
 /// A run as it is drawn.
@@ -39,6 +42,8 @@ pub(super) struct Plan {
     pub(super) tracker_lies: f64,
     /// Whether a second tracker and the hash table say where hosts are not, to the end.
     pub(super) has_false_hints: bool,
+    /// Whether there is a tracker that does not.
+    pub(super) has_true_tracker: bool,
     pub(super) has_releases: bool,
     /// Whether liars go on after all faults have ended.
     pub(super) liars_stay: bool,
@@ -154,6 +159,7 @@ impl Plan {
         let mut plan = Self::draw_bad_day(seed);
         plan.has_false_hints = Rng::seeded(seed ^ HINTS).chance(FALSE_HINTS);
         if plan.has_false_hints {
+            plan.has_true_tracker = !Rng::seeded(seed ^ LIARS).chance(LIARS_ONLY);
             plan.add_bystanders();
         }
         plan
@@ -231,6 +237,7 @@ impl Plan {
             trouble,
             tracker_lies,
             has_false_hints: false,
+            has_true_tracker: true,
             has_releases,
             liars_stay,
         }

@@ -72,9 +72,6 @@ fn another(arguments: &InitArguments, listen: SocketAddr, from: &Path) -> Result
          Name all trackers in the settings of all hosts, and restart their daemons:\n\
          \x20   trackers = [\"FIRST:PORT\", \"{address}\"]\n\
          \n\
-         Name the other trackers in each one's tracker.toml, so that their nodes of the hash table begin with each other:\n\
-         \x20   trackers = [\"OTHER:PORT\"]\n\
-         \n\
          Releases come to it from these hosts. A token counts at the tracker that made it. A publisher who joins at one\n\
          tracker is made known to each of the others with:\n\
          \x20   drover-tracker publishers --add KEY --state {state}\n\

@@ -7,7 +7,7 @@ use std::time::Duration;
 use drover_link::durable;
 use drover_protocol::networks::Networks;
 use drover_tracker::config::{RawSettings, Settings};
-use drover_tracker::{DhtOptions, StartOptions, Tracker};
+use drover_tracker::{StartOptions, Tracker};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -72,8 +72,7 @@ async fn serve(state: &std::path::Path, settings: &Settings) -> Result<(), Failu
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let Settings { listen, http, certificate_life, .. } = *settings;
     let networks = if settings.networks.is_empty() { Networks::private() } else { settings.networks.clone() };
-    let dht = settings.dht.then(|| DhtOptions { trackers: settings.trackers.clone(), networks });
-    let options = StartOptions { listen, http, certificate_life, dht };
+    let options = StartOptions { listen, http, certificate_life, dht: settings.dht.then_some(networks) };
     let tracker = Tracker::start_with(state, options).map_err(Failure::failed)?;
     info!(listen = %tracker.local_addr(), http = ?tracker.http_addr(), "the tracker runs");
     notify(&[NotifyState::Ready, NotifyState::Status(&status(&tracker))]);

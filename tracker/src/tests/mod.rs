@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::tokens::DEFAULT_TTL;
 use crate::{Tracker, cluster};
 
+mod hash_table;
 mod hostile;
 mod introducing;
 mod joining;

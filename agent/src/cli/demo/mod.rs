@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use drover_link::identity::Role;
+use drover_protocol::id::ImageId;
 use drover_protocol::networks::Networks;
 use drover_protocol::release::Name;
 use drover_tracker::cluster;
-use drover_tracker::{DhtOptions, StartOptions, Tracker};
+use drover_tracker::{StartOptions, Tracker};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::fleet::{Arrival, Fleet};
 use self::report::{HostReport, Report};
@@ -70,10 +72,12 @@ impl Demo {
         if let Some(file) = &self.file {
             check_file(file)?;
         }
+        // Before there is a folder, which is to go whatever ends this.
+        let terminate = signal(SignalKind::terminate()).map_err(|error| Problem::failed("demo", error))?;
         let folder = self.work_folder()?;
         let result = tokio::select! {
             result = self.show(common, folder.path()) => result,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupted(terminate) => {
                 say("interrupted");
                 self.leave(folder)?;
                 return Ok(Exit::Interrupted);
@@ -153,18 +157,7 @@ impl Demo {
             Bytes(imported.data_len)
         ));
         let mut running = Some(tracker.running);
-        let ending = async {
-            let Some(after) = self.no_tracker_after else { return };
-            tokio::time::sleep(after).await;
-            let held = fleet.held_percent(imported.image).await;
-            if let Some(running) = running.take() {
-                running.shutdown().await;
-            }
-            tell(&format!("the tracker is gone; hosts have {} % to {} %", held.0, held.1));
-        };
-        let watching = fleet.watch(imported.image, Instant::now(), quiet);
-        let (arrivals, ()) = tokio::join!(watching, ending);
-        let arrivals = arrivals?;
+        let arrivals = self.watch(&fleet, imported.image, &mut running, quiet).await?;
         if self.no_tracker_after.is_some() {
             let second = self.publish(common, &fleet, &tracker.cluster, &make_second(folder)?, 2).await?;
             tell(&format!("released {NAME}@2 without a tracker: image {}", second.image.short()));
@@ -180,6 +173,34 @@ impl Demo {
             running.shutdown().await;
         }
         Ok(report)
+    }
+
+    /// Shows how the first release comes to every host, and ends the tracker meanwhile if it was told to.
+    async fn watch(
+        &self,
+        fleet: &Fleet,
+        image: ImageId,
+        running: &mut Option<Tracker>,
+        quiet: bool,
+    ) -> Result<Vec<Arrival>, Problem> {
+        let mut watching = std::pin::pin!(fleet.watch(image, Instant::now(), quiet));
+        let Some(after) = self.no_tracker_after else { return watching.await };
+        // Hosts that are all done before do not wait for it.
+        let early = tokio::select! {
+            arrivals = &mut watching => Some(arrivals?),
+            () = tokio::time::sleep(after) => None,
+        };
+        let held = fleet.held_percent(image).await;
+        if let Some(running) = running.take() {
+            running.shutdown().await;
+        }
+        if !quiet {
+            say(&format!("the tracker is gone; hosts have {} % to {} %", held.0, held.1));
+        }
+        match early {
+            Some(arrivals) => Ok(arrivals),
+            None => watching.await,
+        }
     }
 
     fn work_folder(&self) -> Result<tempfile::TempDir, Problem> {
@@ -239,6 +260,14 @@ impl Demo {
     }
 }
 
+/// When somebody ends the demo.
+async fn interrupted(mut terminate: Signal) {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
 /// Another disk to spread: some data and nothing else.
 fn make_second(folder: &Path) -> Result<PathBuf, Problem> {
     let (path, mut bytes) = (folder.join("second.raw"), vec![0; SECOND_LEN]);
@@ -277,8 +306,8 @@ async fn start_tracker(folder: &Path) -> Result<RunningTracker, Problem> {
     let what = "start a tracker";
     let listen: SocketAddr = "127.0.0.1:0".parse().expect("the address is a constant");
     let made = cluster::init(folder, listen).map_err(|error| Problem::failed(what, chain(&error)))?;
-    let dht = Some(DhtOptions { trackers: Vec::new(), networks: Networks::private() });
-    let options = StartOptions { listen, http: None, certificate_life: Duration::from_secs(DAY_S), dht };
+    let (certificate_life, dht) = (Duration::from_secs(DAY_S), Some(Networks::private()));
+    let options = StartOptions { listen, http: None, certificate_life, dht };
     let running = Tracker::start_with(folder, options).map_err(|error| Problem::failed(what, chain(&error)))?;
     let address = running.local_addr();
     let cluster = DemoCluster { folder: folder.to_owned(), publisher_key: made.publisher_key, address };

@@ -65,7 +65,7 @@ fn host_at(cluster: &Cluster, dir: TempDir, table: &Table) -> Host {
 /// The state folder of a host that knows the cluster's secret and one node.
 fn knows(dir: &TempDir, node: SocketAddrV4) {
     durable::replace(&dir.path().join("cluster.secret"), SECRET.as_bytes(), durable::PRIVATE).unwrap();
-    save_nodes(&dir.path().join("dht.json"), &[node]).unwrap();
+    save_nodes(&dir.path().join("dht.json"), &Networks::default(), &[node]).unwrap();
 }
 
 fn in_the_table(port: Option<u16>) -> ExchangeSettings {

@@ -1,0 +1,84 @@
+//! The tracker's node of the hash table: hosts learn of each other by it.
+
+use std::net::SocketAddrV4;
+
+use drover_link::dht::{DhtNode, DhtSettings, PORT_FREE};
+use tokio::time::sleep;
+
+use super::*;
+use crate::StartOptions;
+
+fn networks() -> drover_protocol::networks::Networks {
+    "127.69.0.0/16".parse().expect("a network")
+}
+
+fn at(last: u8, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(127, 69, 0, last), port)
+}
+
+fn host(last: u8, trackers: &[SocketAddrV4]) -> DhtNode {
+    let settings = DhtSettings { listen: at(last, 7445), bootstraps: trackers.to_vec(), networks: networks() };
+    DhtNode::start(settings).expect("a free port")
+}
+
+/// A tracker on an address of its own, in a cluster of its own.
+fn tracker(state: &Path, last: u8) -> Tracker {
+    let listen = SocketAddr::from(at(last, 7440));
+    let options =
+        StartOptions { listen, http: None, certificate_life: Duration::from_secs(3600), dht: Some(networks()) };
+    Tracker::start_with(state, options).expect("a tracker")
+}
+
+fn new_state(folder: &TempDir, name: &str) -> PathBuf {
+    let state = folder.path().join(name);
+    cluster::init(&state, LOOPBACK).expect("a new cluster");
+    state
+}
+
+/// Waits until a host knows all these nodes, looking around.
+async fn comes_to_know(host: &DhtNode, nodes: &[SocketAddrV4]) {
+    let known = async {
+        loop {
+            host.look_around(&[]).await;
+            let known = host.nodes().await;
+            if nodes.iter().all(|node| known.contains(node)) {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, known).await.expect("they are known in time");
+}
+
+#[tokio::test]
+async fn hosts_that_come_after_a_restart_learn_of_each_other_and_of_those_before() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (state, node) = (new_state(&folder, "tracker"), at(1, 7441));
+    let first = tracker(&state, 1);
+    let before = host(11, &[node]);
+    before.look_around(&[]).await;
+    first.shutdown().await;
+    sleep(PORT_FREE).await;
+
+    let again = tracker(&state, 1);
+    before.look_around(&[node]).await;
+    let (one, other) = (host(12, &[node]), host(13, &[node]));
+    comes_to_know(&one, &[at(11, 7445), at(13, 7445)]).await;
+    comes_to_know(&other, &[at(11, 7445), at(12, 7445)]).await;
+    again.shutdown().await;
+}
+
+#[tokio::test]
+async fn each_of_two_trackers_introduces_all_hosts() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (one, other) = (tracker(&new_state(&folder, "one"), 21), tracker(&new_state(&folder, "other"), 22));
+    let trackers = [at(21, 7441), at(22, 7441)];
+    let before = [host(31, &trackers), host(32, &trackers)];
+    comes_to_know(&before[0], &[at(32, 7445)]).await;
+    comes_to_know(&before[1], &[at(31, 7445)]).await;
+    one.shutdown().await;
+    // Who comes now has the other alone to learn from.
+    let late = host(33, &trackers);
+    comes_to_know(&late, &[at(31, 7445), at(32, 7445)]).await;
+    other.shutdown().await;
+}
