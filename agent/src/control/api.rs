@@ -511,6 +511,9 @@ pub struct Verified {
     /// Names of the clones that read them.
     #[serde(default)]
     pub clones: Vec<String>,
+    /// Names of the clones that were made from the master and do not read it, but may share its blocks.
+    #[serde(default)]
+    pub others: Vec<String>,
 }
 
 /// Most damaged chunks that are named one by one.
