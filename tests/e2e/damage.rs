@@ -140,6 +140,42 @@ fn publishing_again_writes_a_damaged_master_anew_on_its_only_seed() {
 }
 
 #[test]
+fn fetching_brings_back_what_was_removed_or_changed_by_hand() {
+    let seed = seed("fetching_brings_back_what_was_removed_or_changed_by_hand");
+    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings: "scrub_every = \"never\"".to_owned() });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[1];
+    host.run(&["fetch", "golden"]).ok();
+    let master = host.wait_sealed("golden@1", LONG);
+    let fetch = || {
+        let path = host.run(&["fetch", "golden"]).ok();
+        assert_eq!(Path::new(path.trim()), master.path);
+        image.assert_same(&master.path);
+        host.run(&["verify", "golden"]).ok();
+    };
+    let removed = |what: &Path| {
+        let _ = Command::new("chattr").arg("-i").arg(&master.path).output();
+        if what.is_dir() { fs::remove_dir_all(what) } else { fs::remove_file(what) }.expect("removed");
+        let listed = host.run(&["list", "--json"]).json()[0].clone();
+        assert_eq!(listed["state"], "spoilt", "{listed:#}");
+        assert!(problem(host).as_str().is_some_and(|problem| problem.contains("not there any more")), "{listed:#}");
+    };
+
+    removed(&master.path);
+    fetch();
+    removed(master.path.parent().expect("its folder"));
+    fetch();
+    write_into(&master.path, 777, b"changed");
+    fetch();
+    // The same content with another time is as good.
+    write_into(&master.path, 777, &fs::read(&image.path).expect("the image")[777..784]);
+    let inode = fs::metadata(&master.path).expect("the master").ino();
+    fetch();
+    assert_eq!(fs::metadata(&master.path).expect("the master").ino(), inode, "nothing was written");
+}
+
+#[test]
 fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
     let seed = seed("a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again");
     let fleet = Fleet::with(&FleetOptions { hosts: 1, settings: "scrub_every = \"never\"".to_owned() });

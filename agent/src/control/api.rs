@@ -229,8 +229,8 @@ pub struct Master {
     pub doubt: Option<String>,
     /// Whether no newer release of the name is known.
     pub newest: bool,
-    /// Why it is not served (it was found damaged, or the file it is served from changed), or why fetching it failed.
-    /// Fetching it again mends it, if another host has it.
+    /// Why it is not served (it was found damaged, or its file changed or is gone), or why fetching it failed.
+    /// Fetching it again mends it, if another host has it; publishing the file again does, if none has.
     #[serde(default)]
     pub problem: Option<String>,
     /// Names of the clones that need it.
@@ -243,7 +243,7 @@ pub struct Master {
 pub enum MasterState {
     /// Whole, verified and sealed.
     Complete,
-    /// Was whole, but is damaged or changed, and is not served any more: `problem` says why.
+    /// Was whole, but is damaged, changed or gone, and is not served any more: `problem` says why.
     Spoilt,
     /// On its way.
     Incoming,

@@ -296,8 +296,9 @@ fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
 
 /// Why a master is not served.
 pub(super) fn problem_of(master: &MasterInfo) -> Option<String> {
+    let gone = || master.is_gone().then(|| format!("its file {} is not there any more", master.path.display()));
     let damaged = (master.damaged_chunks > 0).then(|| format!("{} of its chunks are damaged", master.damaged_chunks));
-    master.withdrawn.clone().or(damaged)
+    master.withdrawn.clone().or_else(gone).or(damaged)
 }
 
 fn seal_word(master: &MasterInfo) -> &'static str {
