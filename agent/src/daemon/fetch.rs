@@ -16,6 +16,7 @@ use crate::exchange::Phase;
 impl Daemon {
     /// Brings a master here and reports on it until it is sealed. Goes on when nobody listens any more.
     pub(crate) async fn fetch(&self, request: api::Fetch, events: &EventSink) -> Result<Event, Problem> {
+        let request = api::Fetch { master: self.meant(request.master).await?, ..request };
         let what = format!("fetch {}", request.master);
         let (image, content_len) = self.find(&what, &request.master).await?;
         if matches!(request.master, MasterRef::Image(_)) {

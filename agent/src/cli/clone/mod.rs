@@ -76,7 +76,7 @@ enum Action {
     Rebase {
         /// The clone
         clone: Name,
-        /// NAME, NAME@VERSION or image id
+        /// NAME, NAME@VERSION, image id or how that begins
         master: MasterRef,
     },
 }
