@@ -6,7 +6,7 @@ use drover_protocol::release::Name;
 use crate::cli::output::{complain, warn};
 use crate::cli::{Common, Exit};
 use crate::control::{Code, Problem};
-use crate::handover::{CloneRecord, Handover, RemoveError, Removed};
+use crate::handover::{CloneRecord, CloneState, Handover, RemoveError, Removed};
 
 /// Remove clones: their files or volumes and their records
 #[derive(Args, Debug)]
@@ -46,7 +46,7 @@ impl Rm {
     /// Removes or forgets them, as it is asked for.
     fn each<'a>(&'a self, handover: &'a Handover) -> Box<dyn Iterator<Item = Done<'a>> + 'a> {
         if self.forget {
-            return Box::new(self.clones.iter().map(|clone| (clone, handover.forget(clone))));
+            return Box::new(self.clones.iter().map(|clone| (clone, handover.forget(clone).map(forgotten))));
         }
         Box::new(handover.remove_all(&self.clones).map(|(clone, done)| (clone, done.map(told))))
     }
@@ -62,6 +62,17 @@ fn told(removed: Removed) -> CloneRecord {
     }
     removed.note.into_iter().for_each(|note| warn(&note));
     removed.record
+}
+
+/// Says what there is to say of a clone that was forgotten.
+fn forgotten(record: CloneRecord) -> CloneRecord {
+    if record.state == CloneState::Making {
+        let (name, temporary) = (&record.name, record.temporary.display());
+        warn(&format!(
+            "{name} was not finished: what there is of it, {temporary}, stays; remove it by hand if it is seen again"
+        ));
+    }
+    record
 }
 
 fn refuse(clone: &Name, error: &RemoveError) -> Problem {
