@@ -117,7 +117,7 @@ fn a_clone_moves_to_the_next_version_and_hypervisors_are_told_of_it() {
     let drivers = host.run(&["clone", "drivers", "--json"]).json();
     assert_eq!(drivers.as_array().map(Vec::len), Some(7), "{drivers:#}");
     let drivers = host.run(&["clone", "drivers", "golden", "--hypervisor", "hyperv"]).ok();
-    assert!(drivers.contains("Hyper-V takes no disk but VHD"), "{drivers}");
+    assert!(drivers.contains("Hyper-V takes VHD alone"), "{drivers}");
 }
 
 #[track_caller]
