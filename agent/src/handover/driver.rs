@@ -9,9 +9,11 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use drover_protocol::release::Name;
 use serde::Serialize;
 
 use super::choice::{DriverName, Profile};
+use super::disk::{self, DiskId, Lost};
 use super::master::{Master, MasterFile, folder_of};
 use super::open_files::OpenFiles;
 use super::place::Place;
@@ -156,6 +158,16 @@ pub(super) trait Driver {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// What the file or volume of this name is known by, if that can be told.
+    fn disk_id(&self, path: &Path) -> Option<DiskId> {
+        DiskId::of_file(path)
+    }
+
+    /// Of finished clones that have their names, those whose disks are lost, and how.
+    fn lost(&self, records: &[&CloneRecord]) -> BTreeMap<Name, Lost> {
+        records.iter().filter_map(|record| Some((record.name.clone(), disk::lost(self, record)?))).collect()
     }
 
     /// Which of these clones, whose records say that they are finished, have their temporary names still.

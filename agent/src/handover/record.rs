@@ -26,6 +26,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{DriverName, Profile};
+use super::disk::DiskId;
 use super::master::{FileIdentity, Master, MasterFile};
 use super::place::Place;
 use super::target::sync_folder;
@@ -63,6 +64,9 @@ pub struct CloneRecord {
     /// What the folder of its file is known by. Records of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// What its disk is known by, once it was made, where that can be told. Records of earlier versions do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskId>,
     /// Length of the disk that a guest sees, in bytes, as it was made.
     pub disk_len: u64,
     /// Whether it is lost without the master.

@@ -14,7 +14,8 @@ pub(super) struct Rm {
     /// The clones
     #[arg(required = true)]
     clones: Vec<Name>,
-    /// Remove the records alone of clones whose file system or volume group can't be reached and is lost
+    /// Remove the records alone of clones whose file system or volume group can't be reached and is lost, or whose paths
+    /// something else has by now
     #[arg(long)]
     forget: bool,
 }
@@ -80,6 +81,7 @@ fn refuse(clone: &Name, error: &RemoveError) -> Problem {
         RemoveError::Unknown(_) => Code::NotFound,
         RemoveError::BeingMade(_)
         | RemoveError::InUse { .. }
+        | RemoveError::Replaced { .. }
         | RemoveError::Unreachable { .. }
         | RemoveError::Reachable { .. } => Code::Refused,
         RemoveError::Record(error) => super::code_of(error),
