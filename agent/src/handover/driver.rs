@@ -225,7 +225,7 @@ pub(super) trait Driver {
         }
         let folder = folder_of(&record.temporary);
         let is_now = Place::of(folder);
-        folder.is_dir() && record.place.is_none_or(|place| is_now.is_ok_and(|now| now == place))
+        folder.is_dir() && record.place.is_none_or(|place| is_now.is_ok_and(|now| place.is(&now)))
     }
 
     /// Takes note of whether a base, read in full, was found right: no clone is made on one that is not.

@@ -1,10 +1,11 @@
 //! What has a clone's path by now and is not what was made there: named, and left alone.
 
 use std::fs;
+use std::path::Path;
 
-use super::world::{World, name, text, write_into};
+use super::world::{Mounted, World, name, text, write_into};
 use crate::handover::{
-    CloneRecord, CloneState, ClonesLock, DeviceError, DriverName, Lost, Outcome, RemoveError, Severity,
+    CloneRecord, CloneSpec, CloneState, ClonesLock, DeviceError, DriverName, Lost, Outcome, RemoveError, Severity,
 };
 
 const FILES: [DriverName; 3] = [DriverName::Copy, DriverName::Qcow2, DriverName::Vhd];
@@ -107,5 +108,26 @@ fn a_clone_whose_file_is_gone_is_told_so() {
         assert_eq!(lost(), Some(Lost::Gone(record.path.clone())));
         let refused = world.handover.get_finished(&record.name).expect_err("there is nothing to give");
         assert!(refused.to_string().contains(&format!("nothing at {}", text(&record.path))), "{refused}");
+    }
+}
+
+#[test]
+fn another_file_system_of_the_same_kind_is_not_the_clones_place() {
+    for (kind, mib) in [("xfs", 320), ("ext4", 32)] {
+        let Some(mounted) = Mounted::filesystem(kind, mib) else { return };
+        let other = Mounted::filesystem(kind, mib).expect("a second one");
+        let world = World::new();
+        let spec = CloneSpec { out: mounted.root.join("c"), ..world.spec("c", DriverName::Copy) };
+        let record = world.handover.create(&world.master, &spec).expect("a clone").record;
+        mounted.while_instead(&other, || {
+            let refused = world.handover.remove(&record.name);
+            assert!(matches!(refused, Err(RemoveError::Unreachable { .. })), "{kind}: {refused:?}");
+            let lost = world.handover.lost(std::slice::from_ref(&record)).remove(&record.name);
+            assert!(matches!(lost, Some(Lost::Unreachable(_))), "{kind}: {lost:?}");
+        });
+        // Mounted anew it is what it was.
+        assert!(Path::new(&record.path).exists());
+        assert!(world.handover.remove(&record.name).expect("removed").file_existed, "{kind}");
+        world.assert_nothing_left();
     }
 }
