@@ -13,18 +13,34 @@ pub struct Bytes(pub u64);
 
 /// A text that is not the quantity it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no {kind}: write it like {example}")]
-pub struct ParseQuantityError {
-    text: String,
-    kind: &'static str,
-    example: &'static str,
+pub enum ParseQuantityError {
+    /// It can't be read.
+    #[error("{text:?} is no {kind}: write it like {example}")]
+    Unreadable {
+        /// What was written.
+        text: String,
+        /// What it should be.
+        kind: &'static str,
+        /// How to write that.
+        example: &'static str,
+    },
+    /// Nothing is so large.
+    #[error("{text:?} is too large a {kind}: the most is {most}")]
+    TooLarge {
+        /// What was written.
+        text: String,
+        /// What it should be.
+        kind: &'static str,
+        /// The largest that there is.
+        most: &'static str,
+    },
 }
 
 /// Reads a size in bytes: `4096`, `64KiB`, `1.5 GB`.
 pub fn parse_size(text: &str) -> Result<u64, ParseQuantityError> {
     let refuse = || refusal(text, "size", "4096, 64KiB, 20GiB or 1.5GB");
     let (number, unit) = split(text).ok_or_else(refuse)?;
-    scale(number, byte_unit(&unit).ok_or_else(refuse)?).ok_or_else(refuse)
+    scale(number, byte_unit(&unit).ok_or_else(refuse)?).ok_or_else(|| too_large(text, "size", "8000 TiB"))
 }
 
 /// Reads the size of a disk as qemu does, where a bare `K`, `M`, `G` or `T` is a power of 1024: `20G` is `20GiB`.
@@ -32,7 +48,10 @@ pub fn parse_disk_size(text: &str) -> Result<u64, ParseQuantityError> {
     let text = text.trim();
     match text.chars().last() {
         Some('k' | 'K' | 'm' | 'M' | 'g' | 'G' | 't' | 'T') => {
-            parse_size(&format!("{text}iB")).map_err(|_| refusal(text, "size", "4096, 20G, 20GiB or 1.5GB"))
+            parse_size(&format!("{text}iB")).map_err(|error| match error {
+                ParseQuantityError::Unreadable { .. } => refusal(text, "size", "4096, 20G, 20GiB or 1.5GB"),
+                ParseQuantityError::TooLarge { kind, most, .. } => too_large(text, kind, most),
+            })
         }
         _ => parse_size(text),
     }
@@ -95,7 +114,11 @@ impl fmt::Display for Bytes {
 }
 
 fn refusal(text: &str, kind: &'static str, example: &'static str) -> ParseQuantityError {
-    ParseQuantityError { text: text.chars().take(80).collect(), kind, example }
+    ParseQuantityError::Unreadable { text: text.chars().take(80).collect(), kind, example }
+}
+
+fn too_large(text: &str, kind: &'static str, most: &'static str) -> ParseQuantityError {
+    ParseQuantityError::TooLarge { text: text.chars().take(80).collect(), kind, most }
 }
 
 /// Number and lower-case unit.
@@ -151,6 +174,8 @@ mod tests {
         for text in ["M", "", "1MM", "5 parsecs"] {
             assert!(parse_disk_size(text).is_err(), "{text}");
         }
+        let too_large = parse_disk_size("8388608T").expect_err("2^63 bytes").to_string();
+        assert_eq!(too_large, "\"8388608T\" is too large a size: the most is 8000 TiB");
     }
 
     #[test]

@@ -226,3 +226,19 @@ fn activate_all_fails_with_the_names_of_what_it_leaves_unfinished() {
     assert_eq!(story.drover(&["clone", "activate", "--all"]).exit(), 0);
     assert!(!record.path.exists() && !file.exists());
 }
+
+#[test]
+fn forgetting_an_unfinished_clone_names_what_stays_of_it() {
+    let story = Story::new();
+    let record = make_clone(&story);
+    std::fs::rename(&record.path, &record.temporary).expect("as if killed before it got its name");
+    let file = story.path().join("clones/vm.json");
+    let text = std::fs::read_to_string(&file).expect("a record").replace("\"ready\"", "\"making\"");
+    std::fs::write(&file, text).expect("as if killed before it was whole");
+    std::fs::rename(story.path().join("out"), story.path().join("away")).expect("not mounted, so to speak");
+    let forgot = story.drover(&["clone", "rm", "--forget", "vm"]);
+    assert_eq!(forgot.exit(), 0, "{}", forgot.stderr());
+    let temporary = record.temporary.to_str().expect("text");
+    assert!(forgot.stderr().contains(temporary) && forgot.stderr().contains("by hand"), "{}", forgot.stderr());
+    assert!(!file.exists());
+}

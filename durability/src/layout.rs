@@ -160,19 +160,27 @@ impl<D: Disk> NewFolder<D> {
         &self.path
     }
 
-    /// Gives the folder, whose files are durable by now, its lasting place, durably.
+    /// Gives the folder, whose files are durable by now, its lasting place, durably. What is there goes: at no moment is
+    /// there nothing.
     pub fn place_at(self, target: &Path) -> Result<(), DiskError> {
         sync_folder(&self.disk, &self.path)?;
-        self.disk.rename(&self.path, target).doing("move into place", target)?;
+        move_or_exchange(&self.disk, &self.path, target)?;
         sync_parent(&self.disk, target)
     }
 }
 
 impl<D: Disk> Drop for NewFolder<D> {
     fn drop(&mut self) {
-        // Not there any more once it was placed; and what can't be removed now is swept away at the next start.
+        // Once it was placed it is not there any more, or is what was in its place; and what can't be removed now is swept
+        // away at the next start.
         let _ = self.disk.remove_tree(&self.path);
     }
+}
+
+/// Moves a folder to a place, and what is there, if anything is, to where the folder was.
+pub(crate) fn move_or_exchange<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), DiskError> {
+    let moved = if disk.exists(to) { disk.exchange(from, to) } else { disk.rename(from, to) };
+    moved.doing("move into place", to)
 }
 
 /// Removes what a crash left of files that were being written in a folder.

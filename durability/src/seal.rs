@@ -13,7 +13,7 @@ use drover_protocol::time::Instant;
 use crate::disk::{Disk, DiskFile, Step};
 use crate::disk_error::{DiskError, Doing};
 use crate::image::{CheckpointError, Image};
-use crate::layout::{DISK, JOURNAL, Layout, sync_folder};
+use crate::layout::{DISK, JOURNAL, Layout, move_or_exchange, sync_folder};
 
 /// Why an image may not be sealed yet.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +77,6 @@ pub fn move_to_masters<D: Disk + Clone>(layout: &Layout<D>, id: ImageId) -> Resu
     let left = if disk.exists(&from) { layout.discard(&from)? } else { None };
     disk.reach(Step::SealPlaced).doing("sync", &to)?;
     Ok(left)
-}
-
-fn move_or_exchange<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), DiskError> {
-    let moved = if disk.exists(to) { disk.exchange(from, to) } else { disk.rename(from, to) };
-    moved.doing("move into place", to)
 }
 
 /// Removes the journal of the master in `folder`, durably, if a seal was cut short before that.

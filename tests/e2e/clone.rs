@@ -117,7 +117,38 @@ fn a_clone_moves_to_the_next_version_and_hypervisors_are_told_of_it() {
     let drivers = host.run(&["clone", "drivers", "--json"]).json();
     assert_eq!(drivers.as_array().map(Vec::len), Some(7), "{drivers:#}");
     let drivers = host.run(&["clone", "drivers", "golden", "--hypervisor", "hyperv"]).ok();
-    assert!(drivers.contains("Hyper-V takes no disk but VHD"), "{drivers}");
+    assert!(drivers.contains("Hyper-V takes VHD alone"), "{drivers}");
+}
+
+#[test]
+fn a_clone_without_its_file_is_shown_and_told_so_and_a_foreign_file_in_its_place_stays() {
+    let seed = seed("a_clone_without_its_file_is_shown_and_told_so_and_a_foreign_file_in_its_place_stays");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 2 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let (host, out) = (&fleet.hosts[0], fleet.path("vm.img"));
+    let text = out.to_str().expect("ASCII");
+    host.run(&["clone", "create", "golden", "vm", "--driver", "qcow2", "--out", text]).ok();
+    let listed = |word: &str| {
+        let list = host.run(&["clone", "list"]).ok();
+        assert!(list.lines().any(|line| line.starts_with("vm ") && line.contains(word)), "{list}");
+        host.run(&["clone", "list", "--json"]).json()[0]["lost"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(listed("ready"), "");
+
+    std::fs::remove_file(&out).expect("removed by hand");
+    assert!(listed("missing").contains(text));
+    for command in ["xml", "qemu", "xl", "activate"] {
+        host.run(&["clone", command, "vm"]).refused(&["there is nothing at", text]);
+    }
+
+    std::fs::write(&out, "somebody's").expect("written");
+    assert!(listed("replaced").contains(text));
+    host.run(&["clone", "xml", "vm"]).refused(&["not the disk that was made", "clone adopt"]);
+    host.run(&["clone", "rm", "vm"]).refused(&["not the disk that was made", "--forget vm"]);
+    host.run(&["clone", "rm", "--forget", "vm"]).ok();
+    assert_eq!(std::fs::read_to_string(&out).expect("it stays"), "somebody's");
+    assert_eq!(host.run(&["clone", "list", "--json"]).json().as_array().map(Vec::len), Some(0));
 }
 
 #[track_caller]

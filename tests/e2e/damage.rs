@@ -89,6 +89,93 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
 }
 
 #[test]
+fn publishing_again_writes_a_damaged_master_anew_on_its_only_seed() {
+    let seed = seed("publishing_again_writes_a_damaged_master_anew_on_its_only_seed");
+    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings: "scrub_every = \"never\"".to_owned() });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[0];
+    let master = host.wait_sealed("golden@1", LONG);
+    for (clone, driver) in [("vm1", "qcow2"), ("vm2", "copy")] {
+        let out = fleet.path(clone);
+        let out = out.to_str().expect("ASCII");
+        host.run(&["clone", "create", "golden", clone, "--driver", driver, "--out", out]).ok();
+    }
+    let publish = |more: &[&str]| {
+        let mut publish = host.command();
+        publish.arg("publish").arg(&image.path).args(["--name", "golden", "--key"]).arg(fleet.publisher_key());
+        run(publish.args(more))
+    };
+    let opened = File::open(&master.path).expect("the master");
+    let damaged = {
+        flip(&master.path);
+        fs::read(&master.path).expect("the master")
+    };
+    // Before it is known of.
+    publish(&[]).ok();
+    let found = host.run(&["verify", "golden"]);
+    assert_eq!(found.code, Some(1), "{found:#?}");
+    assert!(found.stderr.contains("read by vm1, not by vm2"), "{found:#?}");
+
+    publish(&["--in-place"]).refused(&["publish the file without --in-place"]);
+    let again = publish(&[]);
+    assert!(again.stderr.contains("read by vm1, not by vm2"), "{again:#?}");
+    again.ok();
+
+    host.run(&["verify", "golden"]).ok();
+    image.assert_same(&master.path);
+    assert!(problem(host).is_null());
+    let mut still = vec![0; damaged.len()];
+    opened.read_exact_at(&mut still, 0).expect("the old file");
+    assert!(still == damaged, "nothing changed under who has it open");
+    host.run(&["clone", "verify", "vm1", "--full"]).ok();
+    fleet.hosts[1].run(&["fetch", "golden"]).ok();
+    image.assert_same(&fleet.hosts[1].masters()[0].path);
+
+    // The same of one that may have changed.
+    write_into(&master.path, 777, b"!");
+    publish(&["--copy"]).ok();
+    image.assert_same(&master.path);
+    host.run(&["clone", "verify", "vm1", "--full"]).ok();
+}
+
+#[test]
+fn fetching_brings_back_what_was_removed_or_changed_by_hand() {
+    let seed = seed("fetching_brings_back_what_was_removed_or_changed_by_hand");
+    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings: "scrub_every = \"never\"".to_owned() });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    let host = &fleet.hosts[1];
+    host.run(&["fetch", "golden"]).ok();
+    let master = host.wait_sealed("golden@1", LONG);
+    let fetch = || {
+        let path = host.run(&["fetch", "golden"]).ok();
+        assert_eq!(Path::new(path.trim()), master.path);
+        image.assert_same(&master.path);
+        host.run(&["verify", "golden"]).ok();
+    };
+    let removed = |what: &Path| {
+        let _ = Command::new("chattr").arg("-i").arg(&master.path).output();
+        if what.is_dir() { fs::remove_dir_all(what) } else { fs::remove_file(what) }.expect("removed");
+        let listed = host.run(&["list", "--json"]).json()[0].clone();
+        assert_eq!(listed["state"], "spoilt", "{listed:#}");
+        assert!(problem(host).as_str().is_some_and(|problem| problem.contains("not there any more")), "{listed:#}");
+    };
+
+    removed(&master.path);
+    fetch();
+    removed(master.path.parent().expect("its folder"));
+    fetch();
+    write_into(&master.path, 777, b"changed");
+    fetch();
+    // The same content with another time is as good.
+    write_into(&master.path, 777, &fs::read(&image.path).expect("the image")[777..784]);
+    let inode = fs::metadata(&master.path).expect("the master").ino();
+    fetch();
+    assert_eq!(fs::metadata(&master.path).expect("the master").ino(), inode, "nothing was written");
+}
+
+#[test]
 fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
     let seed = seed("a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again");
     let fleet = Fleet::with(&FleetOptions { hosts: 1, settings: "scrub_every = \"never\"".to_owned() });

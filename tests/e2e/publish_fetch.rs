@@ -75,3 +75,26 @@ fn a_master_seeded_in_place_is_withdrawn_when_its_file_changes() {
     drover_harness::wait_until("the publisher to withdraw the changed master", LONG, look, withdrawn);
     assert!(late.masters().iter().all(|master| !master.sealed), "a changed master must not be sealed anywhere");
 }
+
+#[test]
+fn an_image_is_named_by_how_its_id_begins_and_unknown_versions_are_called_so() {
+    let seed = seed("an_image_is_named_by_how_its_id_begins_and_unknown_versions_are_called_so");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 2 << 20, seed);
+    let published = fleet.publish(&image.path, "golden", &[]);
+    let id = published["image"].as_str().expect("publish tells the image id");
+    let host = &fleet.hosts[0];
+    for command in ["verify", "fetch"] {
+        host.run(&[command, &id[..10]]).ok();
+    }
+    let out = fleet.path("vm.img");
+    let create = |master: &str| {
+        host.run(&["clone", "create", master, "vm", "--driver", "copy", "--out", out.to_str().expect("ASCII")])
+    };
+    create("golden@7").refused(&["that version is not known here", "the newest is golden@1"]);
+    create("0000000000").refused(&["nothing of that name is known here"]);
+    create(&id[..8]).ok();
+    let removed = host.run(&["rm", &id[..10]]).ok();
+    assert!(removed.contains("golden@1"), "{removed}");
+    create("golden@1").refused(&["`drover fetch golden@1` brings it"]);
+}

@@ -27,6 +27,7 @@ fn thin_volumes_live_as_clones_do() {
     host.drover("clone rm t-2").refused(&["t-2", "in use"]);
     host.let_go();
     after_a_reboot(&mut host, "t");
+    somebody_elses_volume_of_the_same_name(&mut host);
 
     host.drover("clone create golden big --size 16M --driver lvm --out /dev/vg/big").ok();
     assert_eq!(host.len("/dev/vg/big"), 16 << 20);
@@ -205,6 +206,18 @@ fn a_full_snapshot(host: &mut GuestHost) {
     assert!(listed.stderr.contains("small: Invalid"), "{listed:#?}");
     host.drover("clone verify small").refused(&[]);
     host.assert_is_master("/dev/vg/k-3");
+}
+
+/// A clone whose volume was removed by hand, and another made of that name, is not removed with that.
+fn somebody_elses_volume_of_the_same_name(host: &mut GuestHost) {
+    host.drover("clone create golden gone --driver lvm-thin --out /dev/vg/gone").ok();
+    host.sh("lvm lvremove -y vg/gone").ok();
+    assert!(host.drover("clone list").ok().contains("missing"));
+    host.sh("lvm lvcreate -y -Wn -Zn -L 4m -n gone vg").ok();
+    assert!(host.drover("clone list").ok().contains("replaced"));
+    host.drover("clone rm gone").refused(&["not the disk that was made"]);
+    host.drover("clone rm --forget gone").ok();
+    host.sh("lvm lvs vg/gone && lvm lvremove -y vg/gone").ok();
 }
 
 /// `lvremove` of a base would remove all that rests on it. So it stays as long as anybody's volume does.

@@ -6,6 +6,7 @@ use super::progress::Progress;
 use super::{Common, Exit};
 use crate::control::Problem;
 use crate::control::api::{Event, MAX_DAMAGED, MasterRef, Verified, Verify as Request};
+use crate::handover::record::MadeFrom;
 use crate::quantity::Bytes;
 
 /// Read a master again and compare every chunk with its manifest
@@ -13,7 +14,7 @@ use crate::quantity::Bytes;
 /// Exit code 1 if anything is damaged; the damaged chunks (64 KiB each, counted from 0) are named.
 #[derive(Args, Debug)]
 pub(super) struct Verify {
-    /// NAME, NAME@VERSION or image id
+    /// NAME, NAME@VERSION, image id or how that begins
     master: MasterRef,
 }
 
@@ -34,13 +35,11 @@ impl Verify {
             return Ok(Exit::Done);
         }
         let what = format!("verify {}", self.master);
-        let clones = match &verified.clones[..] {
-            [] => "no clone reads them".to_owned(),
-            clones => format!("these clones read them until they are started anew after that: {}", clones.join(", ")),
-        };
+        let clones = MadeFrom { readers: verified.clones, others: verified.others };
         Err(Problem::failed(what, format!("{} chunks are damaged", verified.damaged_count)).todo(format!(
             "its bytes on this host's disk changed: check the disk; `drover fetch {}` mends it if another host has \
-                 it, and only the damaged chunks travel (else publish the file again); {clones}",
+                 it, and only the damaged chunks travel (else publish the file again). It is {clones}. What reads it does \
+                 so until it is started anew after that",
             self.master
         )))
     }

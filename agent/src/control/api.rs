@@ -232,8 +232,8 @@ pub struct Master {
     pub doubt: Option<String>,
     /// Whether no newer release of the name is known.
     pub newest: bool,
-    /// Why it is not served (it was found damaged, or the file it is served from changed), or why fetching it failed.
-    /// Fetching it again mends it, if another host has it.
+    /// Why it is not served (it was found damaged, or its file changed or is gone), or why fetching it failed.
+    /// Fetching it again mends it, if another host has it; publishing the file again does, if none has.
     #[serde(default)]
     pub problem: Option<String>,
     /// Names of the clones that need it.
@@ -246,7 +246,7 @@ pub struct Master {
 pub enum MasterState {
     /// Whole, verified and sealed.
     Complete,
-    /// Was whole, but is damaged or changed, and is not served any more: `problem` says why.
+    /// Was whole, but is damaged, changed or gone, and is not served any more: `problem` says why.
     Spoilt,
     /// On its way.
     Incoming,
@@ -514,6 +514,9 @@ pub struct Verified {
     /// Names of the clones that read them.
     #[serde(default)]
     pub clones: Vec<String>,
+    /// Names of the clones that were made from the master and do not read it, but may share its blocks.
+    #[serde(default)]
+    pub others: Vec<String>,
 }
 
 /// Most damaged chunks that are named one by one.

@@ -16,6 +16,7 @@ use crate::exchange::Phase;
 impl Daemon {
     /// Brings a master here and reports on it until it is sealed. Goes on when nobody listens any more.
     pub(crate) async fn fetch(&self, request: api::Fetch, events: &EventSink) -> Result<Event, Problem> {
+        let request = api::Fetch { master: self.meant(request.master).await?, ..request };
         let what = format!("fetch {}", request.master);
         let (image, content_len) = self.find(&what, &request.master).await?;
         if matches!(request.master, MasterRef::Image(_)) {
@@ -24,7 +25,7 @@ impl Daemon {
                 move |daemon: &Daemon| daemon.notes().by_id(image).map_err(|error| Problem::failed("fetch", error));
             self.blocking(&what, note).await?;
         }
-        match self.store().master(image).map(|master| problem_of(&master)) {
+        match self.look_at(&what, image, events).await? {
             Some(None) => return self.fetched(image, &request.master).await,
             Some(Some(problem)) => self.begin_anew(&what, image, &problem).await?,
             None => {}
@@ -55,9 +56,38 @@ impl Daemon {
             }
             let _ = events.try_send(Event::Transfer(Box::new(self.transfer(&now))));
             if status.has_changed().is_err() {
+                // It came by another way: somebody published it here.
+                if let Some(None) = self.look_at(&what, image, events).await? {
+                    return self.fetched(image, &request.master).await;
+                }
                 return Err(Problem::failed(what, "it was stopped: removed, superseded, or the daemon is ending")
                     .todo("`drover list` shows what is here; fetch it by its version to have it all the same"));
             }
+        }
+    }
+
+    /// What is wrong with the master that is here, if one is. A doubt is settled, which takes reading all of it.
+    async fn look_at(&self, what: &str, image: ImageId, events: &EventSink) -> Result<Option<Option<String>>, Problem> {
+        let look = move |daemon: &Daemon| {
+            let Some(master) = daemon.store().master(image) else { return Ok((None, false)) };
+            let problem = problem_of(&master);
+            let is_doubted = problem.is_none() && master.doubt().is_some();
+            Ok((Some(problem), is_doubted))
+        };
+        match self.blocking(what, look).await? {
+            (_, true) => self.settle_doubt(what, image, events).await.map(Some),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Reads a master whose bytes may have changed, and says what is wrong with it.
+    async fn settle_doubt(&self, what: &str, image: ImageId, events: &EventSink) -> Result<Option<String>, Problem> {
+        let verified = self.verify_image(what, image, events).await;
+        // What was found is noted.
+        let look = move |daemon: &Daemon| Ok(daemon.store().master(image).and_then(|master| problem_of(&master)));
+        match self.blocking(what, look).await? {
+            Some(problem) => Ok(Some(problem)),
+            None => verified.map(|_| None),
         }
     }
 
@@ -73,10 +103,12 @@ impl Daemon {
     /// Lets a spoilt master come in anew, beside itself: what is good of it is not fetched.
     pub(super) async fn begin_anew(&self, what: &str, image: ImageId, problem: &str) -> Result<(), Problem> {
         tracing::info!("image {image} comes in anew: {problem}");
+        // Held open from here on: what was removed by hand can be read as long as that.
+        let spoilt = self.blocking(what, move |daemon| Ok(daemon.store().image(image))).await?;
         self.exchange().stop(image).await;
         let task = what.to_owned();
         let begin = move |daemon: &Daemon| {
-            let Some(spoilt) = daemon.store().image(image) else { return Ok(()) };
+            let Some(spoilt) = spoilt else { return Ok(()) };
             let begun = daemon.store().begin(spoilt.manifest().clone());
             begun.map(|_| ()).map_err(|error| Problem::explained(Code::Failed, task, &error))
         };

@@ -29,18 +29,61 @@ impl Daemon {
 
     /// What a person means by `wanted`: of a name without a version, the newest that is complete, else the newest.
     pub(crate) async fn master(&self, wanted: MasterRef) -> Result<api::Master, Problem> {
+        let wanted = self.meant(wanted).await?;
         let masters = self.masters().await?;
         let mut found: Vec<api::Master> = masters.into_iter().filter(|master| fits(master, &wanted)).collect();
         found.sort_by_key(|master| (master.path.is_some(), master.version));
-        found.pop().ok_or_else(|| {
-            let why = if self.knows(&wanted) { "it is not on this host" } else { "nothing of that name is known here" };
-            Problem::new(Code::NotFound, format!("master {wanted}"), why)
-                .todo(format!("`drover fetch {wanted}` brings it, `drover list` shows what is here"))
-        })
+        found.pop().ok_or_else(|| self.not_here(&wanted))
+    }
+
+    fn not_here(&self, wanted: &MasterRef) -> Problem {
+        let newest = match wanted {
+            MasterRef::Named { name, version: Some(_) } => self.store().catalog().newest(name),
+            _ => None,
+        };
+        let (why, todo) = match newest {
+            _ if self.knows(wanted) => ("it is not on this host", format!("`drover fetch {wanted}` brings it")),
+            Some(newest) => (
+                "that version is not known here",
+                format!("the newest is {0}@{1}: `drover fetch {0}` brings it", newest.name, newest.version),
+            ),
+            None => {
+                let todo = format!("`drover fetch {wanted}` brings it if a tracker or another host has it");
+                ("nothing of that name is known here", todo)
+            }
+        };
+        Problem::new(Code::NotFound, format!("master {wanted}"), why)
+            .todo(format!("{todo}; `drover list` shows what is here"))
+    }
+
+    /// An image that is known here, if a word that is no name known here is how its id begins, as people are shown it.
+    pub(super) async fn meant(&self, wanted: MasterRef) -> Result<MasterRef, Problem> {
+        let MasterRef::Named { name, version: None } = &wanted else { return Ok(wanted) };
+        if name.as_str().len() < SHORTEST_ID || self.knows(&wanted) {
+            return Ok(wanted);
+        }
+        let what = format!("master {wanted}");
+        let known = self.blocking(&what, |daemon| Ok(daemon.known_images())).await?;
+        let mut begin_so = known.into_iter().filter(|image| image.to_string().starts_with(name.as_str()));
+        match (begin_so.next(), begin_so.next()) {
+            (Some(image), None) => Ok(MasterRef::Image(image)),
+            (None, _) => Ok(wanted),
+            (Some(one), Some(other)) => {
+                let why = format!("more than one image id begins so, as {one} and {other}");
+                Err(Problem::new(Code::Refused, what, why).todo("give more of it"))
+            }
+        }
+    }
+
+    fn known_images(&self) -> BTreeSet<ImageId> {
+        let held = self.store().masters().into_iter().map(|master| master.image);
+        let released = self.store().catalog().all().into_iter().map(|release| release.image);
+        held.chain(released).chain(self.exchange().status().iter().map(|status| status.image)).collect()
     }
 
     /// Removes an image, if nothing needs it.
     pub(crate) async fn remove(&self, wanted: MasterRef) -> Result<api::Removed, Problem> {
+        let wanted = self.meant(wanted).await?;
         let what = format!("rm {wanted}");
         let found: Vec<_> = self.masters().await?.into_iter().filter(|master| fits(master, &wanted)).collect();
         let images: BTreeSet<ImageId> = found.iter().map(|master| master.image).collect();
@@ -296,8 +339,9 @@ fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
 
 /// Why a master is not served.
 pub(super) fn problem_of(master: &MasterInfo) -> Option<String> {
+    let gone = || master.is_gone().then(|| format!("its file {} is not there any more", master.path.display()));
     let damaged = (master.damaged_chunks > 0).then(|| format!("{} of its chunks are damaged", master.damaged_chunks));
-    master.withdrawn.clone().or(damaged)
+    master.withdrawn.clone().or_else(gone).or(damaged)
 }
 
 fn seal_word(master: &MasterInfo) -> &'static str {
@@ -334,3 +378,6 @@ fn fits(master: &api::Master, wanted: &MasterRef) -> bool {
         }
     }
 }
+
+/// How much of an image id is taken for it: a little less than people are shown.
+const SHORTEST_ID: usize = 8;

@@ -5,7 +5,6 @@
 //! file beside the old one, of which only the damaged chunks travel, so nothing changes under a running machine. The clones
 //! that read the old one are named in the log. What VHDs and logical volumes rest on is not read here: the daemon may not.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use drover_protocol::id::ImageId;
 
 use super::{Daemon, unix_now_s};
 use crate::control::Problem;
-use crate::handover::record::{clones_of, clones_that_need};
+use crate::handover::record::MadeFrom;
 use crate::store::{MasterInfo, Pace, VerifyReport};
 
 /// Ends a reading when the daemon stops.
@@ -75,7 +74,7 @@ impl Daemon {
         let damaged = format!("{} chunks are damaged ({} ...)", report.bad.len(), first.collect::<Vec<_>>().join(" "));
         tracing::error!(
             "image {image}: {damaged}, {}; check the disk; it is fetched again beside itself",
-            read_by(self.store().state(), image)
+            MadeFrom::read(self.store().state(), image).unwrap_or_default()
         );
         let in_place = self.store().master(image).is_some_and(|master| master.in_place);
         if in_place {
@@ -89,24 +88,6 @@ impl Daemon {
         drop(self.exchange().fetch(image, self.content_len(image)));
         Ok(())
     }
-}
-
-/// Which clones read a master, and which were made from it and do not. Those have blocks of their own or share the master's,
-/// of which nobody can tell any more what they should be.
-fn read_by(state: &Path, image: ImageId) -> String {
-    let readers = clones_that_need(state, image).unwrap_or_default();
-    let mut others = clones_of(state, image).unwrap_or_default();
-    others.retain(|clone| !readers.contains(clone));
-    let listed = |clones: &[String]| if clones.is_empty() { "no clone".to_owned() } else { clones.join(", ") };
-    let read = format!("read by {}", listed(&readers));
-    if others.is_empty() {
-        return read;
-    }
-    format!(
-        "{read}, not by {}; but a reflink or a VHD's parent may share a block that the disk damaged (`drover clone verify \
-         CLONE --full` tells it of VHDs, nothing does of reflinks)",
-        others.join(", ")
-    )
 }
 
 /// How many damaged chunks are named.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use drover_protocol::id::ImageId;
+
 use super::Daemon;
 use crate::control::api::{self, Event, MAX_DAMAGED};
 use crate::control::server::EventSink;
 use crate::control::{Code, Problem};
-use crate::handover::record::clones_that_need;
+use crate::handover::record::MadeFrom;
 use crate::store::import::{Format, ImportError, ImportMethod, ImportMode, ImportSource, ImportStage, import};
 use crate::store::{Pace, VerifyError, VerifyReport};
 
@@ -40,6 +42,10 @@ impl Daemon {
         });
         let imported = until_gone(work, &cancel, events).await?.map_err(|error| refuse_import(&what, &error))?;
         self.notes().taken_in(imported.image);
+        if imported.method != ImportMethod::AlreadyHeld {
+            // Whoever exchanges it does so with what was here before.
+            self.exchange().stop(imported.image).await;
+        }
         self.join_again(imported.image);
         let (image, content_len, content_hash) = (imported.image, imported.content_len, imported.content_hash);
         let (data_len, path) = (imported.master.data_len, imported.master.path);
@@ -59,17 +65,27 @@ impl Daemon {
     pub(crate) async fn verify(&self, request: api::Verify, events: &EventSink) -> Result<Event, Problem> {
         let what = format!("verify {}", request.master);
         let image = self.master(request.master).await?.image;
+        self.verify_image(&what, image, events).await.map(Event::Verified)
+    }
+
+    /// The same of an image.
+    pub(super) async fn verify_image(
+        &self,
+        what: &str,
+        image: ImageId,
+        events: &EventSink,
+    ) -> Result<api::Verified, Problem> {
         let (sink, cancel) = (Throttle::new(events), Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&cancel);
-        let work = self.blocking(&what, move |daemon| {
+        let work = self.blocking(what, move |daemon| {
             let show = |done, total| sink.send("verifying", done, total);
             let report = daemon.store().verify(image, Pace::Full, &show, &flag);
             let bytes = daemon.store().image(image).map_or(0, |image| image.manifest().data_len());
-            let clones = clones_that_need(daemon.store().state(), image).unwrap_or_default();
+            let clones = MadeFrom::read(daemon.store().state(), image).unwrap_or_default();
             Ok(report.map(|report| told(image, &report, bytes, clones)))
         });
         match until_gone(work, &cancel, events).await? {
-            Ok(verified) => Ok(Event::Verified(verified)),
+            Ok(verified) => Ok(verified),
             Err(error @ VerifyError::Unknown(_)) => Err(Problem::new(Code::NotFound, what, error)),
             Err(error) => Err(Problem::failed(what, error)),
         }
@@ -114,13 +130,13 @@ async fn until_gone<T>(
     }
 }
 
-fn told(image: drover_protocol::id::ImageId, report: &VerifyReport, bytes: u64, clones: Vec<String>) -> api::Verified {
+fn told(image: ImageId, report: &VerifyReport, bytes: u64, clones: MadeFrom) -> api::Verified {
     let damaged = report.bad.iter().take(MAX_DAMAGED).map(|chunk| chunk.number()).collect();
     // Every chunk right and the whole wrong can't be, short of a broken machine; it must not look good.
     let whole_is_wrong = report.bad.is_empty() && report.content_ok == Some(false);
     let damaged_count = report.bad.len() as u64 + u64::from(whole_is_wrong);
-    let clones = if damaged_count > 0 { clones } else { Vec::new() };
-    api::Verified { image, bytes, damaged, damaged_count, clones }
+    let MadeFrom { readers, others } = if damaged_count > 0 { clones } else { MadeFrom::default() };
+    api::Verified { image, bytes, damaged, damaged_count, clones: readers, others }
 }
 
 fn format_of(format: api::Format) -> Format {

@@ -6,6 +6,8 @@
 //! clones are whole and after which none is.
 
 use super::Handover;
+use super::create::become_ready;
+use super::disk::is_own;
 use super::driver::{Driver, unreachable};
 use super::open_files::OpenFiles;
 use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RecordError};
@@ -28,7 +30,7 @@ impl Handover {
             return Ok(Some(Outcome::Left(unreachable(record))));
         }
         let were_named = records.iter().all(|record| record.state == CloneState::Ready && !is_unnamed(driver, record));
-        records.iter_mut().for_each(|record| record.state = CloneState::Ready);
+        records.iter_mut().for_each(|record| become_ready(driver, record));
         if !were_named {
             lock.put_all(&records)?;
         }
@@ -117,7 +119,7 @@ fn take_name_back(driver: &dyn Driver, record: &CloneRecord) -> Result<(), Remov
         return driver.remove(&record.path).map(drop).map_err(failed);
     }
     // While it has the temporary one, what has its own is somebody else's.
-    if is_unnamed(driver, record) || !driver.exists(&record.path).map_err(failed)? {
+    if is_unnamed(driver, record) || !driver.exists(&record.path).map_err(failed)? || !is_own(driver, record) {
         return Ok(());
     }
     let (path, temporary) = (record.temporary.clone(), record.path.clone());

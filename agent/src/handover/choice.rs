@@ -114,7 +114,7 @@ impl DriverName {
                 "qemu reads zeros where a differencing VHD has nothing of its own; it is for Xen and Hyper-V: say \
                  --hypervisor xen or hyperv"
             }
-            (Hypervisor::HyperV, driver) if driver != DriverName::Vhd => "Hyper-V takes no disk but VHD",
+            (Hypervisor::HyperV, driver) if driver != DriverName::Vhd => "of what Drover makes Hyper-V takes VHD alone",
             _ => return None,
         };
         Some(Unusable(why.to_owned()))
@@ -130,7 +130,7 @@ impl Choice {
             Choice::Auto => {
                 let mut all = DriverName::ALL.to_vec();
                 if hypervisor == Hypervisor::Xen {
-                    // Every Xen reads VHD; only newer ones read qcow2.
+                    // Older pools of XenServer and XCP-ng read nothing else.
                     all.swap(1, 2);
                 }
                 all

@@ -289,6 +289,7 @@ impl<'a> Plan<'a> {
             path: self.target.path(),
             temporary: self.target.temporary(&self.spec.name, random()),
             place: self.target.folder().ok().and_then(|folder| Place::of(folder).ok()),
+            disk: None,
             disk_len: job.disk_len,
             needs_master: driver.needs_master(),
             base: driver.base(job),
@@ -343,7 +344,7 @@ impl Work<'_> {
             lock.commit(batch)?;
             step::reach(Step::Committed);
         }
-        self.records.iter_mut().for_each(|record| record.state = CloneState::Ready);
+        self.records.iter_mut().for_each(|record| become_ready(self.driver, record));
         lock.put_all(&self.records)?;
         step::reach(Step::Ready);
         for record in &self.records {
@@ -384,6 +385,14 @@ impl Work<'_> {
             Ok(()) => failure,
             Err(e) => CreateError::LeftBehind { failure: Box::new(failure), leftover: e.to_string() },
         }
+    }
+}
+
+/// What a record says of a clone that is whole and has its temporary name still.
+pub(super) fn become_ready(driver: &dyn Driver, record: &mut CloneRecord) {
+    record.state = CloneState::Ready;
+    if record.disk.is_none() {
+        record.disk = driver.disk_id(&record.temporary);
     }
 }
 

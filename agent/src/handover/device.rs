@@ -10,6 +10,7 @@ use drover_protocol::release::Name;
 use super::Handover;
 use super::choice::DriverName;
 use super::copy::next_data;
+use super::disk::{self, Lost};
 use super::driver::{Activity, MakeError};
 use super::master::{Master, MasterError, MasterFile};
 use super::open_files::OpenFiles;
@@ -45,6 +46,17 @@ pub enum DeviceError {
         name: Name,
         /// Why not.
         why: String,
+    },
+    /// Its disk is not where it should be.
+    #[error(
+        "the clone {name} can't be used: {lost}; bring its disk back and `drover clone adopt {name}`, or `drover clone rm` it \
+         and make it anew"
+    )]
+    Lost {
+        /// The clone.
+        name: Name,
+        /// What is there instead.
+        lost: Lost,
     },
     /// A machine uses it.
     #[error("the clone {0} is in use: stop the virtual machine first")]
@@ -89,6 +101,7 @@ impl Handover {
     /// Makes a clone usable by guests, and says whether it was. A clone that is a file always is.
     pub fn activate(&self, name: &Name) -> Result<Activity, DeviceError> {
         let (_lock, record) = self.finished(name)?;
+        self.check_there(&record)?;
         self.activate_record(&record).map_err(|source| DeviceError::Device { name: name.clone(), source })
     }
 
@@ -161,6 +174,9 @@ impl Handover {
         let driver = self.driver(record.driver);
         let was = driver.activity(record)?;
         if was == Activity::Inactive {
+            if let Some(lost) = disk::lost(driver, record) {
+                return Err(MakeError::Refused(lost.to_string()));
+            }
             driver.activate(record)?;
         }
         Ok(was)

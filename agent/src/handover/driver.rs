@@ -9,9 +9,11 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use drover_protocol::release::Name;
 use serde::Serialize;
 
 use super::choice::{DriverName, Profile};
+use super::disk::{self, DiskId, Lost};
 use super::master::{Master, MasterFile, folder_of};
 use super::open_files::OpenFiles;
 use super::place::Place;
@@ -158,6 +160,16 @@ pub(super) trait Driver {
         }
     }
 
+    /// What the file or volume of this name is known by, if that can be told.
+    fn disk_id(&self, path: &Path) -> Option<DiskId> {
+        DiskId::of_file(path)
+    }
+
+    /// Of finished clones that have their names, those whose disks are lost, and how.
+    fn lost(&self, records: &[&CloneRecord]) -> BTreeMap<Name, Lost> {
+        records.iter().filter_map(|record| Some((record.name.clone(), disk::lost(self, record)?))).collect()
+    }
+
     /// Which of these clones, whose records say that they are finished, have their temporary names still.
     fn unnamed<'a>(&self, records: &[&'a CloneRecord]) -> Vec<&'a CloneRecord> {
         let is_unnamed = |record: &&CloneRecord| self.exists(&record.temporary).unwrap_or(false);
@@ -213,7 +225,7 @@ pub(super) trait Driver {
         }
         let folder = folder_of(&record.temporary);
         let is_now = Place::of(folder);
-        folder.is_dir() && record.place.is_none_or(|place| is_now.is_ok_and(|now| now == place))
+        folder.is_dir() && record.place.is_none_or(|place| is_now.is_ok_and(|now| place.is(&now)))
     }
 
     /// Takes note of whether a base, read in full, was found right: no clone is made on one that is not.

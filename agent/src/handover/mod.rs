@@ -8,6 +8,7 @@
 //! What always holds:
 //! - A clone's record is durable before its file or volume exists, and goes after it. No clone is unknown.
 //! - Nothing that exists is overwritten, and what is under a clone's own name is whole.
+//! - What is removed is the file or volume that was made, not what has its path by now.
 //! - A master that a record names is not removed: both happen under one lock, [`record::ClonesLock`].
 //! - What clones share besides the master is not removed while anybody's clone rests on it, known to us or not.
 //! - A clone is bound to its master's content, by image id, not to a path, and made only of the file that was compared last.
@@ -21,6 +22,7 @@ mod choice;
 mod copy;
 mod create;
 mod device;
+mod disk;
 mod dm;
 mod driver;
 mod lvm;
@@ -43,7 +45,7 @@ mod usage;
 mod verify;
 pub(crate) mod vhd;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use drover_protocol::release::Name;
@@ -52,6 +54,7 @@ use serde::Serialize;
 pub use self::choice::{Choice, DriverName, Hypervisor, ParseChoiceError, Profile};
 pub use self::create::{CloneSpec, CreateError, Created};
 pub use self::device::{Activated, ConfirmError, DeviceError, HashedBase};
+pub use self::disk::{DiskId, Lost};
 pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};
 pub(crate) use self::master::NEVER_NOTED;
@@ -82,6 +85,9 @@ pub enum LookupError {
     /// There is none.
     #[error("there is no clone {0}; `drover clone list` shows those that there are")]
     Unknown(Name),
+    /// It is being made or moved.
+    #[error("the clone {0} is being made or moved right now; wait for that to end or stop it first")]
+    BeingMade(Name),
     /// The records can't be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -130,9 +136,15 @@ impl Handover {
         record::read(&self.state, name)?.ok_or_else(|| LookupError::Unknown(name.clone()))
     }
 
-    /// One clone's record, of a clone that a guest can be given: whole, and on the master that the record says.
-    /// Another user's is taken as it stands.
+    /// One clone's record, of a clone that a guest can be given: whole, where its record says, and on the master that the
+    /// record says. Another user's is taken as it stands.
     pub fn get_finished(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
+        let record = self.get_whole(name)?;
+        self.check_there(&record)?;
+        Ok(record)
+    }
+
+    fn get_whole(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
         match self.finished(name) {
             Err(DeviceError::Record(RecordError::Foreign { .. })) => match record::read(&self.state, name)? {
                 Some(record) if self.is_finished(&record) => Ok(record),
@@ -158,11 +170,30 @@ impl Handover {
         records
     }
 
-    /// Takes a record over, whoever wrote it: from now on this process's user acts on what it says, and nobody else. The
-    /// caller has looked at its paths.
+    /// Of these clones, those whose disks are not where they should be, and what is there. One question to each driver, not
+    /// one a clone, where a question is dear.
+    pub fn lost(&self, records: &[CloneRecord]) -> BTreeMap<Name, Lost> {
+        let of = |driver: &dyn Driver| {
+            let is_its = |record: &&CloneRecord| record.driver == driver.name() && record.state == CloneState::Ready;
+            let its: Vec<&CloneRecord> = records.iter().filter(is_its).collect();
+            if its.is_empty() { BTreeMap::new() } else { driver.lost(&its) }
+        };
+        self.drivers().flat_map(of).collect()
+    }
+
+    /// Takes a record over, whoever wrote it: from now on this process's user acts on what it says, and nobody else. What is
+    /// at its path counts as the clone's disk. The caller has looked at both.
     pub fn adopt(&self, name: &Name) -> Result<CloneRecord, LookupError> {
         let lock = ClonesLock::acquire(&self.state)?;
-        let record = self.get(name)?;
+        let mut record = self.get(name)?;
+        // A new record is one that nobody holds: it would seem to be of a clone that a crash left.
+        if lock.is_being_made(name)? {
+            return Err(LookupError::BeingMade(name.clone()));
+        }
+        if let (CloneState::Ready, Some(now)) = (record.state, self.driver(record.driver).disk_id(&record.path)) {
+            record.disk = Some(now);
+            record.place = record.place.and_then(|_| Place::of(master::folder_of(&record.path)).ok());
+        }
         drop(lock.put(&record)?);
         Ok(record)
     }
@@ -175,7 +206,7 @@ impl Handover {
             (CloneState::Ready, Ok(false)) if driver.may_look() && !driver.is_reachable(&record) => {
                 driver::Inspection { in_use: false, findings: vec![Finding::fault(driver::unreachable(&record))] }
             }
-            (CloneState::Ready, Ok(false)) => driver.verify(&record),
+            (CloneState::Ready, Ok(false)) => looked_into(driver, &record),
             (CloneState::Ready, Err(e)) => driver::Inspection {
                 in_use: false,
                 findings: vec![Finding::doubt(format!("it can't be looked at: {e}"))],
@@ -222,6 +253,12 @@ impl Handover {
         Ok(Choice::Auto.drivers(hypervisor).into_iter().map(report).collect())
     }
 
+    /// Makes sure that a finished clone's disk is where it should be.
+    fn check_there(&self, record: &CloneRecord) -> Result<(), DeviceError> {
+        let lost = disk::lost(self.driver(record.driver), record);
+        lost.map_or(Ok(()), |lost| Err(DeviceError::Lost { name: record.name.clone(), lost }))
+    }
+
     fn is_finished(&self, record: &CloneRecord) -> bool {
         let has_name = || self.driver(record.driver).unnamed(&[record]).is_empty();
         record.state == CloneState::Ready && record.moving_to.is_none() && has_name()
@@ -238,4 +275,16 @@ impl Handover {
     fn driver(&self, name: DriverName) -> &dyn Driver {
         self.drivers().find(|driver| driver.name() == name).expect("there is a driver for each name")
     }
+}
+
+/// What a driver sees in a clone, and whether that is what was made.
+fn looked_into(driver: &dyn Driver, record: &CloneRecord) -> driver::Inspection {
+    let mut inspection = driver.verify(record);
+    if let Some(lost @ Lost::Replaced(_)) = disk::lost(driver, record) {
+        let name = &record.name;
+        let text =
+            format!("{lost}; if it is the clone, restored or written anew, `drover clone adopt {name}` takes note");
+        inspection.findings.push(Finding::doubt(text));
+    }
+    inspection
 }

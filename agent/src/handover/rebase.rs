@@ -91,6 +91,7 @@ impl Handover {
         if let Some(why) = driver.unmovable() {
             return Err(RebaseError::Unmovable { name: name.clone(), why });
         }
+        self.check_there(&record)?;
         // What the clone lacks is copied from what its header names; that must be what it was made from, and as it was.
         let unmoved = |source| RebaseError::Move { name: name.clone(), source };
         let rests_on = driver.rests_on(&record).map_err(unmoved)?;

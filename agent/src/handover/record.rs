@@ -12,6 +12,7 @@
 //! folder, or in its place, is followed for writing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -25,6 +26,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{DriverName, Profile};
+use super::disk::DiskId;
 use super::master::{FileIdentity, Master, MasterFile};
 use super::place::Place;
 use super::target::sync_folder;
@@ -62,6 +64,9 @@ pub struct CloneRecord {
     /// What the folder of its file is known by. Records of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// What its disk is known by, once it was made, where that can be told. Records of earlier versions do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskId>,
     /// Length of the disk that a guest sees, in bytes, as it was made.
     pub disk_len: u64,
     /// Whether it is lost without the master.
@@ -231,6 +236,41 @@ pub fn clones_by_image(state: &Path) -> Result<ClonesByImage, RecordError> {
         }
     }
     Ok(ClonesByImage { names, unreadable: listing.unreadable })
+}
+
+/// Names of the clones that were made from a master, as people are told of them when it is damaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MadeFrom {
+    /// Those that read it.
+    pub readers: Vec<String>,
+    /// Those that do not. They have blocks of their own or share the master's, of which nobody can tell any more what they
+    /// should be.
+    pub others: Vec<String>,
+}
+
+impl MadeFrom {
+    /// As the records say.
+    pub fn read(state: &Path, image: ImageId) -> Result<MadeFrom, RecordError> {
+        let (readers, others): (Vec<_>, Vec<_>) = records_of(state, image)?.into_iter().partition(needs_master);
+        let names = |records: Vec<CloneRecord>| records.iter().map(|record| record.name.to_string()).collect();
+        Ok(MadeFrom { readers: names(readers), others: names(others) })
+    }
+}
+
+impl fmt::Display for MadeFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let readers = if self.readers.is_empty() { "no clone".to_owned() } else { self.readers.join(", ") };
+        write!(f, "read by {readers}")?;
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        write!(
+            f,
+            ", not by {}; but a reflink or a VHD's parent may share a block that the disk damaged (`drover clone verify \
+             CLONE --full` tells it of VHDs, nothing does of reflinks)",
+            self.others.join(", ")
+        )
+    }
 }
 
 /// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies. A master is not removed

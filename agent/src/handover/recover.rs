@@ -11,6 +11,7 @@ use drover_protocol::release::Name;
 
 use super::Handover;
 use super::batch::finish_name;
+use super::disk::is_own;
 use super::driver::unreachable;
 use super::open_files::OpenFiles;
 use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, Listing, RecordError};
@@ -128,7 +129,8 @@ impl Handover {
     }
 
     fn finish_removal(&self, lock: &ClonesLock, record: &CloneRecord) -> Result<Outcome, RecordError> {
-        if self.driver(record.driver).in_use(record, &OpenFiles::default()) {
+        let driver = self.driver(record.driver);
+        if is_own(driver, record) && driver.in_use(record, &OpenFiles::default()) {
             return Ok(Outcome::Left("it was being removed, and a program has it open now".to_owned()));
         }
         outcome(self.remove_placed(lock, record))

@@ -41,7 +41,13 @@ impl Driver for Reflink {
         let folder = target.folder()?;
         can_share(folder).map_err(|e| {
             let folder = folder.display();
-            Unusable(format!("the file system of {folder} has no reflinks (FICLONE: {e}); XFS and btrfs have"))
+            Unusable(match e.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    format!("there is no space left in {folder}")
+                }
+                io::ErrorKind::PermissionDenied => format!("can't make a file in {folder} to try it with: {e}"),
+                _ => format!("the file system of {folder} has no reflinks (FICLONE: {e}); XFS and btrfs have"),
+            })
         })
     }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 
 use super::Handover;
+use super::disk::is_own;
 use super::driver::{Activity, Driver, MakeError, unreachable};
 use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
@@ -49,6 +50,18 @@ pub enum RemoveError {
         /// The clone.
         name: Name,
         /// Its file.
+        path: PathBuf,
+    },
+    /// Another file has its name.
+    #[error(
+        "what is at {} is not the disk that was made for the clone {name}, and is not removed with it; if it is, restored or \
+         written anew, `drover clone adopt {name}` takes note of that first; if not, `drover clone rm --forget {name}` removes \
+         the record alone", path.display()
+    )]
+    Replaced {
+        /// The clone.
+        name: Name,
+        /// Its path.
         path: PathBuf,
     },
     /// A machine uses it.
@@ -112,6 +125,8 @@ impl Handover {
         let at_temporary = driver.exists(&record.temporary).map_err(RemoveError::file(&record.temporary))?;
         let (file_existed, note) = if record.state == CloneState::Making || at_temporary {
             (at_temporary, self.discard(&lock, &record)?)
+        } else if record.state == CloneState::Ready && is_replaced(driver, &record)? {
+            return Err(RemoveError::Replaced { name: name.clone(), path: record.path });
         } else if driver.in_use(&record, opened) {
             return Err(RemoveError::InUse { name: name.clone(), path: record.path });
         } else {
@@ -120,11 +135,16 @@ impl Handover {
         Ok(Removed { record, file_existed, note })
     }
 
-    /// Removes the record alone of a clone whose place can't be reached.
+    /// Removes the record alone of a clone whose place can't be reached, or has something else in it.
     pub fn forget(&self, name: &Name) -> Result<CloneRecord, RemoveError> {
         let (lock, record) = self.to_remove(name)?;
         let driver = self.driver(record.driver);
         if driver.is_reachable(&record) {
+            if is_replaced(driver, &record)? {
+                self.remove_base(driver, &record)?;
+                lock.delete(name)?;
+                return Ok(record);
+            }
             return Err(RemoveError::Reachable { name: name.clone(), path: record.path });
         }
         if matches!(driver.activity(&record), Ok(Activity::Active)) {
@@ -193,8 +213,17 @@ impl Handover {
     }
 }
 
-/// Removes the device and the file or volume of a clone, and says whether the latter was there.
+/// Whether a clone's own disk is gone, and another is in its place.
+fn is_replaced(driver: &dyn Driver, record: &CloneRecord) -> Result<bool, RemoveError> {
+    let at = |path: &Path| driver.exists(path).map_err(RemoveError::file(path));
+    Ok(!at(&record.temporary)? && at(&record.path)? && !is_own(driver, record))
+}
+
+/// Removes the device and the file or volume of a clone, and says whether the latter was there. Another in its place stays.
 fn take_away(driver: &dyn Driver, record: &CloneRecord) -> Result<bool, RemoveError> {
+    if !is_own(driver, record) {
+        return Ok(false);
+    }
     driver.release(record).map_err(|source| RemoveError::Device { name: record.name.clone(), source })?;
     step::reach(Step::Deactivated);
     driver.remove(&record.path).map_err(RemoveError::file(&record.path))

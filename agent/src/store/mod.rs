@@ -278,8 +278,9 @@ impl Master {
         }
     }
 
-    /// Whether it was withdrawn or found damaged, so that fetching it again replaces it.
+    /// Whether it was withdrawn or found damaged, or its file is gone, so that fetching it again replaces it.
     fn is_spoilt(&self) -> bool {
-        !self.damaged.is_empty() || self.watch.as_ref().is_some_and(|watch| watch.withdrawn().is_some())
+        let is_withdrawn = || self.watch.as_ref().is_some_and(|watch| watch.withdrawn().is_some());
+        !self.damaged.is_empty() || is_withdrawn() || self.info.is_gone()
     }
 }

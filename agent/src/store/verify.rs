@@ -200,6 +200,11 @@ pub(super) fn load_verified(folder: &Path) -> Option<FileIdentity> {
 }
 
 impl MasterInfo {
+    /// Whether its file is not there any more, whoever removed it.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.path.try_exists(), Ok(false))
+    }
+
     /// Why its bytes may not be right any more, without reading them: its file is not the one that was compared last.
     pub fn doubt(&self) -> Option<String> {
         let Some(verified) = &self.verified else { return Some(NEVER_NOTED.to_owned()) };

@@ -20,7 +20,7 @@ use crate::quantity::{Bytes, parse_disk_size};
 /// create debian-13 web-{} --out /srv/vm/web-{}.img --count 100`.
 #[derive(Args, Debug)]
 pub(super) struct Create {
-    /// NAME, NAME@VERSION or image id
+    /// NAME, NAME@VERSION, image id or how that begins
     master: MasterRef,
     /// What to call the clone; with --count it has {} in it
     clone: String,

@@ -9,7 +9,7 @@ use super::{lookup, records};
 use crate::cli::output::{table, warn};
 use crate::cli::{Common, Exit};
 use crate::control::Problem;
-use crate::handover::{CloneRecord, CloneState, Handover, Usage};
+use crate::handover::{CloneRecord, CloneState, Handover, Lost, Usage};
 use crate::quantity::Bytes;
 
 /// What `clone list --json` prints of a clone.
@@ -20,20 +20,24 @@ struct Listed<'a> {
     /// How full it is, of a clone whose room is bounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<&'a Usage>,
+    /// Why it has no disk, of one that should have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<&'a Lost>,
 }
 
 pub(super) fn run(common: &Common, handover: &Handover) -> Result<Exit, Problem> {
     let listing = handover.list().map_err(|error| records("clone list", &error))?;
     let records = handover.as_found(listing.records);
     let usage: BTreeMap<String, Usage> = handover.usage(&records);
-    let listed = |record| Listed { record, usage: usage.get(record.name.as_str()) };
+    let lost = handover.lost(&records);
+    let listed = |record| Listed::new(record, &usage, &lost);
     let clones: Vec<Listed<'_>> = records.iter().map(listed).collect();
     common.output().print(&clones, |clones| {
         let rows: Vec<Vec<String>> = clones.iter().map(Listed::row).collect();
         table(&["CLONE", "MASTER", "DRIVER", "DISK", "FULL", "STATE", "PATH"], &rows, &[3, 4])
     })?;
     for clone in &clones {
-        clone.unfinished().into_iter().chain(clone.alarm()).for_each(|text| warn(&text));
+        clone.unfinished().into_iter().chain(clone.missing()).chain(clone.alarm()).for_each(|text| warn(&text));
     }
     listing.unreadable.iter().for_each(|error| warn(&error.to_string()));
     Ok(if listing.unreadable.is_empty() { Exit::Done } else { Exit::Failed })
@@ -47,12 +51,17 @@ pub(super) fn info(common: &Common, handover: &Handover, clone: &Name) -> Result
     Ok(Exit::Done)
 }
 
-impl Listed<'_> {
+impl<'a> Listed<'a> {
+    fn new(record: &'a CloneRecord, usage: &'a BTreeMap<String, Usage>, lost: &'a BTreeMap<Name, Lost>) -> Listed<'a> {
+        Listed { record, usage: usage.get(record.name.as_str()), lost: lost.get(&record.name) }
+    }
+
     fn row(&self) -> Vec<String> {
         let record = self.record;
         let state = match (record.state, self.usage.and_then(|usage| usage.fault)) {
             (CloneState::Making, _) => "unfinished",
             (CloneState::Removing, _) => "removing",
+            (CloneState::Ready, _) if self.lost.is_some() => self.lost.map_or("", Lost::word),
             (CloneState::Ready, Some(fault)) => fault,
             (CloneState::Ready, None) if record.moving_to.is_some() => "moving",
             (CloneState::Ready, None) => "ready",
@@ -76,6 +85,10 @@ impl Listed<'_> {
                  the user who made it, sets right"
             )
         })
+    }
+
+    fn missing(&self) -> Option<String> {
+        self.lost.map(|lost| format!("{}: {lost}", self.record.name))
     }
 
     fn alarm(&self) -> Option<String> {

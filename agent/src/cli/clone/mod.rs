@@ -50,9 +50,9 @@ enum Action {
         full: bool,
     },
     Rm(remove::Rm),
-    /// Take the record of a clone over that another user wrote, after a look at its paths
+    /// Take the record of a clone over that another user wrote, or a disk that was restored, after a look at its paths
     ///
-    /// A command acts only on records that its own user wrote: whoever takes the daemon over could else have root remove a
+    /// What is at the clone's path counts as its disk from then on. A command acts only on records that its own user wrote: whoever takes the daemon over could else have root remove a
     /// file of its choice. Records that root wrote with a version before this rule are the daemon's user's, too.
     Adopt {
         /// The clone
@@ -76,7 +76,7 @@ enum Action {
     Rebase {
         /// The clone
         clone: Name,
-        /// NAME, NAME@VERSION or image id
+        /// NAME, NAME@VERSION, image id or how that begins
         master: MasterRef,
     },
 }
@@ -169,6 +169,7 @@ pub(super) fn refuse(what: &str, error: &CreateError) -> Problem {
 fn lookup(what: &str, clone: &Name, error: &LookupError) -> Problem {
     match error {
         LookupError::Unknown(_) => Problem::explained(Code::NotFound, format!("{what} {clone}"), error),
+        LookupError::BeingMade(_) => Problem::explained(Code::Refused, format!("{what} {clone}"), error),
         LookupError::Record(error) => records(what, error),
     }
 }
@@ -184,7 +185,9 @@ fn code_of(error: &RecordError) -> Code {
 fn refuse_device(what: &str, error: &DeviceError) -> Problem {
     let code = match error {
         DeviceError::Unknown(_) => Code::NotFound,
-        DeviceError::Unfinished(_) | DeviceError::Left { .. } | DeviceError::InUse(_) => Code::Refused,
+        DeviceError::Unfinished(_) | DeviceError::Left { .. } | DeviceError::Lost { .. } | DeviceError::InUse(_) => {
+            Code::Refused
+        }
         DeviceError::Record(error) => code_of(error),
         DeviceError::Device { .. } => Code::Failed,
     };

@@ -6,7 +6,7 @@ use drover_protocol::release::Name;
 use crate::cli::output::{complain, warn};
 use crate::cli::{Common, Exit};
 use crate::control::{Code, Problem};
-use crate::handover::{CloneRecord, Handover, RemoveError, Removed};
+use crate::handover::{CloneRecord, CloneState, Handover, RemoveError, Removed};
 
 /// Remove clones: their files or volumes and their records
 #[derive(Args, Debug)]
@@ -14,7 +14,8 @@ pub(super) struct Rm {
     /// The clones
     #[arg(required = true)]
     clones: Vec<Name>,
-    /// Remove the records alone of clones whose file system or volume group can't be reached and is lost
+    /// Remove the records alone of clones whose file system or volume group can't be reached and is lost, or whose paths
+    /// something else has by now
     #[arg(long)]
     forget: bool,
 }
@@ -46,7 +47,7 @@ impl Rm {
     /// Removes or forgets them, as it is asked for.
     fn each<'a>(&'a self, handover: &'a Handover) -> Box<dyn Iterator<Item = Done<'a>> + 'a> {
         if self.forget {
-            return Box::new(self.clones.iter().map(|clone| (clone, handover.forget(clone))));
+            return Box::new(self.clones.iter().map(|clone| (clone, handover.forget(clone).map(forgotten))));
         }
         Box::new(handover.remove_all(&self.clones).map(|(clone, done)| (clone, done.map(told))))
     }
@@ -64,11 +65,23 @@ fn told(removed: Removed) -> CloneRecord {
     removed.record
 }
 
+/// Says what there is to say of a clone that was forgotten.
+fn forgotten(record: CloneRecord) -> CloneRecord {
+    if record.state == CloneState::Making {
+        let (name, temporary) = (&record.name, record.temporary.display());
+        warn(&format!(
+            "{name} was not finished: what there is of it, {temporary}, stays; remove it by hand if it is seen again"
+        ));
+    }
+    record
+}
+
 fn refuse(clone: &Name, error: &RemoveError) -> Problem {
     let code = match error {
         RemoveError::Unknown(_) => Code::NotFound,
         RemoveError::BeingMade(_)
         | RemoveError::InUse { .. }
+        | RemoveError::Replaced { .. }
         | RemoveError::Unreachable { .. }
         | RemoveError::Reachable { .. } => Code::Refused,
         RemoveError::Record(error) => super::code_of(error),

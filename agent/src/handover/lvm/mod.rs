@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use drover_protocol::release::Name;
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::Deserialize;
 
@@ -24,9 +25,10 @@ use self::report::{
 
 use crate::handover::choice::DriverName;
 use crate::handover::copy::copy_data;
+use crate::handover::disk::{DiskId, Lost};
 use crate::handover::dm::store_len;
 use crate::handover::driver::{
-    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile,
+    Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, unreachable,
 };
 use crate::handover::open_files::OpenFiles;
 use crate::handover::record::CloneRecord;
@@ -337,6 +339,32 @@ impl Driver for Lvm {
             volumes.iter().any(|volume| volume.lv_name == name)
         };
         records.iter().copied().filter(is_unnamed).collect()
+    }
+
+    fn disk_id(&self, path: &Path) -> Option<DiskId> {
+        let volume = self.may_look().then(|| self.volume(path).ok()).flatten().flatten()?;
+        Some(DiskId::Volume { uuid: volume.lv_uuid })
+    }
+
+    fn lost(&self, records: &[&CloneRecord]) -> BTreeMap<Name, Lost> {
+        let mut groups: BTreeMap<String, Option<Vec<Volume>>> = BTreeMap::new();
+        let look = |record: &&CloneRecord| {
+            let (group, name) = split(&record.path);
+            let volumes = groups.entry(group.clone()).or_insert_with(|| self.volumes(&group).ok());
+            let Some(volumes) = volumes else {
+                return Some((record.name.clone(), Lost::Unreachable(unreachable(record))));
+            };
+            let lost = match volumes.iter().find(|volume| volume.lv_name == name) {
+                None => Lost::Gone(record.path.clone()),
+                Some(volume) => {
+                    let now = DiskId::Volume { uuid: volume.lv_uuid.clone() };
+                    record.disk.as_ref().filter(|made| !made.is(&now))?;
+                    Lost::Replaced(record.path.clone())
+                }
+            };
+            Some((record.name.clone(), lost))
+        };
+        if self.may_look() { records.iter().filter_map(look).collect() } else { BTreeMap::new() }
     }
 
     fn may_look(&self) -> bool {

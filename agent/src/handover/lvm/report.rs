@@ -6,7 +6,7 @@ use crate::handover::usage::Usage;
 
 /// What `lvs` is asked for.
 pub(super) const FIELDS: &str =
-    "lv_name,lv_attr,lv_size,lv_tags,origin,pool_lv,data_percent,metadata_percent,lv_active,lv_device_open";
+    "lv_name,lv_uuid,lv_attr,lv_size,lv_tags,origin,pool_lv,data_percent,metadata_percent,lv_active,lv_device_open";
 /// What `vgs` is asked for.
 pub(super) const GROUP_FIELDS: &str = "vg_name,vg_free,vg_extent_size";
 
@@ -17,6 +17,7 @@ pub(super) const DAMAGED: &str = "drover-damaged";
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Volume {
     pub(super) lv_name: String,
+    pub(super) lv_uuid: String,
     pub(super) lv_attr: String,
     pub(super) lv_size: String,
     pub(super) lv_tags: String,
@@ -116,11 +117,11 @@ mod tests {
 
     /// As lvm 2.03.16 answered for a pool, an external origin, a thin clone and a full classic snapshot.
     const ANSWER: &str = r#"{"report": [{"lv": [
-        {"lv_name":"[lvol0_pmspare]","lv_attr":"ewi-------","lv_size":"4194304","lv_tags":"","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
-        {"lv_name":"base","lv_attr":"ori-------","lv_size":"67108864","lv_tags":"drover","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
-        {"lv_name":"pool","lv_attr":"twi-aotz--","lv_size":"33554432","lv_tags":"","origin":"","pool_lv":"","data_percent":"85.40","metadata_percent":"11.04","lv_active":"active","lv_device_open":"open"},
-        {"lv_name":"c","lv_attr":"Vwi-a-tz--","lv_size":"67108864","lv_tags":"drover","origin":"base","pool_lv":"pool","data_percent":"0.00","metadata_percent":"","lv_active":"active","lv_device_open":""},
-        {"lv_name":"s","lv_attr":"swi-I-s---","lv_size":"16777216","lv_tags":"","origin":"o","pool_lv":"","data_percent":"100.00","metadata_percent":"","lv_active":"active","lv_device_open":""}
+        {"lv_name":"[lvol0_pmspare]","lv_uuid":"of-lvol0_pmspare","lv_attr":"ewi-------","lv_size":"4194304","lv_tags":"","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
+        {"lv_name":"base","lv_uuid":"of-base","lv_attr":"ori-------","lv_size":"67108864","lv_tags":"drover","origin":"","pool_lv":"","data_percent":"","metadata_percent":"","lv_active":"","lv_device_open":""},
+        {"lv_name":"pool","lv_uuid":"of-pool","lv_attr":"twi-aotz--","lv_size":"33554432","lv_tags":"","origin":"","pool_lv":"","data_percent":"85.40","metadata_percent":"11.04","lv_active":"active","lv_device_open":"open"},
+        {"lv_name":"c","lv_uuid":"of-c","lv_attr":"Vwi-a-tz--","lv_size":"67108864","lv_tags":"drover","origin":"base","pool_lv":"pool","data_percent":"0.00","metadata_percent":"","lv_active":"active","lv_device_open":""},
+        {"lv_name":"s","lv_uuid":"of-s","lv_attr":"swi-I-s---","lv_size":"16777216","lv_tags":"","origin":"o","pool_lv":"","data_percent":"100.00","metadata_percent":"","lv_active":"active","lv_device_open":""}
     ]}]}"#;
 
     fn volumes() -> Vec<Volume> {

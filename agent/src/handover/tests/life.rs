@@ -189,7 +189,8 @@ fn a_clone_whose_file_system_is_not_mounted_is_kept_though_its_folder_is_there()
 
     // Restored to another folder, it is found all the same.
     let record = make("moved", DriverName::Copy);
-    let elsewhere = CloneRecord { place: Some(Place { inode: 1, kind: 2, file_system: None }), ..record };
+    let elsewhere =
+        CloneRecord { place: Some(Place { inode: 1, kind: 2, file_system: None, born_unix_ns: None }), ..record };
     drop(ClonesLock::acquire(&world.state).expect("the lock").put(&elsewhere).expect("a record"));
     assert!(world.handover.remove(&elsewhere.name).expect("removed").file_existed);
 

@@ -10,6 +10,7 @@ mod drills;
 mod foreign;
 mod life;
 mod machine;
+mod own;
 mod rebase;
 mod refusals;
 mod vhd;

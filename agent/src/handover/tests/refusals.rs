@@ -280,3 +280,14 @@ fn the_path_of_a_clone_is_its_own_also_while_its_file_is_not_there() {
     let second = world.handover.create(&world.master, &second).expect("free now").record;
     assert!(second.path.exists() && away.exists());
 }
+
+#[test]
+fn a_full_disk_is_not_taken_for_one_without_reflinks() {
+    let Some(full) = Mounted::memory("size=16k") else { return };
+    fs::write(full.root.join("all"), [1; 16 << 10]).expect("it fits");
+    let world = World::new();
+    let reports = world.handover.reports(None, &full.root.join("c"), Hypervisor::Any).expect("reports");
+    let reflink = reports.iter().find(|report| report.driver == DriverName::Reflink).expect("all are reported");
+    let why = reflink.unusable.as_deref().unwrap_or_default();
+    assert!(why.contains("there is no space left in"), "{why}");
+}

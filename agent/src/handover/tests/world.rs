@@ -227,6 +227,15 @@ impl Mounted {
         self.mount();
     }
 
+    /// Does something while another file system is where this one should be.
+    pub(super) fn while_instead(&self, other: &Mounted, what: impl FnOnce()) {
+        self.while_away(|| {
+            run("mount", &["--bind", text(&other.root), text(&self.root)]);
+            what();
+            run("umount", &[text(&self.root)]);
+        });
+    }
+
     fn mount(&self) {
         run("mount", &["-o", "loop", text(&self.image.path().join("image")), text(&self.root)]);
     }

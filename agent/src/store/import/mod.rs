@@ -11,6 +11,9 @@
 //! A file that looks different after it was read than before is refused all the same, unless there is a reflink from before:
 //! somebody is using it.
 //! If anything fails, nothing is left behind.
+//!
+//! Content that is here and right stays as it is. A master that is damaged, may have changed or is gone is written anew into
+//! another file, which takes its place in one step: clones may have the old one open.
 
 mod format;
 mod qemu;
@@ -40,6 +43,7 @@ use super::scan::{Pace, Scan, ScanError, Scanned, scan};
 use super::verify::note_verified;
 use super::watch::Source;
 use super::{MasterInfo, Store};
+use crate::handover::record::MadeFrom;
 use qemu::QemuImg;
 
 /// What to import, and how.
@@ -159,6 +163,12 @@ pub enum ImportError {
         /// Its format.
         format: Format,
     },
+    /// The same content is here, spoilt, and a file in place is none that clones could read instead.
+    #[error(
+        "image {0} is here and damaged, or may have changed since it was compared last: publish the file without --in-place, \
+         which writes it anew"
+    )]
+    Spoilt(ImageId),
     /// Somebody wrote to it.
     #[error("the file changed while it was read: {0}; stop what uses it (a running VM?) and publish it again")]
     Changed(String),
@@ -334,8 +344,11 @@ impl Given<'_> {
     /// Gives the new master its place, unless its content is here already.
     fn install(&self, folder: NewFolder, manifest: Manifest, method: ImportMethod) -> Result<Imported, ImportError> {
         let (image, len) = (manifest.image_id(), manifest.geometry().len());
+        let (mut warnings, was) = (Vec::new(), self.store.master(image));
         let (master, method) = self.store.install(folder, &manifest, method)?;
-        let mut warnings = Vec::new();
+        if let Some(was) = was.filter(|was| method != ImportMethod::AlreadyHeld && !was.in_place) {
+            warnings.push(self.written_anew(&was));
+        }
         if len % 512 != 0 {
             warnings.push(format!(
                 "the content has {len} bytes, which is no multiple of 512; it is kept exactly so, and hand-over pads \
@@ -344,6 +357,16 @@ impl Given<'_> {
         }
         let content_hash = manifest.content_hash();
         Ok(Imported { image, content_len: len, content_hash, master, format: self.format, method, warnings })
+    }
+
+    /// What to say of a spoilt master that the file takes the place of.
+    fn written_anew(&self, was: &MasterInfo) -> String {
+        let clones = MadeFrom::read(self.store.state(), was.image).unwrap_or_default();
+        format!(
+            "image {} was here and not as it should be: it is written anew into another file. The old one is {clones}. What \
+             reads it goes on with that until it is started anew",
+            was.image
+        )
     }
 }
 
@@ -357,10 +380,13 @@ impl Store {
         let (layout, id) = (&self.inner.layout, manifest.image_id());
         let _change = self.changes();
         if let Some(master) = self.master(id) {
+            let (is_right, in_place) = (master.is_right(), method == ImportMethod::InPlace);
             // A master of our own is better than one in place, and anything is better than one that was withdrawn.
-            let better = master.withdrawn.is_some() || (master.in_place && method != ImportMethod::InPlace);
-            if !better {
+            if is_right && (!master.in_place || in_place) {
                 return Ok((master, ImportMethod::AlreadyHeld));
+            }
+            if in_place && !master.in_place {
+                return Err(ImportError::Spoilt(id));
             }
         }
         write_file(&folder.path().join(MANIFEST), &manifest.to_bytes())?;
@@ -369,9 +395,6 @@ impl Store {
             note_verified(folder.path(), &fs::metadata(&disk).doing("look at", &disk)?)?;
         }
         let target = layout.master_of(id);
-        if target.exists() {
-            discard(layout, &target)?;
-        }
         folder.place_at(&target)?;
         let mut master = load_master(&target, id, self.inner.settings)?;
         let incoming = self.shelf().incoming.get(&id).cloned();
@@ -390,6 +413,13 @@ impl Store {
             discard(layout, &layout.incoming_of(id))?;
         }
         Ok((self.shelve(id, master), method))
+    }
+}
+
+impl MasterInfo {
+    /// Whether nothing speaks against its bytes, as far as is known without reading them.
+    fn is_right(&self) -> bool {
+        self.withdrawn.is_none() && self.damaged_chunks == 0 && self.doubt().is_none()
     }
 }
 

@@ -1,0 +1,133 @@
+//! What has a clone's path by now and is not what was made there: named, and left alone.
+
+use std::fs;
+use std::path::Path;
+
+use super::world::{Mounted, World, name, text, write_into};
+use crate::handover::{
+    CloneRecord, CloneSpec, CloneState, ClonesLock, DeviceError, DriverName, Lost, Outcome, RemoveError, Severity,
+};
+
+const FILES: [DriverName; 3] = [DriverName::Copy, DriverName::Qcow2, DriverName::Vhd];
+
+#[track_caller]
+fn assert_replaced(world: &World, clone: &str) {
+    let clone = name(clone);
+    let refused = world.handover.remove(&clone).expect_err("it is not the clone's");
+    assert!(matches!(refused, RemoveError::Replaced { .. }), "{refused}");
+    assert!(
+        refused.to_string().contains("drover clone adopt") && refused.to_string().contains("--forget"),
+        "{refused}"
+    );
+    let refused = world.handover.get_finished(&clone).expect_err("no guest is given it");
+    assert!(matches!(refused, DeviceError::Lost { lost: Lost::Replaced(_), .. }), "{refused}");
+    let found = world.handover.verify(&clone, Some(&world.master)).expect("a clone");
+    assert!(found.worst() >= Some(Severity::Doubt) && !found.is_sound(), "{found:?}");
+}
+
+#[test]
+fn a_clone_of_another_state_folder_at_the_same_path_is_not_removed() {
+    let world = World::new();
+    let other = world.neighbour();
+    for driver in FILES {
+        let record = world.make(driver.as_str(), driver).record;
+        fs::remove_file(&record.path).expect("removed by hand");
+        // The next file gets the inode number of the one that went.
+        let theirs = other.make(driver.as_str(), driver).record;
+        assert_eq!(theirs.path, record.path);
+
+        assert_replaced(&world, driver.as_str());
+        world.handover.forget(&record.name).expect("the record alone goes");
+        assert!(record.path.exists(), "{driver}");
+        assert!(other.handover.verify(&theirs.name, Some(&other.master)).expect("a clone").is_sound(), "{driver}");
+        assert!(other.handover.remove(&theirs.name).expect("their own").file_existed);
+    }
+}
+
+#[test]
+fn a_foreign_file_at_a_clones_path_stays_also_when_a_removal_is_brought_to_its_end() {
+    let world = World::new();
+    for driver in FILES {
+        let record = world.make("c", driver).record;
+        fs::remove_file(&record.path).expect("removed by hand");
+        fs::write(&record.path, "somebody's").expect("written");
+        assert_replaced(&world, "c");
+        let foreign = || fs::read_to_string(&record.path).expect("it is there");
+        assert_eq!(foreign(), "somebody's");
+
+        // Killed after the clone's own file was removed.
+        let removing = CloneRecord { state: CloneState::Removing, ..record.clone() };
+        drop(ClonesLock::acquire(&world.state).expect("the lock").put(&removing).expect("a record"));
+        let recovered = world.handover.recover().expect("records");
+        assert_eq!(recovered[0].outcome, Outcome::Cleaned);
+        assert_eq!(foreign(), "somebody's");
+        assert!(world.handover.list().expect("records").records.is_empty());
+        fs::remove_file(&record.path).expect("removed by hand");
+    }
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_restored_file_is_the_clones_once_that_was_said() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    // What a guest and qemu-img write leaves it the same.
+    write_into(&record.path, 300_000, b"a guest's");
+    assert!(world.handover.get_finished(&record.name).is_ok());
+    let backup = world.out.join("backup");
+    fs::rename(&record.path, &backup).expect("away");
+    fs::copy(&backup, &record.path).expect("restored");
+    assert_replaced(&world, "c");
+    let adopted = world.handover.adopt(&record.name).expect("adopted");
+    assert_ne!(adopted.disk, record.disk);
+    world.handover.get_finished(&record.name).expect("it is the clone's now");
+    assert!(world.handover.remove(&record.name).expect("removed").file_existed);
+    world.assert_only_left(&backup);
+}
+
+#[test]
+fn a_record_of_an_earlier_version_goes_by_the_path() {
+    let world = World::new();
+    let record = CloneRecord { disk: None, ..world.make("c", DriverName::Copy).record };
+    drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
+    fs::write(world.out.join("other"), "restored").expect("written");
+    fs::rename(world.out.join("other"), &record.path).expect("renamed");
+    assert!(world.handover.get_finished(&record.name).is_ok());
+    assert!(world.handover.remove(&record.name).expect("removed").file_existed);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_clone_whose_file_is_gone_is_told_so() {
+    let world = World::new();
+    for driver in FILES {
+        let record = world.make(driver.as_str(), driver).record;
+        let lost = || world.handover.lost(std::slice::from_ref(&record)).remove(&record.name);
+        assert_eq!(lost(), None);
+        fs::remove_file(&record.path).expect("removed by hand");
+        assert_eq!(lost(), Some(Lost::Gone(record.path.clone())));
+        let refused = world.handover.get_finished(&record.name).expect_err("there is nothing to give");
+        assert!(refused.to_string().contains(&format!("nothing at {}", text(&record.path))), "{refused}");
+    }
+}
+
+#[test]
+fn another_file_system_of_the_same_kind_is_not_the_clones_place() {
+    for (kind, mib) in [("xfs", 320), ("ext4", 32)] {
+        let Some(mounted) = Mounted::filesystem(kind, mib) else { return };
+        let other = Mounted::filesystem(kind, mib).expect("a second one");
+        let world = World::new();
+        let spec = CloneSpec { out: mounted.root.join("c"), ..world.spec("c", DriverName::Copy) };
+        let record = world.handover.create(&world.master, &spec).expect("a clone").record;
+        mounted.while_instead(&other, || {
+            let refused = world.handover.remove(&record.name);
+            assert!(matches!(refused, Err(RemoveError::Unreachable { .. })), "{kind}: {refused:?}");
+            let lost = world.handover.lost(std::slice::from_ref(&record)).remove(&record.name);
+            assert!(matches!(lost, Some(Lost::Unreachable(_))), "{kind}: {lost:?}");
+        });
+        // Mounted anew it is what it was.
+        assert!(Path::new(&record.path).exists());
+        assert!(world.handover.remove(&record.name).expect("removed").file_existed, "{kind}");
+        world.assert_nothing_left();
+    }
+}
