@@ -295,7 +295,8 @@ impl Task {
     /// Looks around anew when a tracker has come back, which may have forgotten everybody.
     fn greet_trackers(&mut self, now: Instant) {
         if self.reachable.has_changed().unwrap_or(false) && *self.reachable.borrow_and_update() > 0 {
-            self.announced.insert(Sought::Cluster, (now, 0));
+            self.announced.insert(Sought::Cluster, Announced { again_at: now, nodes: 0 });
+            self.looked_around = 0;
         }
     }
 
