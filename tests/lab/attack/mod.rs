@@ -260,7 +260,7 @@ fn banned(details: &Value) -> f64 {
     let gang: Vec<&str> = details["gang"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let hosts: Vec<&Value> = details["hosts"].as_array().into_iter().flatten().skip(1).collect();
     let bans = |host: &&Value| {
-        let banned = host["banned"].as_array().into_iter().flatten();
+        let banned = host["transfers"][0]["banned"].as_array().into_iter().flatten();
         banned.filter(|banned| banned["peer"].as_str().is_some_and(|peer| gang.contains(&peer))).count()
     };
     let pairs = (hosts.len() * gang.len()).max(1);
