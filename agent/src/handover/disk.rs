@@ -7,7 +7,8 @@
 //!
 //! What a guest or `qemu-img` writes into a disk leaves it the one that it was. One that was restored from a backup is
 //! another, which [`Handover::adopt`](super::Handover::adopt) takes for the clone's. Records of earlier versions know
-//! nothing of this, nor do file systems that make up inode numbers as they go, as FAT does: there a path has to do.
+//! nothing of this, nor do file systems that make up inode numbers as they go, as FAT does: there a path has to do, and for
+//! qcow2 and VHD files what they name as the file below them.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -83,8 +84,10 @@ pub(super) fn agree(one: Option<u64>, other: Option<u64>) -> bool {
 
 /// Whether what has a clone's own name is the clone's, as far as can be told.
 pub(super) fn is_own<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> bool {
-    let now = record.disk.as_ref().and_then(|_| driver.disk_id(&record.path));
-    record.disk.as_ref().zip(now.as_ref()).is_none_or(|(made, now)| made.is(now))
+    match &record.disk {
+        Some(made) => driver.disk_id(&record.path).is_none_or(|now| made.is(&now)),
+        None => driver.names_base(record).unwrap_or(true),
+    }
 }
 
 /// Why a finished clone's disk is lost, if it is.

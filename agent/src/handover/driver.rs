@@ -165,6 +165,12 @@ pub(super) trait Driver {
         DiskId::of_file(path)
     }
 
+    /// Whether the file at a clone's path says of itself that it rests on what the clone rests on; nothing where files do not
+    /// say such things.
+    fn names_base(&self, _record: &CloneRecord) -> Option<bool> {
+        None
+    }
+
     /// Of finished clones that have their names, those whose disks are lost, and how.
     fn lost(&self, records: &[&CloneRecord]) -> BTreeMap<Name, Lost> {
         records.iter().filter_map(|record| Some((record.name.clone(), disk::lost(self, record)?))).collect()

@@ -5,6 +5,9 @@
 //! clone that a virtual machine has open is locked by qemu, which makes its check fail: that is told apart from damage.
 
 use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -29,6 +32,8 @@ const INSTEAD: &str = "choose --driver copy";
 const FIRST_USABLE: (u32, u32) = (2, 10);
 /// The first version of qemu that reads and writes subclusters.
 const FIRST_WITH_SUBCLUSTERS: (u32, u32) = (5, 2);
+/// The longest name of a backing file, in bytes, as qcow2 has it.
+const LONGEST_NAME: u32 = 1023;
 /// What `qemu-img check` ends with.
 const CHECK_DAMAGED: i32 = 2;
 const CHECK_LEAKS: i32 = 3;
@@ -228,6 +233,14 @@ impl Driver for Qcow2 {
         Ok(sync_file(&record.path)?)
     }
 
+    fn names_base(&self, record: &CloneRecord) -> Option<bool> {
+        let backing = backing_of(&record.path).ok()?;
+        let moving_to = record.moving_to.as_ref().map(|moving_to| &moving_to.master);
+        let mut masters =
+            moving_to.into_iter().chain([&record.master]).map(|master| master.path.as_os_str().as_bytes());
+        Some(backing.is_some_and(|backing| masters.any(|master| master == backing)))
+    }
+
     fn rests_on(&self, record: &CloneRecord) -> Result<PathBuf, MakeError> {
         let info = self.info(&record.path)?;
         let backing = info.full_backing_filename.ok_or_else(|| self.tool().nonsense("it names no backing file"))?;
@@ -294,6 +307,26 @@ impl Driver for Qcow2 {
         let in_use = locked || in_use(&record.path, &OpenFiles::default());
         Inspection { in_use, findings }
     }
+}
+
+/// The backing file that a file names in its header, if it is a qcow2 file and names one; without a program, since many may
+/// be asked for.
+fn backing_of(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let mut header = [0; 20];
+    match file.read_exact_at(&mut header, 0) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    // Its magic number, the version, then where the name lies and how long it is.
+    let at = u64::from_be_bytes(header[8..16].try_into().expect("eight bytes"));
+    let len = u32::from_be_bytes(header[16..].try_into().expect("four bytes"));
+    if !header.starts_with(b"QFI\xfb") || at == 0 || len > LONGEST_NAME {
+        return Ok(None);
+    }
+    let mut name = vec![0; len as usize];
+    file.read_exact_at(&mut name, at)?;
+    Ok(Some(name))
 }
 
 /// The first two numbers of a version.

@@ -98,6 +98,26 @@ fn a_record_of_an_earlier_version_goes_by_the_path() {
 }
 
 #[test]
+fn a_file_that_names_what_it_rests_on_tells_whose_it_is_also_by_an_earlier_versions_record() {
+    let world = World::new();
+    for driver in [DriverName::Qcow2, DriverName::Vhd] {
+        let record = CloneRecord { disk: None, ..world.make("c", driver).record };
+        drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
+        let backup = world.out.join("backup");
+        fs::rename(&record.path, &backup).expect("away");
+        for foreign in ["somebody's".to_owned(), "x".repeat(4096)] {
+            fs::write(&record.path, foreign).expect("written");
+            assert_replaced(&world, "c");
+        }
+        fs::copy(&backup, &record.path).expect("restored");
+        assert!(world.handover.get_finished(&record.name).is_ok(), "{driver}");
+        fs::remove_file(&backup).expect("removed");
+        assert!(world.handover.remove(&record.name).expect("removed").file_existed);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
 fn a_clone_whose_file_is_gone_is_told_so() {
     let world = World::new();
     for driver in FILES {

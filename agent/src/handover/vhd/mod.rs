@@ -122,6 +122,13 @@ impl Driver for Vhd {
         Inspection { in_use: in_use(&record.path, &OpenFiles::default()), findings }
     }
 
+    fn names_base(&self, record: &CloneRecord) -> Option<bool> {
+        let file = File::open(&record.path).ok()?;
+        let mut start = [0; 1536];
+        let is_whole = file.read_exact_at(&mut start, 0).is_ok();
+        Some(is_whole && parent_of(&start) == Some(parent_uuid(record.image, record.disk_len)))
+    }
+
     fn discard(&self, record: &CloneRecord) -> io::Result<()> {
         target::remove_file(&record.temporary)?;
         target::remove_file(&partial_base(&record.temporary)).map(drop)
