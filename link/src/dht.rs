@@ -181,9 +181,21 @@ impl DhtNode {
     }
 
     /// Other nodes that this one knows. One that was started anew has another number, and counts once.
+    ///
+    /// A quarter of an hour after it learned of a node the crate names it no more, though it answers; it forgets it within
+    /// five minutes and learns of it anew. If it names none, those count that it still asks, and whom these name.
     pub async fn nodes(&self) -> Vec<SocketAddrV4> {
-        let nodes = self.woken(self.dht.to_bootstrap()).await;
-        let nodes = nodes.iter().filter_map(|text| text.parse::<SocketAddrV4>().ok());
+        let fresh = self.woken(self.dht.to_bootstrap()).await;
+        let known = self.once_each(fresh.iter().filter_map(|text| text.parse().ok()));
+        if !known.is_empty() {
+            return known;
+        }
+        let own = *self.woken(self.dht.info()).await.id();
+        let asked = self.woken(self.dht.find_node(own)).await;
+        self.once_each(asked.iter().filter(|node| *node.id() != own).map(mainline::Node::address))
+    }
+
+    fn once_each(&self, nodes: impl Iterator<Item = SocketAddrV4>) -> Vec<SocketAddrV4> {
         let mut seen = BTreeSet::new();
         nodes.filter(|node| self.networks.contain((*node.ip()).into()) && seen.insert(*node)).collect()
     }
