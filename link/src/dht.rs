@@ -472,6 +472,12 @@ mod tests {
         let (tracker, _) = node(43, 17_441, &[], "127.0.0.0/8");
         first.look_around(&[away]).await;
         second.look_around(&[away]).await;
+        let learned = async {
+            while tracker.nodes().await.len() < 2 {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), learned).await.expect("learned in time");
         assert_eq!(tracker.nodes().await.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([known, at]));
     }
 
