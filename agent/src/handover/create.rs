@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use drover_protocol::id::ImageId;
@@ -180,7 +180,7 @@ impl Handover {
         let Some(first) = specs.first() else { return Ok(Vec::new()) };
         check_distinct(specs)?;
         let source = MasterFile::open(master)?;
-        let plans = specs.iter().map(|spec| Plan::new(master, spec)).collect::<Result<Vec<_>, _>>()?;
+        let plans = specs.iter().map(|spec| Plan::new(self.state(), master, spec)).collect::<Result<Vec<_>, _>>()?;
         let count = specs.len() as u64;
         let jobs: Vec<Job<'_>> = plans.iter().map(|plan| plan.job(master, &source, count)).collect();
         let (driver, not_taken) = self.choose(&jobs[0], first)?;
@@ -264,8 +264,8 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(master: &Master, spec: &'a CloneSpec) -> Result<Self, CreateError> {
-        let target = Target::check(&spec.out)?;
+    fn new(state: &Path, master: &Master, spec: &'a CloneSpec) -> Result<Self, CreateError> {
+        let target = Target::check_beside(&spec.out, state)?;
         let (disk_len, warnings) = disk_len(master, spec)?;
         Ok(Plan { spec, target, disk_len, warnings })
     }

@@ -50,6 +50,9 @@ pub enum Lost {
     Gone(PathBuf),
     /// Something else is.
     Replaced(PathBuf),
+    /// It is there, and no disk of differences to the master that it was made from any more: what it shows with that below
+    /// it is nobody's.
+    OtherBase(PathBuf),
 }
 
 impl DiskId {
@@ -97,6 +100,7 @@ pub(super) fn lost<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> Opti
         Ok(false) if !driver.is_reachable(record) => Some(Lost::Unreachable(unreachable(record))),
         Ok(false) => Some(Lost::Gone(record.path.clone())),
         Ok(true) if !is_own(driver, record) => Some(Lost::Replaced(record.path.clone())),
+        Ok(true) if driver.names_base(record) == Some(false) => Some(Lost::OtherBase(record.path.clone())),
         Ok(true) | Err(_) => None,
     }
 }
@@ -107,6 +111,7 @@ impl Lost {
         match self {
             Lost::Unreachable(_) | Lost::Gone(_) => "missing",
             Lost::Replaced(_) => "replaced",
+            Lost::OtherBase(_) => "changed",
         }
     }
 }
@@ -123,6 +128,13 @@ impl fmt::Display for Lost {
             Lost::Unreachable(why) => f.write_str(why),
             Lost::Gone(path) => write!(f, "its disk is gone: there is nothing at {}", path.display()),
             Lost::Replaced(path) => write!(f, "what is at {} is not the disk that was made for it", path.display()),
+            Lost::OtherBase(path) => write!(
+                f,
+                "{} does not name the master that it was made from as what lies below it: a guest that is given it with \
+                 that below would see what it never wrote; if somebody made it a disk of its own, `drover clone rm \
+                 --forget` leaves it to them",
+                path.display()
+            ),
         }
     }
 }

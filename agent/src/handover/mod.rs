@@ -88,6 +88,17 @@ pub enum LookupError {
     /// It is being made or moved.
     #[error("the clone {0} is being made or moved right now; wait for that to end or stop it first")]
     BeingMade(Name),
+    /// What is at its path is no disk of differences to its master.
+    #[error(
+        "what is at {} does not name the master that {name} was made from as what lies below it, so it is not that clone; \
+         `drover clone rm --forget {name}` leaves it as it is and removes the record alone", path.display()
+    )]
+    OtherBase {
+        /// The clone.
+        name: Name,
+        /// Its path.
+        path: PathBuf,
+    },
     /// The records can't be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -190,7 +201,11 @@ impl Handover {
         if lock.is_being_made(name)? {
             return Err(LookupError::BeingMade(name.clone()));
         }
-        if let (CloneState::Ready, Some(now)) = (record.state, self.driver(record.driver).disk_id(&record.path)) {
+        let driver = self.driver(record.driver);
+        if record.state == CloneState::Ready && driver.names_base(&record) == Some(false) {
+            return Err(LookupError::OtherBase { name: name.clone(), path: record.path });
+        }
+        if let (CloneState::Ready, Some(now)) = (record.state, driver.disk_id(&record.path)) {
             record.disk = Some(now);
             record.place = record.place.and_then(|_| Place::of(master::folder_of(&record.path)).ok());
         }

@@ -34,6 +34,8 @@ const FIRST_USABLE: (u32, u32) = (2, 10);
 const FIRST_WITH_SUBCLUSTERS: (u32, u32) = (5, 2);
 /// The longest name of a backing file, in bytes, as qcow2 has it.
 const LONGEST_NAME: u32 = 1023;
+/// Where a qcow2 header has the number of snapshots inside.
+const SNAPSHOT_COUNT_AT: u64 = 60;
 /// What `qemu-img check` ends with.
 const CHECK_DAMAGED: i32 = 2;
 const CHECK_LEAKS: i32 = 3;
@@ -220,6 +222,13 @@ impl Driver for Qcow2 {
     }
 
     fn move_to(&self, record: &CloneRecord, master: &Path, being_moved: &File) -> Result<(), MakeError> {
+        let snapshots = snapshots_in(&record.path).map_err(MakeError::io("look for snapshots in it"))?;
+        if snapshots > 0 {
+            return Err(MakeError::Refused(format!(
+                "it has {snapshots} snapshots inside, and qemu-img would move the disk from under them without taking them \
+                 along; remove them (`qemu-img snapshot -l` names them, `-d` removes one) or keep the clone where it is"
+            )));
+        }
         let being_moved = being_moved.try_clone().map_err(MakeError::io("mark the clone as being moved"))?;
         self.tool()
             .run(|command| {
@@ -327,6 +336,13 @@ fn backing_of(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut name = vec![0; len as usize];
     file.read_exact_at(&mut name, at)?;
     Ok(Some(name))
+}
+
+/// How many snapshots a qcow2 file has inside, as its header says.
+fn snapshots_in(path: &Path) -> io::Result<u32> {
+    let mut count = [0; 4];
+    File::open(path)?.read_exact_at(&mut count, SNAPSHOT_COUNT_AT)?;
+    Ok(u32::from_be_bytes(count))
 }
 
 /// The first two numbers of a version.

@@ -9,6 +9,7 @@ use drover_protocol::release::Name;
 
 use super::Handover;
 use super::device::DeviceError;
+use super::disk::{self, Lost};
 use super::driver::MakeError;
 use super::master::{FileIdentity, Master, MasterError, MasterFile};
 use super::open_files::OpenFiles;
@@ -91,7 +92,11 @@ impl Handover {
         if let Some(why) = driver.unmovable() {
             return Err(RebaseError::Unmovable { name: name.clone(), why });
         }
-        self.check_there(&record)?;
+        // Of one that rests on something else it is told below on what.
+        match disk::lost(driver, &record) {
+            None | Some(Lost::OtherBase(_)) => {}
+            Some(lost) => return Err(DeviceError::Lost { name: record.name, lost }.into()),
+        }
         // What the clone lacks is copied from what its header names; that must be what it was made from, and as it was.
         let unmoved = |source| RebaseError::Move { name: name.clone(), source };
         let rests_on = driver.rests_on(&record).map_err(unmoved)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::disk::is_own;
+use super::disk::{Lost, is_own, lost};
 use super::driver::{Activity, Driver, MakeError, unreachable};
 use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError};
@@ -135,12 +135,13 @@ impl Handover {
         Ok(Removed { record, file_existed, note })
     }
 
-    /// Removes the record alone of a clone whose place can't be reached, or has something else in it.
+    /// Removes the record alone of a clone whose place can't be reached, or has something else in it, or whose disk somebody
+    /// made one of its own.
     pub fn forget(&self, name: &Name) -> Result<CloneRecord, RemoveError> {
         let (lock, record) = self.to_remove(name)?;
         let driver = self.driver(record.driver);
         if driver.is_reachable(&record) {
-            if is_replaced(driver, &record)? {
+            if is_replaced(driver, &record)? || matches!(lost(driver, &record), Some(Lost::OtherBase(_))) {
                 self.remove_base(driver, &record)?;
                 lock.delete(name)?;
                 return Ok(record);

@@ -57,6 +57,9 @@ pub enum TargetError {
     /// It is below `/dev` and no volume's path.
     #[error("{} is below /dev, where no files are kept; for a logical volume give /dev/GROUP/VOLUME", .0.display())]
     Device(PathBuf),
+    /// It is in a folder that Drover keeps for itself.
+    #[error("{} is in a folder of the daemon's, who may remove what is there; choose another folder", .0.display())]
+    Ours(PathBuf),
     /// The folder is missing.
     #[error("there is no folder {}; create it first or choose another path", .0.display())]
     NoFolder(PathBuf),
@@ -95,6 +98,19 @@ impl Target {
             Some(rest) if !rest.starts_with("shm/") => Target::volume(rest).ok_or_else(|| TargetError::Device(given())),
             _ => Target::file(out, text.ends_with('/')),
         }
+    }
+
+    /// The same, unless it is among what Drover itself keeps in a state folder. Folders beside that are anybody's.
+    pub(super) fn check_beside(out: &Path, state: &Path) -> Result<Target, TargetError> {
+        let target = Target::check(out)?;
+        if let (Target::File { folder, path }, Ok(state)) = (&target, state.canonicalize()) {
+            let below = folder.strip_prefix(&state).ok();
+            if below.is_some_and(|below| below.iter().next().is_none_or(|first| OURS.iter().any(|ours| first == *ours)))
+            {
+                return Err(TargetError::Ours(path.clone()));
+            }
+        }
+        Ok(target)
     }
 
     fn volume(below_dev: &str) -> Option<Target> {
@@ -179,6 +195,8 @@ pub(super) fn volume_path(group: &str, volume: &str) -> PathBuf {
     Path::new("/dev").join(group).join(volume)
 }
 
+/// Folders in a state folder that are Drover's.
+const OURS: [&str; 5] = ["clones", "identity", "incoming", "masters", "releases"];
 /// Folders below `/dev` that are no volume groups.
 const NO_GROUPS: [&str; 6] = ["mapper", "disk", "block", "pts", "mqueue", "net"];
 

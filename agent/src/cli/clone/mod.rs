@@ -169,7 +169,9 @@ pub(super) fn refuse(what: &str, error: &CreateError) -> Problem {
 fn lookup(what: &str, clone: &Name, error: &LookupError) -> Problem {
     match error {
         LookupError::Unknown(_) => Problem::explained(Code::NotFound, format!("{what} {clone}"), error),
-        LookupError::BeingMade(_) => Problem::explained(Code::Refused, format!("{what} {clone}"), error),
+        LookupError::BeingMade(_) | LookupError::OtherBase { .. } => {
+            Problem::explained(Code::Refused, format!("{what} {clone}"), error)
+        }
         LookupError::Record(error) => records(what, error),
     }
 }

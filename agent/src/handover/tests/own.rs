@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::world::{Mounted, World, name, text, write_into};
+use super::world::{Mounted, World, name, run, text, write_into};
 use crate::handover::{
     CloneRecord, CloneSpec, CloneState, ClonesLock, DeviceError, DriverName, Lost, Outcome, RemoveError, Severity,
 };
@@ -150,4 +150,22 @@ fn another_file_system_of_the_same_kind_is_not_the_clones_place() {
         assert!(world.handover.remove(&record.name).expect("removed").file_existed, "{kind}");
         world.assert_nothing_left();
     }
+}
+
+#[test]
+fn a_disk_that_rests_on_something_else_is_given_to_no_guest_and_not_adopted() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    run("qemu-img", &["rebase", "-u", "-f", "qcow2", "-b", "", text(&record.path)]);
+    let refused = world.handover.get_finished(&record.name).expect_err("no guest is given it");
+    assert!(matches!(refused, DeviceError::Lost { lost: Lost::OtherBase(_), .. }), "{refused}");
+
+    // A copy of all of it in the same format, under its name.
+    let own = world.out.join("own");
+    run("qemu-img", &["convert", "-f", "qcow2", "-O", "qcow2", text(&record.path), text(&own)]);
+    fs::rename(&own, &record.path).expect("renamed");
+    let refused = world.handover.adopt(&record.name).expect_err("it is no disk of differences");
+    assert!(refused.to_string().contains("--forget"), "{refused}");
+    world.handover.forget(&record.name).expect("the record alone goes");
+    world.assert_only_left(&record.path);
 }

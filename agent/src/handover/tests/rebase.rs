@@ -101,3 +101,16 @@ fn a_clone_that_rests_on_something_else_or_on_a_changed_master_is_not_moved() {
     world.handover.confirm(&name("c"), &described(&world.master.path)).expect("noted");
     assert!(world.handover.rebase(&name("c"), &second).expect("moved").moved);
 }
+
+#[test]
+fn a_clone_with_snapshots_inside_is_not_moved() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    run("qemu-img", &["snapshot", "-c", "before", text(&record.path)]);
+    let error = world.handover.rebase(&record.name, &second).expect_err("the snapshot would see the second master");
+    assert!(error.to_string().contains("1 snapshots inside"), "{error}");
+    assert_eq!(world.handover.get_finished(&record.name).expect("as it was").image, world.master.image);
+    run("qemu-img", &["snapshot", "-d", "before", text(&record.path)]);
+    assert!(world.handover.rebase(&record.name, &second).expect("moved").moved);
+}

@@ -291,3 +291,19 @@ fn a_full_disk_is_not_taken_for_one_without_reflinks() {
     let why = reflink.unusable.as_deref().unwrap_or_default();
     assert!(why.contains("there is no space left in"), "{why}");
 }
+
+#[test]
+fn no_clone_is_made_among_what_the_daemon_keeps() {
+    let world = World::new();
+    for folder in ["masters", "clones", ""] {
+        let out = world.state.join(folder).join("c.img");
+        fs::create_dir_all(out.parent().expect("a folder")).expect("there");
+        let spec = CloneSpec { out: out.clone(), ..world.spec("c", DriverName::Copy) };
+        let refused = world.handover.create(&world.master, &spec).expect_err("it would go with the master");
+        assert!(refused.to_string().contains("choose another folder"), "{refused}");
+        assert!(!out.exists());
+    }
+    fs::create_dir(world.state.join("vms")).expect("a folder of somebody's");
+    let spec = CloneSpec { out: world.state.join("vms/c.img"), ..world.spec("c", DriverName::Copy) };
+    world.handover.create(&world.master, &spec).expect("beside them is fine");
+}
