@@ -48,6 +48,12 @@ const NODES_KEPT: usize = 64;
 /// A file of ours is no longer.
 const LONGEST_FILE: u64 = 16 * 1024;
 
+/// What is logged by this filter, but for what the crate says itself unless the filter names it: "could not bootstrap" every two
+/// seconds, without a cause, for as long as nobody is known. The status tells that.
+pub fn log_filter(filter: &str) -> String {
+    if filter.contains("mainline") { filter.to_owned() } else { format!("{filter},mainline=off") }
+}
+
 /// What a node is told.
 #[derive(Clone, Debug)]
 pub struct DhtSettings {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use drover_link::dht::log_filter;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -72,7 +73,7 @@ async fn stdin_closed() {
 }
 
 fn start_logging(settings: &Settings) {
-    let filter = EnvFilter::new(&settings.log);
+    let filter = EnvFilter::new(log_filter(&settings.log));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // The journal adds its own time to each line.
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();

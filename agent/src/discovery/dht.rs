@@ -27,11 +27,12 @@ use drover_protocol::item::Item;
 use drover_protocol::lookup::ClusterSecret;
 use drover_protocol::networks::Networks;
 use drover_protocol::rng::Rng;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Announcements;
 use super::items::{Held, Items, Wanted};
@@ -54,6 +55,8 @@ const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 4;
 /// Hosts of the address book beside which there may be nodes to begin with.
 const BESIDE_MOST: usize = 32;
+/// How long it is waited for the addresses of a name.
+const NAME_MOST: Duration = Duration::from_secs(2);
 /// When it is tried again to listen.
 const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 /// A node that knows nobody for so long is started anew, if there is somebody to begin with.
@@ -158,6 +161,7 @@ pub(crate) async fn run(mut parts: Parts) {
     let Some(listen) = beside(SocketAddr::new(parts.listen.ip(), port)) else {
         return say(&parts, |status| status.problem = Some("it needs an IPv4 address to listen on".to_owned()));
     };
+    say(&parts, |status| status.problem = Some("it looks for nodes to begin with".to_owned()));
     loop {
         let bootstraps = bootstraps(&parts, listen).await;
         if bootstraps.is_empty() {
@@ -198,15 +202,12 @@ async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
     found.into_iter().collect()
 }
 
-/// Where the nodes of trackers and hosts of the settings are.
+/// Where the nodes of trackers and hosts of the settings are. Names are looked up all at once and not waited for for long: who
+/// tells what they mean may be gone with the trackers. One that leads nowhere now may do so later.
 async fn beside_named(named: &[String]) -> Vec<SocketAddrV4> {
-    let mut found = Vec::new();
-    for text in named {
-        // A name that leads nowhere now may do so later.
-        let addrs = lookup_host(text).await.into_iter().flatten();
-        found.extend(addrs.filter_map(beside));
-    }
-    found
+    let found = join_all(named.iter().map(|text| timeout(NAME_MOST, lookup_host(text)))).await;
+    let addrs = found.into_iter().flatten().flatten().flatten();
+    addrs.filter_map(beside).collect()
 }
 
 /// Where the host is whose node this is, if it has the usual ports. It is asked when nobody is connected: two hosts alone keep

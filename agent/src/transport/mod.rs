@@ -95,6 +95,8 @@ pub(crate) enum Closing {
     Role = 0x16,
     /// The peer's key is revoked.
     Revoked = 0x17,
+    /// Both ends are this host.
+    Own = 0x18,
 }
 
 impl Links {
@@ -413,7 +415,10 @@ impl Table {
     /// Whether a fresh connection becomes the link with its peer, with which `stands` is the link so far.
     fn admits(&self, fresh: &Connection, stands: Option<&Link>, me: PeerId) -> Result<(), Closing> {
         let peer = fresh.member().peer;
-        if self.banned.contains_key(&peer) || peer == me {
+        if peer == me {
+            return Err(Closing::Own);
+        }
+        if self.banned.contains_key(&peer) {
             return Err(Closing::Banned);
         }
         if self.closing {
@@ -459,6 +464,7 @@ impl Closing {
             Closing::NotReading => "messages were not read",
             Closing::Malformed => "a message was malformed",
             Closing::Banned => "banned",
+            Closing::Own => "this is that host itself",
             Closing::Revoked => "this member was revoked",
             Closing::Role => "only hosts and publishers exchange masters",
         }

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use drover_link::dht::log_filter;
 use drover_link::durable;
 use drover_protocol::networks::Networks;
 use drover_tracker::config::{RawSettings, Settings};
@@ -54,7 +55,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), Failure> {
 }
 
 fn start_logging(filter: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| Failure::usage(format!("log = {filter:?}: {error}")))?;
+    let parsed = EnvFilter::try_new(log_filter(filter));
+    let filter = parsed.map_err(|error| Failure::usage(format!("log = {filter:?}: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let builder = builder.with_ansi(io::stderr().is_terminal());
     // The journal writes the time itself.
