@@ -105,8 +105,7 @@ impl Target {
         let target = Target::check(out)?;
         if let (Target::File { folder, path }, Ok(state)) = (&target, state.canonicalize()) {
             let below = folder.strip_prefix(&state).ok();
-            if below.is_some_and(|below| below.iter().next().is_none_or(|first| OURS.iter().any(|ours| first == *ours)))
-            {
+            if below.is_some_and(|below| OURS.iter().any(|ours| below.starts_with(ours))) {
                 return Err(TargetError::Ours(path.clone()));
             }
         }
