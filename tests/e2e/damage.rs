@@ -37,6 +37,17 @@ fn write_at_time(path: &Path, at: u64, bytes: &[u8], time: SystemTime) {
     file.sync_all().expect("the disk takes it");
 }
 
+/// Hosts with these settings, the first of which has published 8 MiB as `golden`.
+fn with_golden(hosts: usize, settings: &str, seed: u64) -> (Fleet, TestImage) {
+    let fleet = Fleet::with(&FleetOptions { hosts, settings: settings.to_owned() });
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
+    fleet.publish(&image.path, "golden", &[]);
+    (fleet, image)
+}
+
+/// Damage is found by whom the test tells to look.
+const NO_SCRUB: &str = "scrub_every = \"never\"";
+
 fn problem(host: &Host) -> serde_json::Value {
     host.run(&["list", "--json"]).json()[0]["problem"].clone()
 }
@@ -44,9 +55,7 @@ fn problem(host: &Host) -> serde_json::Value {
 #[test]
 fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file() {
     let seed = seed("a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file");
-    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings: "scrub_every = \"never\"".to_owned() });
-    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
-    fleet.publish(&image.path, "golden", &[]);
+    let (fleet, image) = with_golden(2, NO_SCRUB, seed);
     let host = &fleet.hosts[1];
     host.run(&["fetch", "golden"]).ok();
     let master = host.wait_sealed("golden@1", LONG);
@@ -91,9 +100,7 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
 #[test]
 fn publishing_again_writes_a_damaged_master_anew_on_its_only_seed() {
     let seed = seed("publishing_again_writes_a_damaged_master_anew_on_its_only_seed");
-    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings: "scrub_every = \"never\"".to_owned() });
-    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
-    fleet.publish(&image.path, "golden", &[]);
+    let (fleet, image) = with_golden(2, NO_SCRUB, seed);
     let host = &fleet.hosts[0];
     let master = host.wait_sealed("golden@1", LONG);
     for (clone, driver) in [("vm1", "qcow2"), ("vm2", "copy")] {
@@ -142,9 +149,7 @@ fn publishing_again_writes_a_damaged_master_anew_on_its_only_seed() {
 #[test]
 fn fetching_brings_back_what_was_removed_or_changed_by_hand() {
     let seed = seed("fetching_brings_back_what_was_removed_or_changed_by_hand");
-    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings: "scrub_every = \"never\"".to_owned() });
-    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
-    fleet.publish(&image.path, "golden", &[]);
+    let (fleet, image) = with_golden(2, NO_SCRUB, seed);
     let host = &fleet.hosts[1];
     host.run(&["fetch", "golden"]).ok();
     let master = host.wait_sealed("golden@1", LONG);
@@ -178,9 +183,7 @@ fn fetching_brings_back_what_was_removed_or_changed_by_hand() {
 #[test]
 fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
     let seed = seed("a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again");
-    let fleet = Fleet::with(&FleetOptions { hosts: 1, settings: "scrub_every = \"never\"".to_owned() });
-    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
-    fleet.publish(&image.path, "golden", &[]);
+    let (fleet, _) = with_golden(1, NO_SCRUB, seed);
     let host = &fleet.hosts[0];
     let master = host.wait_sealed("golden@1", LONG);
     let clone = |name: &str, driver: &str| {
@@ -265,10 +268,7 @@ fn a_parent_that_a_full_check_finds_damaged_gets_no_clones_until_it_is_made_anew
 #[test]
 fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     let seed = seed("the_scrub_finds_a_flipped_bit_and_mends_it_by_itself");
-    let settings = "scrub_every = \"1s\"\nscrub_rate = \"64MB\"".to_owned();
-    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings });
-    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 8 << 20, seed);
-    fleet.publish(&image.path, "golden", &[]);
+    let (fleet, image) = with_golden(2, "scrub_every = \"1s\"\nscrub_rate = \"64MB\"", seed);
     let host = &fleet.hosts[1];
     host.run(&["fetch", "golden"]).ok();
     let master = host.wait_sealed("golden@1", LONG);

@@ -203,6 +203,19 @@ struct Shared {
 }
 
 impl Shared {
+    /// Starts the task that looks for hosts in all other ways.
+    fn start_finder(&self, remembered: Remembered, statics: StaticPeers) -> AbortHandle {
+        let parts = finder::Parts {
+            links: self.links.clone(),
+            router: self.router.clone(),
+            announcements: self.announcements.clone(),
+            workers: self.workers.clone(),
+            remembered,
+            statics,
+        };
+        tokio::spawn(finder::run(parts)).abort_handle()
+    }
+
     /// Starts the task of the cluster's hash table, unless the settings switch it off, and gives where it tells how it stands.
     fn start_dht(
         self,
@@ -251,17 +264,6 @@ impl Exchange {
         let announcements = Announcements::default();
         let remembered = Remembered::in_state(store.state());
         let statics = StaticPeers::of(&settings.peers);
-        let finder = finder::Parts {
-            links: links.clone(),
-            router: router.clone(),
-            announcements: announcements.clone(),
-            workers: sync.clone(),
-            remembered: remembered.clone(),
-            statics: statics.clone(),
-        };
-        let mut seekers = vec![tokio::spawn(finder::run(finder)).abort_handle()];
-        let secret = Secret::load(store.state().join("cluster.secret"));
-        let items = Items::load(store.state().join("items.json"));
         let shared = Shared {
             links: links.clone(),
             router: router.clone(),
@@ -269,6 +271,9 @@ impl Exchange {
             workers: sync.clone(),
             store: store.clone(),
         };
+        let mut seekers = vec![shared.start_finder(remembered.clone(), statics.clone())];
+        let secret = Secret::load(store.state().join("cluster.secret"));
+        let items = Items::load(store.state().join("items.json"));
         let dht = shared.start_dht(&settings, &trackers, &items, &secret);
         let dht = dht.map(|(task, status)| {
             seekers.push(task);

@@ -48,10 +48,7 @@ pub enum DeviceError {
         why: String,
     },
     /// Its disk is not where it should be.
-    #[error(
-        "the clone {name} can't be used: {lost}; bring its disk back and `drover clone adopt {name}`, or `drover clone rm` it \
-         and make it anew"
-    )]
+    #[error("the clone {name} can't be used: {lost}; {}", lost.advice(name))]
     Lost {
         /// The clone.
         name: Name,

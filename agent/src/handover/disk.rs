@@ -16,6 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use drover_protocol::release::Name;
 use rustix::fs::statfs;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -114,6 +115,19 @@ impl Lost {
             Lost::OtherBase(_) => "changed",
         }
     }
+
+    /// What to do about it.
+    pub(super) fn advice(&self, clone: &Name) -> String {
+        match self {
+            Lost::OtherBase(_) => format!(
+                "if somebody made it a disk of its own, `drover clone rm --forget {clone}` leaves it to them and removes the \
+                 record alone"
+            ),
+            _ => format!(
+                "bring its disk back and `drover clone adopt {clone}`, or `drover clone rm` it and make it anew"
+            ),
+        }
+    }
 }
 
 impl Serialize for Lost {
@@ -130,9 +144,8 @@ impl fmt::Display for Lost {
             Lost::Replaced(path) => write!(f, "what is at {} is not the disk that was made for it", path.display()),
             Lost::OtherBase(path) => write!(
                 f,
-                "{} does not name the master that it was made from as what lies below it: a guest that is given it with \
-                 that below would see what it never wrote; if somebody made it a disk of its own, `drover clone rm \
-                 --forget` leaves it to them",
+                "{} does not name the master that it was made from as what lies below it, and a guest that is given it with \
+                 that below would see what it never wrote",
                 path.display()
             ),
         }

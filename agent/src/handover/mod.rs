@@ -246,7 +246,7 @@ impl Handover {
         out: &Path,
         hypervisor: Hypervisor,
     ) -> Result<Vec<DriverReport>, CreateError> {
-        let target = target::Target::check(out)?;
+        let target = target::Target::check_beside(out, &self.state)?;
         let source = master.map(MasterFile::open).transpose()?;
         let probe = |driver: &dyn Driver| match (master, &source) {
             (Some(master), Some(source)) => {

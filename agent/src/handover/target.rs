@@ -58,7 +58,7 @@ pub enum TargetError {
     #[error("{} is below /dev, where no files are kept; for a logical volume give /dev/GROUP/VOLUME", .0.display())]
     Device(PathBuf),
     /// It is in a folder that Drover keeps for itself.
-    #[error("{} is in a folder of the daemon's, who may remove what is there; choose another folder", .0.display())]
+    #[error("{} is in a folder of the daemon's, which may remove what is there; choose another folder", .0.display())]
     Ours(PathBuf),
     /// The folder is missing.
     #[error("there is no folder {}; create it first or choose another path", .0.display())]
