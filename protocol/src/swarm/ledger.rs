@@ -2,22 +2,30 @@
 //!
 //! A ban holds for an identity, not for an address or a connection, and for as long as this swarm lives.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::event::Misdeed;
 use super::peer_map::PeerMap;
 use crate::id::PeerId;
+use crate::time::Instant;
 
 /// Most peers whose bytes are counted; beyond that the one with the least is forgotten.
 const COUNTED_MOST: usize = 1024;
 /// Most bans. Identities are issued by the cluster's authority, so that nobody fills this by inventing new ones.
 const BANNED_MOST: usize = 4096;
+/// Time in which a peer can be expected to tell that it holds what it was given.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// What was exchanged with one peer, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Account {
     pub(super) taken: u64,
     pub(super) given: u64,
+    /// What had been given at a time at least [`TOLD_AFTER`] ago.
+    pub(super) given_before: u64,
+    /// What had been given at a later time, and when.
+    sampled: (Instant, u64),
 }
 
 /// The accounts of all peers.
@@ -35,9 +43,13 @@ impl Ledger {
     }
 
     /// We gave a peer bytes.
-    pub(super) fn given(&mut self, peer: PeerId, bytes: u64) {
+    pub(super) fn given(&mut self, now: Instant, peer: PeerId, bytes: u64) {
         let account = self.account(peer);
         account.given = account.given.saturating_add(bytes);
+        if now.since(account.sampled.0) >= TOLD_AFTER {
+            account.given_before = account.sampled.1;
+            account.sampled = (now, account.given);
+        }
     }
 
     /// Bytes came for nothing.
@@ -107,7 +119,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.taken(peer(0), 1 << 30);
         for number in 1..5000 {
-            ledger.given(peer(number), 10);
+            ledger.given(Instant::from_millis(0), peer(number), 10);
         }
         assert_eq!(ledger.peers().count(), COUNTED_MOST);
         assert_eq!(ledger.of(&peer(0)).taken, 1 << 30);

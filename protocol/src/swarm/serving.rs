@@ -15,6 +15,9 @@ use crate::time::Instant;
 /// A laggard holds less than this part of what the furthest leecher holds, once that is so many pieces.
 const LAGGARD_SHARE: u32 = 2;
 const LAGGARD_FROM: u32 = 16;
+/// Pieces that a peer may have had from us for a while, beyond those that it says it holds, before it counts as one that only
+/// takes: others still have the rest of them to give.
+const UNTOLD_PIECES: u64 = 2;
 
 impl Swarm {
     pub(super) fn hear_request(
@@ -34,23 +37,25 @@ impl Swarm {
         let claim = self.claim(&peer);
         let refusal = match self.slots.admit(now, peer, bytes, claim) {
             Err(retry_after) => Some(Refusal::Busy { retry_after, instead: None }),
+            Ok(()) if claim.is_freeloader => None,
             Ok(()) => self.point_elsewhere(now, peer, piece),
         };
         if let Some(refusal) = refusal {
             self.outputs.push_back(Output::Refuse { peer, serve, refusal });
             return;
         }
-        let is_laggard = self.is_laggard(&peer);
-        self.handouts.give(peer, piece, is_laggard);
+        let keeps_it = claim.is_freeloader || self.is_laggard(&peer);
+        self.handouts.give(peer, piece, keeps_it);
         self.slots.queue(now, peer, Job { serve, bytes }, claim);
     }
 
     pub(super) fn end_serve(&mut self, now: Instant, serve: ServeId, bytes: u64) {
         let Some(peer) = self.slots.ended(now, serve, bytes) else { return };
-        self.ledger.given(peer, bytes);
+        self.ledger.given(now, peer, bytes);
         if let Some(neighbour) = self.peers.get_mut(&peer) {
             neighbour.exchanged = neighbour.exchanged.saturating_add(bytes);
         }
+        self.slots.judge(&peer, self.claim(&peer));
     }
 
     /// Hands what may be served now to the driver.
@@ -85,8 +90,20 @@ impl Swarm {
     }
 
     fn claim(&self, peer: &PeerId) -> Claim {
-        let held = self.peers.get(peer).filter(|peer| peer.has_answered).map(|peer| peer.have.count());
-        Claim { held: held.unwrap_or(0), is_newcomer: held.is_some_and(|held| held <= self.zero_pieces) }
+        let told = self.peers.get(peer).filter(|peer| peer.has_answered).map(|peer| peer.have.count());
+        let held = told.unwrap_or(0);
+        let is_freeloader = self.is_freeloader(peer, held);
+        let is_newcomer = told.is_some_and(|held| held <= self.zero_pieces) && !is_freeloader;
+        Claim { held, is_newcomer, is_freeloader }
+    }
+
+    /// Whether a peer takes much more than it ever says it holds, so that nobody has anything of what it is given.
+    ///
+    /// One that says what it does not serve either has taken everything at some time, and then is served no more than others.
+    fn is_freeloader(&self, peer: &PeerId, held: u32) -> bool {
+        let piece_len = u64::from(self.geometry.piece_len());
+        let told = u64::from(held.saturating_sub(self.zero_pieces)) * piece_len;
+        self.ledger.of(peer).given_before > told + UNTOLD_PIECES * piece_len
     }
 
     /// Bytes of chunks that a peer asks for, if they are well-formed ranges of this piece and all of them can be given.

@@ -210,3 +210,37 @@ fn who_asks_too_much_is_told_busy() {
     assert_eq!(stage.served().len(), 2, "two at a time");
     assert!(stage.refused().len() > 900);
 }
+
+#[test]
+fn who_only_takes_comes_after_everybody_else() {
+    let mut stage = Stage::seeder();
+    stage.join(1, []);
+    stage.join(2, []);
+    let mut given = [0; 3];
+    for wanted in 0..PIECES {
+        for peer in [1, 2] {
+            let mut piece = wanted;
+            stage.request(peer, piece);
+            if let Some(instead) = pointed_to(&mut stage) {
+                piece = instead;
+                stage.request(peer, piece);
+            }
+            let served = stage.served();
+            if let [serve] = served[..] {
+                finish(&mut stage, serve);
+                given[peer] += 1;
+                // The second never tells what it has got.
+                if peer == 1 {
+                    stage.announce(1, [piece]);
+                }
+            }
+        }
+        stage.refused();
+        stage.pass(Duration::from_millis(500));
+    }
+    assert!(given[1] == PIECES && given[2] <= PIECES / 4, "{given:?}");
+    // Alone it is served all the same: it may have lost what it had.
+    stage.pass(Duration::from_secs(1));
+    stage.request(2, 0);
+    assert_eq!(stage.served().len(), 1);
+}
