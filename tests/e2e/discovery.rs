@@ -133,6 +133,27 @@ fn a_static_peer_that_does_not_answer_is_told_of_once_and_shown() {
     assert_eq!(warned, 1, "{}", host.log());
 }
 
+/// A host that can transfer goes on, and does not lose its table for longer than until a tracker answers.
+#[test]
+fn a_damaged_secret_is_told_of_until_a_tracker_tells_it_anew() {
+    let mut fleet = Fleet::start(1);
+    let file = fleet.hosts[0].state.join("cluster.secret");
+    let kept = || std::fs::read(&file).unwrap_or_default();
+    let whole = wait_until("the host to be told the secret", LONG, kept, |kept| kept.len() == 32);
+    fleet.hosts[0].terminate();
+    fleet.kill_tracker();
+    std::fs::write(&file, &whole[..31]).expect("a test's folder can be written");
+    fleet.hosts[0].start();
+    let host = &fleet.hosts[0];
+    let problem = || host.status()["dht"]["problem"].as_str().unwrap_or_default().to_owned();
+    let damaged = |text: &String| text.contains("cluster.secret is damaged: it has 31 bytes") && text.contains("copy");
+    wait_until("the damage to be told of", LONG, problem, damaged);
+    assert!(host.log().lines().any(|line| line.contains("WARN") && line.contains("is damaged")), "{}", host.log());
+    fleet.start_tracker();
+    wait_until("the secret to be told anew", LONG, kept, |kept| *kept == whole);
+    wait_until("the node to run", LONG, || fleet.hosts[0].status()["dht"]["listen"].is_string(), |&runs| runs);
+}
+
 /// Everything that is for an address outside of the wires' network leaves by the default route, where it is counted.
 #[test]
 fn nothing_leaves_for_an_address_outside_of_the_fleet() {

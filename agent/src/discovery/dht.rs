@@ -36,6 +36,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Announcements;
 use super::items::{Held, Items, Wanted};
+use super::secret::Secret;
 use crate::clock;
 use crate::store::Store;
 use crate::transfer::workers::Workers;
@@ -86,7 +87,7 @@ pub(crate) struct Parts {
     pub(crate) workers: Workers,
     pub(crate) store: Store,
     pub(crate) items: Items,
-    pub(crate) secret: watch::Receiver<Option<ClusterSecret>>,
+    pub(crate) secret: Secret,
     /// Trackers and hosts of the settings, "host:port".
     pub(crate) named: Vec<String>,
     /// Where this host listens for QUIC.
@@ -152,8 +153,9 @@ struct Task {
 
 /// Runs until dropped.
 pub(crate) async fn run(mut parts: Parts) {
-    say(&parts, |status| status.problem = Some("no tracker has told the cluster's secret yet".to_owned()));
-    let Ok(secret) = parts.secret.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
+    say(&parts, |status| status.problem = Some(parts.secret.why_unknown().to_owned()));
+    let mut known = parts.secret.watch();
+    let Ok(secret) = known.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
         return;
     };
     // The port before the node's.

@@ -235,7 +235,7 @@ impl Shared {
             file: store.state().join("dht.json"),
             store,
             items: items.clone(),
-            secret: secret.watch(),
+            secret: secret.clone(),
             named: trackers.iter().chain(&settings.peers).cloned().collect(),
             listen,
             port: choice.port,
