@@ -1,10 +1,12 @@
 //! A fleet that outlives its trackers: hosts find each other, and what is released, without any.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use drover_harness::{Fleet, Host, LONG, TestImage, outer, run, seed, wait_until};
+use serde_json::Value;
 
 const HOSTS: usize = 12;
 
@@ -22,10 +24,7 @@ fn twelve_hosts_find_each_other_and_a_release_by_the_hash_table_alone() {
     fleet.kill_tracker();
 
     let image = release_and_complete(&fleet, 0, "v1.raw", seed);
-    let found: Vec<String> = fleet.hosts.iter().flat_map(ways).collect();
-    assert!(found.iter().any(|by| by == "dht"), "{found:?}");
-    let without_a_centre = |by: &String| ["dht", "dialled-here", "peer-exchange"].contains(&by.as_str());
-    assert!(found.iter().all(without_a_centre), "{found:?}");
+    assert_the_table_tied_everybody(&fleet);
 
     // A host that was away finds the fleet again by what it kept, its master gone.
     let late = fleet.hosts.last_mut().expect("there are twelve");
@@ -242,6 +241,43 @@ fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, Str
     let released: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{published:#?}"));
     assert_eq!(released["taken_by"], serde_json::json!([]), "no tracker lives");
     (image, format!("golden@{}", released["version"]))
+}
+
+/// Nobody was found but in the hash table, or named by who was found so; and each host has a neighbour that it found there,
+/// or that found it there.
+#[track_caller]
+fn assert_the_table_tied_everybody(fleet: &Fleet) {
+    let found: BTreeMap<String, BTreeMap<String, Value>> = fleet.hosts.iter().map(found_by).collect();
+    let by = |who: &String, whom: &String| found[who].get(whom).and_then(|found| found["by"].as_str());
+    for (host, others) in &found {
+        let mut is_tied = false;
+        for other in others.keys() {
+            is_tied |= by(host, other) == Some("dht") || by(other, host) == Some("dht");
+            let is_right = match by(host, other) {
+                Some("dht") => true,
+                Some("peer-exchange") => others[other]["from"].as_str().is_some_and(|from| found.contains_key(from)),
+                // It was found itself; of two that dial each other at once, both may see it so.
+                Some("dialled-here") => matches!(by(other, host), Some("dht" | "peer-exchange" | "dialled-here")),
+                _ => false,
+            };
+            assert!(is_right, "{host} found {other} otherwise: {found:#?}");
+        }
+        assert!(is_tied, "{host} is tied to nobody by the table: {found:#?}");
+    }
+}
+
+/// A host's id, and how it found whom it was ever connected with.
+#[track_caller]
+fn found_by(host: &Host) -> (String, BTreeMap<String, Value>) {
+    let status = host.status();
+    let transfers = status["transfers"].as_array().into_iter().flatten();
+    let peers = transfers.flat_map(|transfer| transfer["peers"].as_array().into_iter().flatten());
+    let given = peers.clone().filter(|peer| peer["taken_bytes"].as_u64() > Some(0)).count();
+    assert!(given > 0 || peers.clone().any(|peer| peer["given_bytes"].as_u64() > Some(0)), "{status:#}");
+    let all = peers.chain(status["hosts"].as_array().into_iter().flatten());
+    let all = all.filter(|other| other["found"].is_object());
+    let id = |of: &Value| of["peer"].as_str().unwrap_or_default().to_owned();
+    (id(&status), all.map(|other| (id(other), other["found"].clone())).collect())
 }
 
 /// Waits until a host's node of the hash table knows so many others.
