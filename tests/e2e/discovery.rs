@@ -220,6 +220,47 @@ fn hosts_that_cannot_reach_each_other_find_a_release_in_the_hash_table() {
     }
 }
 
+/// No table of the others comes to name who joins when the trackers are dead, since a node takes in whom it asks. What a newcomer
+/// announces and puts is kept by the nodes that it asks, and found by whoever asks these.
+#[test]
+fn a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still() {
+    if !outer::runs_inside("discovery::a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still") {
+        return;
+    }
+    let seed = seed("a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still");
+    let mut fleet = Fleet::wired();
+    for _ in 0..3 {
+        fleet.add_host("");
+    }
+    for host in &fleet.hosts {
+        wait_for_nodes(host, 3);
+    }
+    for known in 0..2 {
+        let newcomer = fleet.join_host("");
+        newcomer.set_settings(&format!("subscribe = [\"golden\"]\npeers = [\"{}\"]", fleet.hosts[known].listen()));
+        std::fs::copy(fleet.hosts[known].state.join("cluster.secret"), newcomer.state.join("cluster.secret"))
+            .expect("a tracker told it");
+        fleet.hosts.push(newcomer);
+    }
+    fleet.kill_tracker();
+    // But for nodes of the table, only the first newcomer can be heard: no host tells one of another.
+    let hears_nobody = [0, 1, 2, 4];
+    hears_nobody.iter().for_each(|&host| fleet.hosts[host].cut_off());
+
+    fleet.hosts[3].start();
+    wait_for_nodes(&fleet.hosts[3], 3);
+    let (image, release) = release(&fleet, 3, "v1.raw", seed);
+    fleet.hosts[4].start();
+    let late = &fleet.hosts[4];
+    let heard = format!("release {release} found in the DHT");
+    wait_until("the release to be found", LONG, || late.log(), |log| log.contains(&heard));
+    late.let_in_again();
+    image.assert_same(&late.wait_sealed(&release, LONG).path);
+    let found: Vec<String> = fleet.hosts[3..].iter().flat_map(ways).collect();
+    assert!(found.len() == 2 && found.iter().any(|by| by == "dht"), "{found:?}");
+    assert!(found.iter().all(|by| ["dht", "dialled-here"].contains(&by.as_str())), "{found:?}");
+}
+
 /// Releases a new image from one host, with no tracker to take it, and waits until it is everywhere.
 #[track_caller]
 fn release_and_complete(fleet: &Fleet, from: usize, file: &str, seed: u64) -> TestImage {
