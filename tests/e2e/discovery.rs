@@ -273,7 +273,7 @@ fn release_and_complete(fleet: &Fleet, from: usize, file: &str, seed: u64) -> Te
 
 /// Releases a new image from one host, with no tracker to take it.
 #[track_caller]
-fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, String) {
+pub(crate) fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, String) {
     let image = TestImage::make(&fleet.path(file), 24 << 20, 16 << 20, seed);
     let mut publish = fleet.hosts[from].command();
     publish.arg("publish").arg(&image.path).args(["--name", "golden", "--json", "--key"]).arg(fleet.publisher_key());
