@@ -23,6 +23,8 @@ use futures_util::StreamExt;
 use futures_util::future::join;
 use mainline::async_dht::AsyncDht;
 use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSettings};
+use tokio::net::UdpSocket;
+use tokio::time::{sleep, timeout};
 
 use crate::durable::{self, WriteError};
 use drover_protocol::networks::Networks;
@@ -45,6 +47,9 @@ const ITEMS_KEPT: usize = 1024;
 const VALUES_KEPT: usize = 1;
 /// Nodes that are kept over restarts.
 const NODES_KEPT: usize = 64;
+/// A node that answers none of so many pings, each after so long, does not hear who asks.
+const PINGS: usize = 3;
+const PING_WAIT: Duration = Duration::from_secs(1);
 /// A file of ours is no longer.
 const LONGEST_FILE: u64 = 16 * 1024;
 
@@ -81,6 +86,23 @@ pub fn beside(endpoint: SocketAddr) -> Option<SocketAddrV4> {
         (IpAddr::V6(ip), Some(port)) if ip.is_unspecified() => Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)),
         _ => None,
     }
+}
+
+/// Whether a node hears this host, asked from its address `from` on a port of its own. It is a ping, for which no node takes
+/// the asker into its table.
+pub async fn answers(from: Ipv4Addr, node: SocketAddrV4) -> io::Result<bool> {
+    let socket = UdpSocket::bind((from, 0)).await?;
+    socket.connect(node).await?;
+    for _ in 0..PINGS {
+        // What is wrong may be over at the next try, as when nobody listens there yet.
+        let _ = socket.send(PING).await;
+        match timeout(PING_WAIT, socket.recv(&mut [0; 512])).await {
+            Ok(Ok(_)) => return Ok(true),
+            Ok(Err(_)) => sleep(PING_WAIT).await,
+            Err(_) => {}
+        }
+    }
+    Ok(false)
 }
 
 impl DhtNode {
@@ -231,6 +253,9 @@ pub fn save_nodes(path: &Path, networks: &Networks, nodes: &[SocketAddrV4]) -> R
     durable::replace(path, &json, durable::PRIVATE)
 }
 
+/// A question whether somebody is there (BEP 5), by a node of any number.
+const PING: &[u8] = b"d1:ad2:id20:a host of the fleet.e1:q4:ping1:t4:ping1:y1:qe";
+
 /// A question for the node of this number, as the crate asks it (BEP 5), of which the crate takes no answer.
 fn question_for(own: Id) -> Vec<u8> {
     let (own, number) = (own.as_bytes(), &[0xff; 4]);
@@ -251,7 +276,6 @@ impl RequestFilter for OfTheCluster {
 mod tests {
     use mainline::SigningKey;
     use std::net::UdpSocket;
-    use tokio::time::{sleep, timeout};
 
     use super::*;
 
@@ -456,6 +480,16 @@ mod tests {
             stranger.set_nonblocking(true).expect("a socket");
             assert!(stranger.recv(&mut answer).is_err(), "an answer to {stranger:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn whether_a_node_hears_this_host_can_be_asked_and_leaves_nothing_in_its_table() {
+        let (first, at) = node(48, 17_441, &[], "127.66.0.0/16");
+        let asked = async |from: [u8; 4], node| answers(from.into(), node).await.expect("an address of this machine");
+        assert!(asked([127, 66, 1, 48], at).await);
+        assert!(!asked([127, 67, 0, 48], at).await, "from outside of its networks");
+        assert!(!asked([127, 66, 1, 48], SocketAddrV4::new(*at.ip(), 9)).await, "nobody is there");
+        assert_eq!(first.woken(first.dht.to_bootstrap()).await, [""; 0]);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use drover_harness::{Fleet, Host, LONG, TestImage, outer, run, seed, wait_until};
+use drover_harness::{Fleet, FleetOptions, Host, LONG, TestImage, outer, run, seed, wait_until};
 use serde_json::Value;
 
 const HOSTS: usize = 12;
@@ -130,6 +130,30 @@ fn a_static_peer_that_does_not_answer_is_told_of_once_and_shown() {
     assert_eq!((&peers[0]["address"], &peers[0]["peer"]), (&dead.to_string().into(), &serde_json::Value::Null));
     let warned = host.log().lines().filter(|line| line.contains("WARN") && line.contains(&dead.to_string())).count();
     assert_eq!(warned, 1, "{}", host.log());
+}
+
+#[test]
+fn networks_that_shut_hosts_out_are_told_of() {
+    // The tracker's node hears nobody from the fleet's own network.
+    let mut fleet = Fleet::with_tracker(&FleetOptions::default(), "networks = [\"10.0.0.0/8\"]");
+    fleet.add_host("");
+    let host = fleet.add_host("networks = [\"10.0.0.0/8\"]");
+    let own = host.listen().ip().to_string();
+    for host in &fleet.hosts {
+        let problem = || host.status()["trackers"][0]["node_problem"].as_str().map(str::to_owned);
+        let problem = wait_until("the tracker's node to be asked in vain", LONG, problem, Option::is_some);
+        assert!(problem.is_some_and(|problem| problem.contains("networks in its tracker.toml")));
+        assert!(
+            host.log().lines().any(|line| line.contains("WARN") && line.contains("tracker.toml")),
+            "{}",
+            host.log()
+        );
+    }
+    let warnings = |host: &Host| host.status()["warnings"].clone();
+    assert_eq!(warnings(&fleet.hosts[0]), serde_json::json!([]), "its address is a private one");
+    let warned = wait_until("the host to look", LONG, || warnings(&fleet.hosts[1]), |warnings| warnings[0].is_string());
+    assert!(warned[0].as_str().is_some_and(|text| text.contains(&own) && text.contains("10.0.0.0/8")), "{warned}");
+    assert!(fleet.hosts[1].log().contains(&format!("own address {own} is outside")), "{}", fleet.hosts[1].log());
 }
 
 /// A host that can transfer goes on, and does not lose its table for longer than until a tracker answers.

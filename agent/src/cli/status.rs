@@ -69,6 +69,7 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
             (None, false) => "does not answer".to_owned(),
         };
         lines.push(format!("tracker      {} {state}", tracker.address));
+        lines.extend(tracker.node_problem.iter().map(|problem| format!("             but {problem}")));
     }
     for host in &report.static_peers {
         let state = match (&host.problem, host.peer) {
@@ -85,6 +86,7 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
             (_, problem) => format!("dht          waits: {}", problem.as_deref().unwrap_or("it has just started")),
         });
     }
+    lines.extend(report.warnings.iter().map(|warning| format!("warning      {warning}")));
     if !report.subscribed.is_empty() {
         let names = report.subscribed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         lines.push(format!("subscribed   {names}"));
@@ -216,6 +218,16 @@ mod tests {
         let shown = show(&report(true), &BTreeMap::new());
         assert!(shown.contains("static peer  10.7.0.5:7444 was reached (abab"), "{shown}");
         assert!(shown.contains("static peer  10.7.0.6:7444 does not answer: no answer"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_networks_is_shown() {
+        let mut report = report(true);
+        report.warnings = vec!["this host's own address".to_owned()];
+        report.trackers[0].node_problem = Some("its node of the DHT".to_owned());
+        let shown = show(&report, &BTreeMap::new());
+        assert!(shown.contains("tracker:7440 answers\n             but its node of the DHT\n"), "{shown}");
+        assert!(shown.contains("\nwarning      this host's own address\n"), "{shown}");
     }
 
     #[test]

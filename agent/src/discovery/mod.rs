@@ -6,6 +6,7 @@
 //! looks who lacks neighbours. Nobody waits for anybody.
 
 pub(crate) mod dht;
+pub(crate) mod elsewhere;
 pub(crate) mod finder;
 pub(crate) mod gossip;
 pub(crate) mod items;
