@@ -6,15 +6,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use drover_protocol::networks::Networks;
-use futures_util::future::join_all;
-use tokio::net::lookup_host;
-use tokio::time::timeout;
 
-/// How long it is waited for the addresses of a name.
-const NAME_MOST: Duration = Duration::from_secs(2);
+use super::addresses;
 
 /// What was found, once it was looked. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -42,11 +37,6 @@ impl Elsewhere {
     pub(crate) fn show(&self) -> Vec<String> {
         self.0.get().cloned().unwrap_or_default()
     }
-}
-
-async fn addresses(named: &[String]) -> Vec<SocketAddr> {
-    let found = join_all(named.iter().map(|text| timeout(NAME_MOST, lookup_host(text)))).await;
-    found.into_iter().flatten().flatten().flatten().collect()
 }
 
 impl Watched {
