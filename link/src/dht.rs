@@ -534,6 +534,45 @@ mod tests {
         assert_eq!(first.nodes().await, [listen]);
     }
 
+    /// Answers who looks for nodes with the asker's own number, which comes into no table, and names another node. Pings have
+    /// numbers that are made up, and get no answer.
+    fn nameless(last: u8, named: SocketAddrV4) -> SocketAddrV4 {
+        let at = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), 17_445);
+        let socket = UdpSocket::bind(at).expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
+        let node = [&[9; 20][..], &named.ip().octets(), &named.port().to_be_bytes()].concat();
+        std::thread::spawn(move || {
+            let mut question = [0; 2048];
+            while let Ok((len, from)) = socket.recv_from(&mut question) {
+                let question = &question[..len];
+                let after =
+                    |what: &[u8]| question.windows(what.len()).position(|at| at == what).map(|at| at + what.len());
+                if after(b"9:find_node").is_none() {
+                    continue;
+                }
+                let Some(id) = after(b"2:id20:").and_then(|at| question.get(at..at + 20)) else { continue };
+                let Some(number) = after(b"1:t4:").and_then(|at| question.get(at..at + 4)) else { continue };
+                let answer = [b"d1:rd2:id20:", id, b"5:nodes26:", &node, b"e1:t4:", number, b"1:y1:re"].concat();
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_table_names_nobody_counts_whom_those_name_that_it_still_asks() {
+        let named = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, 49), 17_445);
+        let asked = nameless(50, named);
+        let (node, _) = node(51, 17_445, &[asked], "127.0.0.0/8");
+        let known = async {
+            while node.nodes().await != [named] {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), known).await.expect("counted in time");
+        assert_eq!(node.woken(node.dht.to_bootstrap()).await, [""; 0], "the table names nobody");
+    }
+
     #[test]
     fn the_node_of_a_member_is_on_the_port_after_its_own() {
         let beside = |text: &str| beside(text.parse().expect("an address")).map(|addr| addr.to_string());
