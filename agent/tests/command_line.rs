@@ -100,6 +100,31 @@ fn a_settings_file_is_checked_without_a_daemon() {
 }
 
 #[test]
+fn an_address_outside_of_the_networks_is_warned_of_without_a_daemon() {
+    let story = Story::new();
+    let warned = |settings: &str| {
+        std::fs::write(story.path().join("drover.toml"), settings).expect("write settings");
+        let run = story.drover(&["check-config"]);
+        assert_eq!(run.exit(), 0, "{}", run.stderr());
+        run.stderr()
+    };
+    let outside = warned("listen = '192.0.2.5:7444'\nnetworks = ['10.7.0.0/16']\npeers = ['192.0.2.6:7444']\n");
+    assert!(
+        outside.contains("warning: this host's own address 192.0.2.5 is outside of networks (10.7.0.0/16)"),
+        "{outside}"
+    );
+    assert!(outside.contains("warning: the static peer 192.0.2.6:7444"), "{outside}");
+    let not_private = warned("listen = '192.0.2.5:7444'\n");
+    assert!(not_private.contains("192.0.2.5 is not private, and networks is not set"), "{not_private}");
+    for good in
+        ["listen = '192.0.2.5:7444'\nnetworks = ['192.0.2.0/24']\n", "listen = '192.0.2.5:7444'\ndht = false\n", ""]
+    {
+        let said = warned(good);
+        assert!(!said.contains("warning"), "{said}");
+    }
+}
+
+#[test]
 fn a_drop_in_lets_the_daemon_reach_what_the_settings_name_and_nothing_else() {
     let story = Story::new();
     let file = story.path().join("drover.toml");

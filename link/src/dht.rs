@@ -23,6 +23,8 @@ use futures_util::StreamExt;
 use futures_util::future::join;
 use mainline::async_dht::AsyncDht;
 use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSettings};
+use tokio::net::UdpSocket;
+use tokio::time::{sleep, timeout};
 
 use crate::durable::{self, WriteError};
 use drover_protocol::networks::Networks;
@@ -45,6 +47,9 @@ const ITEMS_KEPT: usize = 1024;
 const VALUES_KEPT: usize = 1;
 /// Nodes that are kept over restarts.
 const NODES_KEPT: usize = 64;
+/// A node that answers none of so many pings, each after so long, does not hear who asks.
+const PINGS: usize = 3;
+const PING_WAIT: Duration = Duration::from_secs(1);
 /// A file of ours is no longer.
 const LONGEST_FILE: u64 = 16 * 1024;
 
@@ -81,6 +86,23 @@ pub fn beside(endpoint: SocketAddr) -> Option<SocketAddrV4> {
         (IpAddr::V6(ip), Some(port)) if ip.is_unspecified() => Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)),
         _ => None,
     }
+}
+
+/// Whether a node hears this host, asked from its address `from` on a port of its own. It is a ping, for which no node takes
+/// the asker into its table.
+pub async fn answers(from: Ipv4Addr, node: SocketAddrV4) -> io::Result<bool> {
+    let socket = UdpSocket::bind((from, 0)).await?;
+    socket.connect(node).await?;
+    for _ in 0..PINGS {
+        // What is wrong may be over at the next try, as when nobody listens there yet.
+        let _ = socket.send(PING).await;
+        match timeout(PING_WAIT, socket.recv(&mut [0; 512])).await {
+            Ok(Ok(_)) => return Ok(true),
+            Ok(Err(_)) => sleep(PING_WAIT).await,
+            Err(_) => {}
+        }
+    }
+    Ok(false)
 }
 
 impl DhtNode {
@@ -231,6 +253,9 @@ pub fn save_nodes(path: &Path, networks: &Networks, nodes: &[SocketAddrV4]) -> R
     durable::replace(path, &json, durable::PRIVATE)
 }
 
+/// A question whether somebody is there (BEP 5), by a node of any number.
+const PING: &[u8] = b"d1:ad2:id20:a host of the fleet.e1:q4:ping1:t4:ping1:y1:qe";
+
 /// A question for the node of this number, as the crate asks it (BEP 5), of which the crate takes no answer.
 fn question_for(own: Id) -> Vec<u8> {
     let (own, number) = (own.as_bytes(), &[0xff; 4]);
@@ -251,7 +276,6 @@ impl RequestFilter for OfTheCluster {
 mod tests {
     use mainline::SigningKey;
     use std::net::UdpSocket;
-    use tokio::time::{sleep, timeout};
 
     use super::*;
 
@@ -459,6 +483,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whether_a_node_hears_this_host_can_be_asked_and_leaves_nothing_in_its_table() {
+        let (first, at) = node(48, 17_441, &[], "127.66.0.0/16");
+        let asked = async |from: [u8; 4], node| answers(from.into(), node).await.expect("an address of this machine");
+        assert!(asked([127, 66, 1, 48], at).await);
+        assert!(!asked([127, 67, 0, 48], at).await, "from outside of its networks");
+        assert!(!asked([127, 66, 1, 48], SocketAddrV4::new(*at.ip(), 9)).await, "nobody is there");
+        assert_eq!(first.woken(first.dht.to_bootstrap()).await, [""; 0]);
+    }
+
+    #[tokio::test]
     async fn whom_the_settings_name_elsewhere_is_heard() {
         let (_first, at) = node(42, 17_441, &[], "127.0.0.0/8");
         let listen = SocketAddrV4::new(Ipv4Addr::new(127, 67, 0, 42), 17_445);
@@ -498,6 +532,45 @@ mod tests {
         second.look_around(&[]).await;
         assert_eq!(first.woken(first.dht.to_bootstrap()).await.len(), 2, "the table has both numbers");
         assert_eq!(first.nodes().await, [listen]);
+    }
+
+    /// Answers who looks for nodes with the asker's own number, which comes into no table, and names another node. Pings have
+    /// numbers that are made up, and get no answer.
+    fn nameless(last: u8, named: SocketAddrV4) -> SocketAddrV4 {
+        let at = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), 17_445);
+        let socket = UdpSocket::bind(at).expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
+        let node = [&[9; 20][..], &named.ip().octets(), &named.port().to_be_bytes()].concat();
+        std::thread::spawn(move || {
+            let mut question = [0; 2048];
+            while let Ok((len, from)) = socket.recv_from(&mut question) {
+                let question = &question[..len];
+                let after =
+                    |what: &[u8]| question.windows(what.len()).position(|at| at == what).map(|at| at + what.len());
+                if after(b"9:find_node").is_none() {
+                    continue;
+                }
+                let Some(id) = after(b"2:id20:").and_then(|at| question.get(at..at + 20)) else { continue };
+                let Some(number) = after(b"1:t4:").and_then(|at| question.get(at..at + 4)) else { continue };
+                let answer = [b"d1:rd2:id20:", id, b"5:nodes26:", &node, b"e1:t4:", number, b"1:y1:re"].concat();
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_table_names_nobody_counts_whom_those_name_that_it_still_asks() {
+        let named = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, 49), 17_445);
+        let asked = nameless(50, named);
+        let (node, _) = node(51, 17_445, &[asked], "127.0.0.0/8");
+        let known = async {
+            while node.nodes().await != [named] {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), known).await.expect("counted in time");
+        assert_eq!(node.woken(node.dht.to_bootstrap()).await, [""; 0], "the table names nobody");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! A fleet that outlives its trackers: hosts find each other, and what is released, without any.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use drover_harness::{Fleet, Host, LONG, TestImage, outer, run, seed, wait_until};
+use drover_harness::{Fleet, FleetOptions, Host, LONG, TestImage, outer, run, seed, wait_until};
+use serde_json::Value;
 
 const HOSTS: usize = 12;
 
@@ -22,10 +24,7 @@ fn twelve_hosts_find_each_other_and_a_release_by_the_hash_table_alone() {
     fleet.kill_tracker();
 
     let image = release_and_complete(&fleet, 0, "v1.raw", seed);
-    let found: Vec<String> = fleet.hosts.iter().flat_map(ways).collect();
-    assert!(found.iter().any(|by| by == "dht"), "{found:?}");
-    let without_a_centre = |by: &String| ["dht", "dialled-here", "peer-exchange"].contains(&by.as_str());
-    assert!(found.iter().all(without_a_centre), "{found:?}");
+    assert_the_table_tied_everybody(&fleet);
 
     // A host that was away finds the fleet again by what it kept, its master gone.
     let late = fleet.hosts.last_mut().expect("there are twelve");
@@ -133,6 +132,51 @@ fn a_static_peer_that_does_not_answer_is_told_of_once_and_shown() {
     assert_eq!(warned, 1, "{}", host.log());
 }
 
+#[test]
+fn networks_that_shut_hosts_out_are_told_of() {
+    // The tracker's node hears nobody from the fleet's own network.
+    let mut fleet = Fleet::with_tracker(&FleetOptions::default(), "networks = [\"10.0.0.0/8\"]");
+    fleet.add_host("");
+    let host = fleet.add_host("networks = [\"10.0.0.0/8\"]");
+    let own = host.listen().ip().to_string();
+    for host in &fleet.hosts {
+        let problem = || host.status()["trackers"][0]["node_problem"].as_str().map(str::to_owned);
+        let problem = wait_until("the tracker's node to be asked in vain", LONG, problem, Option::is_some);
+        assert!(problem.is_some_and(|problem| problem.contains("networks in its tracker.toml")));
+        assert!(
+            host.log().lines().any(|line| line.contains("WARN") && line.contains("tracker.toml")),
+            "{}",
+            host.log()
+        );
+    }
+    let warnings = |host: &Host| host.status()["warnings"].clone();
+    assert_eq!(warnings(&fleet.hosts[0]), serde_json::json!([]), "its address is a private one");
+    let warned = wait_until("the host to look", LONG, || warnings(&fleet.hosts[1]), |warnings| warnings[0].is_string());
+    assert!(warned[0].as_str().is_some_and(|text| text.contains(&own) && text.contains("10.0.0.0/8")), "{warned}");
+    assert!(fleet.hosts[1].log().contains(&format!("own address {own} is outside")), "{}", fleet.hosts[1].log());
+}
+
+/// A host that can transfer goes on, and does not lose its table for longer than until a tracker answers.
+#[test]
+fn a_damaged_secret_is_told_of_until_a_tracker_tells_it_anew() {
+    let mut fleet = Fleet::start(1);
+    let file = fleet.hosts[0].state.join("cluster.secret");
+    let kept = || std::fs::read(&file).unwrap_or_default();
+    let whole = wait_until("the host to be told the secret", LONG, kept, |kept| kept.len() == 32);
+    fleet.hosts[0].terminate();
+    fleet.kill_tracker();
+    std::fs::write(&file, &whole[..31]).expect("a test's folder can be written");
+    fleet.hosts[0].start();
+    let host = &fleet.hosts[0];
+    let problem = || host.status()["dht"]["problem"].as_str().unwrap_or_default().to_owned();
+    let damaged = |text: &String| text.contains("cluster.secret is damaged: it has 31 bytes") && text.contains("copy");
+    wait_until("the damage to be told of", LONG, problem, damaged);
+    assert!(host.log().lines().any(|line| line.contains("WARN") && line.contains("is damaged")), "{}", host.log());
+    fleet.start_tracker();
+    wait_until("the secret to be told anew", LONG, kept, |kept| *kept == whole);
+    wait_until("the node to run", LONG, || fleet.hosts[0].status()["dht"]["listen"].is_string(), |&runs| runs);
+}
+
 /// Everything that is for an address outside of the wires' network leaves by the default route, where it is counted.
 #[test]
 fn nothing_leaves_for_an_address_outside_of_the_fleet() {
@@ -200,6 +244,47 @@ fn hosts_that_cannot_reach_each_other_find_a_release_in_the_hash_table() {
     }
 }
 
+/// No table of the others comes to name who joins when the trackers are dead, since a node takes in whom it asks. What a newcomer
+/// announces and puts is kept by the nodes that it asks, and found by whoever asks these.
+#[test]
+fn a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still() {
+    if !outer::runs_inside("discovery::a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still") {
+        return;
+    }
+    let seed = seed("a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still");
+    let mut fleet = Fleet::wired();
+    for _ in 0..3 {
+        fleet.add_host("");
+    }
+    for host in &fleet.hosts {
+        wait_for_nodes(host, 3);
+    }
+    for known in 0..2 {
+        let newcomer = fleet.join_host("");
+        newcomer.set_settings(&format!("subscribe = [\"golden\"]\npeers = [\"{}\"]", fleet.hosts[known].listen()));
+        std::fs::copy(fleet.hosts[known].state.join("cluster.secret"), newcomer.state.join("cluster.secret"))
+            .expect("a tracker told it");
+        fleet.hosts.push(newcomer);
+    }
+    fleet.kill_tracker();
+    // But for nodes of the table, only the first newcomer can be heard: no host tells one of another.
+    let hears_nobody = [0, 1, 2, 4];
+    hears_nobody.iter().for_each(|&host| fleet.hosts[host].cut_off());
+
+    fleet.hosts[3].start();
+    wait_for_nodes(&fleet.hosts[3], 3);
+    let (image, release) = release(&fleet, 3, "v1.raw", seed);
+    fleet.hosts[4].start();
+    let late = &fleet.hosts[4];
+    let heard = format!("release {release} found in the DHT");
+    wait_until("the release to be found", LONG, || late.log(), |log| log.contains(&heard));
+    late.let_in_again();
+    image.assert_same(&late.wait_sealed(&release, LONG).path);
+    let found: Vec<String> = fleet.hosts[3..].iter().flat_map(ways).collect();
+    assert!(found.len() == 2 && found.iter().any(|by| by == "dht"), "{found:?}");
+    assert!(found.iter().all(|by| ["dht", "dialled-here"].contains(&by.as_str())), "{found:?}");
+}
+
 /// Releases a new image from one host, with no tracker to take it, and waits until it is everywhere.
 #[track_caller]
 fn release_and_complete(fleet: &Fleet, from: usize, file: &str, seed: u64) -> TestImage {
@@ -212,7 +297,7 @@ fn release_and_complete(fleet: &Fleet, from: usize, file: &str, seed: u64) -> Te
 
 /// Releases a new image from one host, with no tracker to take it.
 #[track_caller]
-fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, String) {
+pub(crate) fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, String) {
     let image = TestImage::make(&fleet.path(file), 24 << 20, 16 << 20, seed);
     let mut publish = fleet.hosts[from].command();
     publish.arg("publish").arg(&image.path).args(["--name", "golden", "--json", "--key"]).arg(fleet.publisher_key());
@@ -221,6 +306,43 @@ fn release(fleet: &Fleet, from: usize, file: &str, seed: u64) -> (TestImage, Str
     let released: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{published:#?}"));
     assert_eq!(released["taken_by"], serde_json::json!([]), "no tracker lives");
     (image, format!("golden@{}", released["version"]))
+}
+
+/// Nobody was found but in the hash table, or named by who was found so; and each host has a neighbour that it found there,
+/// or that found it there.
+#[track_caller]
+fn assert_the_table_tied_everybody(fleet: &Fleet) {
+    let found: BTreeMap<String, BTreeMap<String, Value>> = fleet.hosts.iter().map(found_by).collect();
+    let by = |who: &String, whom: &String| found[who].get(whom).and_then(|found| found["by"].as_str());
+    for (host, others) in &found {
+        let mut is_tied = false;
+        for other in others.keys() {
+            is_tied |= by(host, other) == Some("dht") || by(other, host) == Some("dht");
+            let is_right = match by(host, other) {
+                Some("dht") => true,
+                Some("peer-exchange") => others[other]["from"].as_str().is_some_and(|from| found.contains_key(from)),
+                // It was found itself; of two that dial each other at once, both may see it so.
+                Some("dialled-here") => matches!(by(other, host), Some("dht" | "peer-exchange" | "dialled-here")),
+                _ => false,
+            };
+            assert!(is_right, "{host} found {other} otherwise: {found:#?}");
+        }
+        assert!(is_tied, "{host} is tied to nobody by the table: {found:#?}");
+    }
+}
+
+/// A host's id, and how it found whom it was ever connected with.
+#[track_caller]
+fn found_by(host: &Host) -> (String, BTreeMap<String, Value>) {
+    let status = host.status();
+    let transfers = status["transfers"].as_array().into_iter().flatten();
+    let peers = transfers.flat_map(|transfer| transfer["peers"].as_array().into_iter().flatten());
+    let given = peers.clone().filter(|peer| peer["taken_bytes"].as_u64() > Some(0)).count();
+    assert!(given > 0 || peers.clone().any(|peer| peer["given_bytes"].as_u64() > Some(0)), "{status:#}");
+    let all = peers.chain(status["hosts"].as_array().into_iter().flatten());
+    let all = all.filter(|other| other["found"].is_object());
+    let id = |of: &Value| of["peer"].as_str().unwrap_or_default().to_owned();
+    (id(&status), all.map(|other| (id(other), other["found"].clone())).collect())
 }
 
 /// Waits until a host's node of the hash table knows so many others.

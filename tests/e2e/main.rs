@@ -7,6 +7,7 @@ mod damage;
 mod discovery;
 mod liar;
 mod limits;
+mod lying_nodes;
 mod multicast;
 mod publish_fetch;
 mod publishers;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use drover_harness::{Fleet, LONG, Mount, TestImage, drover, run, seed, wait_until};
+use drover_harness::{Fleet, LONG, Mount, TestImage, drover, run, seed, tracker_program, wait_until};
 
 #[test]
 fn tokens_work_once_and_only_as_they_are() {
@@ -35,6 +35,23 @@ fn tokens_work_once_and_only_as_they_are() {
     let elsewhere = Fleet::start(0);
     join("fifth", &elsewhere.token("host")).refused(&["pin"]);
     join("fifth", "nonsense").refused(&["token"]);
+}
+
+#[test]
+fn a_tracker_is_not_made_on_a_port_that_leaves_none_for_its_node() {
+    let fleet = Fleet::start(0);
+    let state = fleet.path("last");
+    let init = |port: u16, more: &[&str]| {
+        let mut init = tracker_program();
+        init.arg("init").arg("--state").arg(&state).args(["--listen", &format!("127.0.0.1:{port}")]);
+        run(init.args(more))
+    };
+    let first = fleet.tracker_state();
+    for more in [&[][..], &["--cluster", first.to_str().expect("ASCII")]] {
+        init(65535, more).refused(&["127.0.0.1:65535", "DHT", "choose a lower one"]);
+        assert!(!state.exists(), "nothing half-done stays");
+    }
+    init(65534, &[]).ok();
 }
 
 #[test]

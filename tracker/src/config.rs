@@ -96,7 +96,8 @@ pub enum SettingsError {
     Network(#[from] drover_protocol::networks::ParseNetworkError),
     /// There is no port for the node of the hash table.
     #[error(
-        "listen = \"{0}\" leaves no port for the DHT, which takes the one after it: choose a lower one, or set dht = false"
+        "listen = \"{0}\" leaves no port for the DHT, which takes the one after it: choose a lower one, or set dht = \
+         false in tracker.toml"
     )]
     LastPort(SocketAddr),
     /// Certificates can't live that long, or that short.
@@ -122,7 +123,8 @@ pub(crate) fn initial(listen: SocketAddr) -> String {
          # Whether it has a node of the cluster's hash table (UDP, on the port after listen's), by which hosts find each\n\
          # other when no tracker answers.\n\
          #dht = true\n\
-         # The networks that hosts are in, for that node (default: private ones).\n\
+         # The networks that hosts are in, for that node (default: private ones). It answers nobody else; hosts have the same\n\
+         # in their settings.\n\
          #networks = [\"10.0.0.0/8\"]\n\
          # What is logged, as in \"info,drover_tracker=debug\".\n\
          #log = \"info\"\n"
@@ -140,8 +142,8 @@ impl Settings {
         let listen = over.listen.or(file.listen);
         let listen = listen.map_or(Ok(DEFAULT_LISTEN), |text| parse_addr("listen", &text))?;
         let dht = over.dht.or(file.dht).unwrap_or(true);
-        if dht && listen.port() == u16::MAX {
-            return Err(SettingsError::LastPort(listen));
+        if dht {
+            check_port(listen)?;
         }
         let http = over.http.or(file.http);
         Ok(Settings {
@@ -179,6 +181,11 @@ impl RawSettings {
 pub fn parse_addr(setting: &'static str, text: &str) -> Result<SocketAddr, SettingsError> {
     let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DEFAULT_PORT));
     text.parse().or_else(|_| alone()).map_err(|_| SettingsError::Address { setting, value: text.to_owned() })
+}
+
+/// The node of the hash table takes the port after a tracker's.
+pub fn check_port(listen: SocketAddr) -> Result<(), SettingsError> {
+    if listen.port() == u16::MAX { Err(SettingsError::LastPort(listen)) } else { Ok(()) }
 }
 
 /// A time with its unit: 90s, 30m, 1h, 7d.

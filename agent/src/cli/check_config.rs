@@ -1,14 +1,18 @@
 //! `drover check-config`: checks a settings file and shows what holds.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use drover_link::identity::Identity;
 
 use super::drop_in::DropIn;
 use super::output::say;
 use super::{Common, Exit};
 use crate::config::{Settings, SettingsError, Sources};
 use crate::control::{Code, Problem};
+use crate::daemon::{IDENTITY, dht_choice};
+use crate::discovery::elsewhere::Watched;
 
 /// Check the settings that the daemon would use, and print them
 #[derive(Args, Debug)]
@@ -36,8 +40,25 @@ impl CheckConfig {
         }
         let text = |settings: &Settings| toml::to_string(settings).unwrap_or_default();
         common.output().print(&settings, text)?;
+        warnings(&common.state, &settings).iter().for_each(|warning| say(&format!("warning: {warning}")));
         Ok(Exit::Done)
     }
+}
+
+/// What the daemon will warn of, as far as it can be known without asking what names stand for.
+fn warnings(state: &Path, settings: &Settings) -> Vec<String> {
+    let addresses = |list: &[String]| list.iter().filter_map(|text| text.parse().ok()).collect::<Vec<SocketAddr>>();
+    let table = settings.dht.then(|| dht_choice(settings).networks);
+    let watched = Watched::of(settings.listen.ip(), &settings.networks, table.as_ref());
+    let warnings =
+        |watched: Watched| watched.warnings(&addresses(&trackers(state, settings)), &addresses(&settings.peers));
+    watched.map(warnings).unwrap_or_default()
+}
+
+/// Trackers of the settings, or those that `drover join` stored.
+pub(super) fn trackers(state: &Path, settings: &Settings) -> Vec<String> {
+    let stored = || Identity::load(&state.join(IDENTITY)).map(|identity| identity.trackers().to_vec());
+    settings.trackers.clone().unwrap_or_else(|| stored().unwrap_or_default())
 }
 
 /// What `check-config` and `daemon` say about settings that can't be used.

@@ -7,13 +7,12 @@ use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
 use std::path::Path;
 
-use drover_link::identity::Identity;
 use drover_protocol::multicast::choice::Mode;
 use serde::Serialize;
 
+use super::check_config::trackers;
 use crate::config::Settings;
 use crate::control::{Code, Problem};
-use crate::daemon::IDENTITY;
 
 /// What the unit is to be allowed.
 #[derive(Serialize, Debug)]
@@ -35,11 +34,9 @@ impl DropIn {
             return Err(Problem::new(Code::Usage, what, "the setting networks is not set, so hosts may be anywhere")
                 .todo("name the networks that hosts are in, as in networks = [\"10.7.0.0/16\"]"));
         }
-        let stored = || Identity::load(&state.join(IDENTITY)).map(|identity| identity.trackers().to_vec());
-        let trackers = settings.trackers.clone().unwrap_or_else(|| stored().unwrap_or_default());
         let mut named = BTreeSet::new();
         let mut has_names = false;
-        for text in trackers.iter().chain(&settings.peers) {
+        for text in trackers(state, settings).iter().chain(&settings.peers) {
             has_names |= text.parse::<std::net::SocketAddr>().is_err();
             let addrs = text.to_socket_addrs().map_err(|error| {
                 Problem::failed(what, format!("can't find {text}: {error}"))

@@ -69,6 +69,7 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
             (None, false) => "does not answer".to_owned(),
         };
         lines.push(format!("tracker      {} {state}", tracker.address));
+        lines.extend(tracker.node_problem.iter().map(|problem| format!("             but {problem}")));
     }
     for host in &report.static_peers {
         let state = match (&host.problem, host.peer) {
@@ -78,16 +79,14 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
         };
         lines.push(format!("static peer  {} {state}", host.address));
     }
-    if report.known_hosts > 0 {
-        let found = found_by(report.hosts.iter().filter_map(|host| host.found));
-        lines.push(format!("hosts        {} connected ({found}), {} known", report.hosts.len(), report.known_hosts));
-    }
+    lines.push(format!("hosts        {}", hosts(report)));
     if let Some(dht) = &report.dht {
         lines.push(match (dht.listen, &dht.problem) {
             (Some(listen), None) => format!("dht          on {listen}, {} nodes known", dht.nodes),
             (_, problem) => format!("dht          waits: {}", problem.as_deref().unwrap_or("it has just started")),
         });
     }
+    lines.extend(report.warnings.iter().map(|warning| format!("warning      {warning}")));
     if !report.subscribed.is_empty() {
         let names = report.subscribed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         lines.push(format!("subscribed   {names}"));
@@ -96,6 +95,23 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
     let told = report.trackers.iter().any(|tracker| tracker.reachable);
     lines.extend(report.transfers.iter().flat_map(|transfer| transfer_lines(transfer, rates, told)));
     lines.join("\n")
+}
+
+/// Who is connected, or why nobody is.
+fn hosts(report: &Report) -> String {
+    let (connected, known) = (report.hosts.len(), report.known_hosts);
+    if connected > 0 {
+        let found = found_by(report.hosts.iter().filter_map(|host| host.found));
+        return format!("{connected} connected ({found}), {known} known");
+    }
+    let told = report.trackers.iter().any(|tracker| tracker.reachable);
+    let why = match (known, told, report.transfers.is_empty()) {
+        (1.., ..) => "none of them has answered yet",
+        (0, true, true) => "trackers name hosts that exchange the same master, and this one exchanges none yet",
+        (0, true, false) => "no host that trackers know of exchanges what this one does",
+        (0, false, _) => "no tracker answers and nobody is remembered; name a host that is up in the setting peers",
+    };
+    format!("0 connected, {known} known: {why}")
 }
 
 /// What to do about an expired certificate.
@@ -202,6 +218,31 @@ mod tests {
         let shown = show(&report(true), &BTreeMap::new());
         assert!(shown.contains("static peer  10.7.0.5:7444 was reached (abab"), "{shown}");
         assert!(shown.contains("static peer  10.7.0.6:7444 does not answer: no answer"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_networks_is_shown() {
+        let mut report = report(true);
+        report.warnings = vec!["this host's own address".to_owned()];
+        report.trackers[0].node_problem = Some("its node of the DHT".to_owned());
+        let shown = show(&report, &BTreeMap::new());
+        assert!(shown.contains("tracker:7440 answers\n             but its node of the DHT\n"), "{shown}");
+        assert!(shown.contains("\nwarning      this host's own address\n"), "{shown}");
+    }
+
+    #[test]
+    fn that_nobody_is_connected_is_said_with_the_reason() {
+        let line = |report: &Report| {
+            let shown = show(report, &BTreeMap::new());
+            shown.lines().find(|line| line.starts_with("hosts ")).expect("it is always there").to_owned()
+        };
+        let (mut told, mut alone) = (report(true), report(false));
+        assert!(line(&told).contains("0 connected, 0 known: no host that trackers know of"), "{}", line(&told));
+        told.transfers.clear();
+        assert!(line(&told).contains("this one exchanges none yet"), "{}", line(&told));
+        assert!(line(&alone).contains("in the setting peers"), "{}", line(&alone));
+        alone.known_hosts = 3;
+        assert!(line(&alone).contains("0 connected, 3 known: none of them has answered yet"), "{}", line(&alone));
     }
 
     #[test]

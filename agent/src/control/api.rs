@@ -79,6 +79,9 @@ pub struct Status {
     /// Hosts that the settings name (`peers`).
     #[serde(default)]
     pub static_peers: Vec<StaticPeer>,
+    /// What of the settings can't be meant, though the daemon goes on with it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The host's node in the cluster's hash table, unless the settings switch it off.
     #[serde(default)]
     pub dht: Option<DhtStatus>,
@@ -107,6 +110,9 @@ pub struct Tracker {
     /// What it answered last, if that was an error.
     #[serde(default)]
     pub problem: Option<String>,
+    /// What is wrong with its node of the hash table, while it answers.
+    #[serde(default)]
+    pub node_problem: Option<String>,
 }
 
 /// One swarm that the daemon is in.

@@ -202,7 +202,7 @@ fn exchange_settings(settings: &Settings, listen: SocketAddr) -> ExchangeSetting
 
 /// What is found in the table comes from anybody who reaches it, so it must lie in a private network unless the settings
 /// name others.
-fn dht_choice(settings: &Settings) -> DhtChoice {
+pub(crate) fn dht_choice(settings: &Settings) -> DhtChoice {
     let named = &settings.networks;
     let networks = if named.is_empty() { Networks::private() } else { named.clone() };
     DhtChoice { port: settings.dht_port, networks }

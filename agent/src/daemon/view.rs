@@ -15,6 +15,7 @@ impl Daemon {
             address: tracker.address,
             reachable: tracker.reachable,
             problem: tracker.problem,
+            node_problem: tracker.node_problem,
         };
         let host = |host: crate::exchange::Connected| api::Host {
             peer: host.peer,
@@ -37,6 +38,7 @@ impl Daemon {
             hosts: self.exchange().hosts().into_iter().map(host).collect(),
             known_hosts: self.exchange().known_hosts(),
             static_peers: self.exchange().static_peers(),
+            warnings: self.exchange().warnings(),
             dht: self.exchange().dht(),
             unposted: self.notes().unposted().iter().map(|(name, version)| format!("{name}@{version}")).collect(),
         }

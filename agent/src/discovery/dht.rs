@@ -27,15 +27,14 @@ use drover_protocol::item::Item;
 use drover_protocol::lookup::ClusterSecret;
 use drover_protocol::networks::Networks;
 use drover_protocol::rng::Rng;
-use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::Announcements;
 use super::items::{Held, Items, Wanted};
+use super::secret::Secret;
+use super::{Announcements, addresses};
 use crate::clock;
 use crate::store::Store;
 use crate::transfer::workers::Workers;
@@ -55,8 +54,6 @@ const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 4;
 /// Hosts of the address book beside which there may be nodes to begin with.
 const BESIDE_MOST: usize = 32;
-/// How long it is waited for the addresses of a name.
-const NAME_MOST: Duration = Duration::from_secs(2);
 /// When it is tried again to listen.
 const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 /// A node that knows nobody for so long is started anew, if there is somebody to begin with.
@@ -86,7 +83,7 @@ pub(crate) struct Parts {
     pub(crate) workers: Workers,
     pub(crate) store: Store,
     pub(crate) items: Items,
-    pub(crate) secret: watch::Receiver<Option<ClusterSecret>>,
+    pub(crate) secret: Secret,
     /// Trackers and hosts of the settings, "host:port".
     pub(crate) named: Vec<String>,
     /// Where this host listens for QUIC.
@@ -152,8 +149,9 @@ struct Task {
 
 /// Runs until dropped.
 pub(crate) async fn run(mut parts: Parts) {
-    say(&parts, |status| status.problem = Some("no tracker has told the cluster's secret yet".to_owned()));
-    let Ok(secret) = parts.secret.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
+    say(&parts, |status| status.problem = Some(parts.secret.why_unknown().to_owned()));
+    let mut known = parts.secret.watch();
+    let Ok(secret) = known.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
         return;
     };
     // The port before the node's.
@@ -202,12 +200,9 @@ async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
     found.into_iter().collect()
 }
 
-/// Where the nodes of trackers and hosts of the settings are. Names are looked up all at once and not waited for for long: who
-/// tells what they mean may be gone with the trackers. One that leads nowhere now may do so later.
+/// Where the nodes of trackers and hosts of the settings are.
 async fn beside_named(named: &[String]) -> Vec<SocketAddrV4> {
-    let found = join_all(named.iter().map(|text| timeout(NAME_MOST, lookup_host(text)))).await;
-    let addrs = found.into_iter().flatten().flatten().flatten();
-    addrs.filter_map(beside).collect()
+    addresses(named).await.into_iter().filter_map(beside).collect()
 }
 
 /// Where the host is whose node this is, if it has the usual ports. It is asked when nobody is connected: two hosts alone keep

@@ -6,6 +6,7 @@
 //! looks who lacks neighbours. Nobody waits for anybody.
 
 pub(crate) mod dht;
+pub(crate) mod elsewhere;
 pub(crate) mod finder;
 pub(crate) mod gossip;
 pub(crate) mod items;
@@ -16,14 +17,28 @@ pub(crate) mod talk;
 pub(crate) mod tracker;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use drover_protocol::announce::{Cohort, SwarmAnnounce};
 use drover_protocol::id::ImageId;
+use futures_util::future::join_all;
+use tokio::net::lookup_host;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+/// How long it is waited for the addresses of a name.
+const NAME_MOST: Duration = Duration::from_secs(2);
 /// Swarms left that a tracker which was away may still be told about. What is forgotten expires at the tracker.
 const LEFT_MOST: usize = 256;
+
+/// Where trackers and hosts of the settings are. Names are looked up all at once and not waited for for long: who tells what they
+/// mean may be gone with the trackers. One that leads nowhere now may do so later.
+async fn addresses(named: &[String]) -> Vec<SocketAddr> {
+    let found = join_all(named.iter().map(|text| timeout(NAME_MOST, lookup_host(text)))).await;
+    found.into_iter().flatten().flatten().flatten().collect()
+}
 
 /// What this host exchanges, for trackers to be told. Clones share it.
 #[derive(Clone, Debug)]

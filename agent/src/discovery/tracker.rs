@@ -2,16 +2,17 @@
 //!
 //! It keeps one connection, dialled again for as long as the process lives, and does on it, at the same time: announce
 //! what this host exchanges, every so often and at once when something changed that matters to others; watch for
-//! releases; carry requests of the exchange. After each connect everything is announced at once and the newest releases
+//! releases; carry requests of the exchange; look whether its node of the hash table answers. After each connect everything is announced at once and the newest releases
 //! that this host knows and the tracker does not are posted, so that a tracker that lost its memory is filled again.
 //!
 //! A tracker that is away stops nothing.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use drover_link::close;
+use drover_link::dht::{answers, beside};
 use drover_link::endpoint::{Connection, Endpoint, Expect};
 use drover_link::frame::{read_frame, request, write_frame};
 use drover_protocol::announce::{Announce, Announced, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
@@ -44,6 +45,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_millis(100);
 /// When to announce again to a tracker that refused.
 const AFTER_REFUSAL: Duration = Duration::from_secs(15);
+/// How often it is looked whether the tracker's node hears this host, and how soon again if it does not.
+const NODE_EVERY: Duration = Duration::from_secs(600);
+const NODE_AGAIN: Duration = Duration::from_secs(60);
 /// Requests that wait to be carried.
 const QUEUE_LEN: usize = 64;
 
@@ -56,6 +60,9 @@ pub struct TrackerStatus {
     pub reachable: bool,
     /// What went wrong last, until it goes well again.
     pub problem: Option<String>,
+    /// What is wrong with its node of the hash table, while there is a connection.
+    #[serde(default)]
+    pub node_problem: Option<String>,
 }
 
 /// What the task of a tracker needs.
@@ -74,6 +81,8 @@ pub(crate) struct Parts {
     /// Where this host listens, as trackers are told.
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) rack: Option<String>,
+    /// Whether this host takes part in the hash table.
+    pub(crate) dht: bool,
 }
 
 /// A running task. Clones are handles on the same one.
@@ -95,7 +104,8 @@ impl Tracker {
     /// Starts the task for the tracker at `address` ("host:port").
     pub(crate) fn start(address: String, parts: Parts) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE_LEN);
-        let (status, seen) = watch::channel(TrackerStatus { address, reachable: false, problem: None });
+        let (status, seen) =
+            watch::channel(TrackerStatus { address, reachable: false, problem: None, node_problem: None });
         let task = tokio::spawn(Task { parts, status, announced: 0 }.run(queue)).abort_handle();
         Tracker { calls, status: seen, task }
     }
@@ -161,7 +171,7 @@ impl Task {
             if status.reachable != reachable {
                 self.parts.announcements.note_reachable(reachable);
             }
-            (status.reachable, status.problem) = (reachable, problem);
+            (status.reachable, status.problem, status.node_problem) = (reachable, problem, None);
         });
     }
 
@@ -193,6 +203,7 @@ impl Task {
                 problem = carry(quic, link.version, calls) => problem,
                 problem = repost(&self.parts, quic) => problem,
                 problem = learn_secret(&self.parts, quic, link.version) => problem,
+                never = watch_node(&self.parts, &self.status, quic.remote_address()) => match never {},
                 error = quic.closed() => close::reason(&error),
                 // Trackers say nothing on the control stream; its end is the connection's.
                 _ = async { while let Ok(Some(_)) = control.next().await {} } => "it ended the connection".to_owned(),
@@ -347,6 +358,32 @@ async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
     match watch.await {
         Ok(never) => match never {},
         Err(problem) => problem,
+    }
+}
+
+/// Looks now and then whether the tracker's node of the hash table hears this host: one that does not says nothing, and this
+/// host would be missed only when the tracker is gone.
+async fn watch_node(parts: &Parts, status: &watch::Sender<TrackerStatus>, tracker: SocketAddr) -> Never {
+    let (Some(node), Some(IpAddr::V4(from)), true) =
+        (beside(tracker), parts.listen.first().map(SocketAddr::ip), parts.dht)
+    else {
+        return core::future::pending().await;
+    };
+    loop {
+        // What can't be asked is not known.
+        let is_silent = answers(from, node).await.is_ok_and(|answers| !answers);
+        let problem = is_silent.then(|| {
+            format!(
+                "its node of the DHT ({node}, UDP) does not answer this host, which so meets others there only by hosts that \
+                 it knows: see that networks in its tracker.toml has this host's address in it, that dht is not false \
+                 there, and that no firewall is between"
+            )
+        });
+        if let Some(problem) = problem.as_ref().filter(|_| status.borrow().node_problem.is_none()) {
+            tracing::warn!(tracker = status.borrow().address, "{problem}");
+        }
+        status.send_modify(|status| status.node_problem = problem);
+        sleep(clock::jittered(if is_silent { NODE_AGAIN } else { NODE_EVERY })).await;
     }
 }
 

@@ -35,6 +35,7 @@ pub use self::status::{Banned, Connected, MulticastRole, MulticastStatus, PeerEx
 use crate::discovery::Announcements;
 use crate::discovery::dht;
 pub use crate::discovery::dht::DhtStatus;
+use crate::discovery::elsewhere::{Elsewhere, Watched};
 pub use crate::discovery::finder::StaticPeer;
 use crate::discovery::finder::{self, StaticPeers};
 use crate::discovery::gossip::Gossip;
@@ -181,6 +182,7 @@ struct Inner {
     seekers: Vec<AbortHandle>,
     dht: Option<Arc<Mutex<DhtStatus>>>,
     statics: StaticPeers,
+    elsewhere: Elsewhere,
     secret: Secret,
     items: Items,
     remembered: Remembered,
@@ -235,7 +237,7 @@ impl Shared {
             file: store.state().join("dht.json"),
             store,
             items: items.clone(),
-            secret: secret.watch(),
+            secret: secret.clone(),
             named: trackers.iter().chain(&settings.peers).cloned().collect(),
             listen,
             port: choice.port,
@@ -279,6 +281,10 @@ impl Exchange {
             seekers.push(task);
             status
         });
+        let elsewhere = Elsewhere::default();
+        let named = (trackers.clone(), settings.peers.clone());
+        let watched = Watched::of(listening, &settings.networks, settings.dht.as_ref().map(|choice| &choice.networks));
+        seekers.extend(watched.map(|watched| tokio::spawn(elsewhere.clone().look(watched, named)).abort_handle()));
         let start_tracker = |(number, address): (usize, String)| {
             let parts = tracker::Parts {
                 source: Source::Tracker(u16::try_from(number).unwrap_or(u16::MAX)),
@@ -293,6 +299,7 @@ impl Exchange {
                 releases: releases.clone(),
                 listen: settings.listen.clone(),
                 rack: settings.rack.clone(),
+                dht: dht.is_some(),
             };
             Tracker::start(address, parts)
         };
@@ -328,6 +335,7 @@ impl Exchange {
             seekers,
             dht,
             statics,
+            elsewhere,
             secret,
             items,
             remembered,
@@ -429,6 +437,11 @@ impl Exchange {
     /// How the hosts that the settings name stand.
     pub fn static_peers(&self) -> Vec<StaticPeer> {
         self.0.statics.show()
+    }
+
+    /// What of the settings is outside of the networks that they name, and what follows.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.elsewhere.show()
     }
 
     /// Of how many hosts an address is known.

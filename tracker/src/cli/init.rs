@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use drover_link::identity::Role;
 use drover_link::token::JoinToken;
 use drover_tracker::cluster::{self, Cluster};
-use drover_tracker::config::{DEFAULT_LISTEN, parse_addr};
+use drover_tracker::config::{DEFAULT_LISTEN, check_port, parse_addr};
 use drover_tracker::tokens::DEFAULT_TTL;
 use serde_json::json;
 
@@ -33,6 +33,8 @@ pub(super) struct InitArguments {
 pub(super) fn run(arguments: &InitArguments) -> Result<(), Failure> {
     let dir = &arguments.state.state;
     let listen = parse_addr("--listen", &arguments.listen).map_err(Failure::usage)?;
+    // What is noted for `run` must do for it; it would be refused there, when hosts have been told of it.
+    check_port(listen).map_err(Failure::usage)?;
     if let Some(from) = &arguments.cluster {
         return another(arguments, listen, from);
     }
