@@ -52,6 +52,26 @@ fn problem(host: &Host) -> serde_json::Value {
     host.run(&["list", "--json"]).json()[0]["problem"].clone()
 }
 
+/// Every list has the same word for a clone, and one that is not ready is given to no guest, with advice.
+#[track_caller]
+fn assert_is(host: &Host, clone: &str, word: &str, advice: &str) {
+    let list = host.run(&["clone", "list"]);
+    assert!(list.stderr.contains(advice), "{list:#?}");
+    let list = list.ok();
+    assert!(list.lines().any(|line| line.starts_with(&format!("{clone} ")) && line.contains(word)), "{list}");
+    let listed = host.run(&["clone", "list", "--json"]).json();
+    let listed = listed.as_array().into_iter().flatten().find(|listed| listed["name"] == clone).expect("it is listed");
+    let info = host.run(&["clone", "info", clone, "--json"]).json();
+    assert_eq!((&listed["state"], &info["state"]), (&word.into(), &word.into()));
+    for command in ["xml", "qemu", "xl", "activate"] {
+        let given = host.run(&["clone", command, clone]);
+        match word {
+            "ready" => drop(given.ok()),
+            _ => drop(given.refused(&["can't be used", advice])),
+        }
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file() {
     let seed = seed("a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file");
@@ -81,9 +101,11 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
     assert_eq!((refused.code, other.exists()), (Some(4), false), "{refused:#?}");
     let full = host.run(&["clone", "verify", "vm1", "--full"]);
     assert_eq!(full.code, Some(1), "{full:#?}");
+    assert_is(host, "vm1", "broken", "`drover fetch golden@1`");
 
     host.run(&["fetch", "golden"]).ok();
 
+    assert_is(host, "vm1", "ready", "");
     host.run(&["verify", "golden"]).ok();
     image.assert_same(&master.path);
     let inodes = [opened.metadata(), fs::metadata(&master.path)].map(|facts| facts.expect("a file").ino());
@@ -198,6 +220,7 @@ fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
     write_into(&master.path, 777, &[right ^ 1]);
 
     assert!(doubt().as_str().is_some_and(|doubt| doubt.contains("written to")));
+    assert_is(host, "vm1", "doubted", "`drover verify golden@1`");
     for driver in ["qcow2", "copy"] {
         let refused = clone("vm2", driver);
         assert_eq!(refused.code, Some(4), "{refused:#?}");

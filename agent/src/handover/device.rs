@@ -10,7 +10,7 @@ use drover_protocol::release::Name;
 use super::Handover;
 use super::choice::DriverName;
 use super::copy::next_data;
-use super::disk::{self, Lost};
+use super::disk::Lost;
 use super::driver::{Activity, MakeError};
 use super::master::{Master, MasterError, MasterFile};
 use super::open_files::OpenFiles;
@@ -171,8 +171,8 @@ impl Handover {
         let driver = self.driver(record.driver);
         let was = driver.activity(record)?;
         if was == Activity::Inactive {
-            if let Some(lost) = disk::lost(driver, record) {
-                return Err(MakeError::Refused(lost.to_string()));
+            if let Some(lost) = driver.lost(&[record]).remove(&record.name) {
+                return Err(MakeError::Refused(format!("{lost}; {}", lost.advice(&record.name))));
             }
             driver.activate(record)?;
         }

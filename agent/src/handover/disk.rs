@@ -18,8 +18,9 @@ use std::time::UNIX_EPOCH;
 
 use drover_protocol::release::Name;
 use rustix::fs::statfs;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::base::BadBase;
 use super::driver::{Driver, unreachable};
 use super::record::CloneRecord;
 
@@ -42,7 +43,7 @@ pub enum DiskId {
     },
 }
 
-/// Why a clone that is finished has no disk that could be given to anybody.
+/// Why a clone that is finished has no disk that should be given to anybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// Its place can't be seen, for the reason given.
@@ -54,6 +55,10 @@ pub enum Lost {
     /// It is there, and no disk of differences to the master that it was made from any more: what it shows with that below
     /// it is nobody's.
     OtherBase(PathBuf),
+    /// What it rests on is gone or damaged.
+    Broken(BadBase),
+    /// What it rests on may have changed.
+    Doubted(BadBase),
 }
 
 impl DiskId {
@@ -113,12 +118,15 @@ impl Lost {
             Lost::Unreachable(_) | Lost::Gone(_) => "missing",
             Lost::Replaced(_) => "replaced",
             Lost::OtherBase(_) => "changed",
+            Lost::Broken(_) => "broken",
+            Lost::Doubted(_) => "doubted",
         }
     }
 
     /// What to do about it.
-    pub(super) fn advice(&self, clone: &Name) -> String {
+    pub fn advice(&self, clone: &Name) -> String {
         match self {
+            Lost::Broken(base) | Lost::Doubted(base) => base.todo.clone(),
             Lost::OtherBase(_) => format!(
                 "if somebody made it a disk of its own, `drover clone rm --forget {clone}` leaves it to them and removes the \
                  record alone"
@@ -130,16 +138,11 @@ impl Lost {
     }
 }
 
-impl Serialize for Lost {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Lost::Unreachable(why) => f.write_str(why),
+            Lost::Broken(base) | Lost::Doubted(base) => base.fmt(f),
             Lost::Gone(path) => write!(f, "its disk is gone: there is nothing at {}", path.display()),
             Lost::Replaced(path) => write!(f, "what is at {} is not the disk that was made for it", path.display()),
             Lost::OtherBase(path) => write!(
