@@ -171,34 +171,43 @@ fn publishing_again_writes_a_damaged_master_anew_on_its_only_seed() {
 #[test]
 fn fetching_brings_back_what_was_removed_or_changed_by_hand() {
     let seed = seed("fetching_brings_back_what_was_removed_or_changed_by_hand");
-    let (fleet, image) = with_golden(2, NO_SCRUB, seed);
-    let host = &fleet.hosts[1];
-    host.run(&["fetch", "golden"]).ok();
-    let master = host.wait_sealed("golden@1", LONG);
-    let fetch = || {
+    let (mut fleet, image) = with_golden(2, NO_SCRUB, seed);
+    fleet.hosts[1].run(&["fetch", "golden"]).ok();
+    let master = fleet.hosts[1].wait_sealed("golden@1", LONG);
+    let fetch = |host: &Host| {
         let path = host.run(&["fetch", "golden"]).ok();
         assert_eq!(Path::new(path.trim()), master.path);
         image.assert_same(&master.path);
         host.run(&["verify", "golden"]).ok();
     };
-    let removed = |what: &Path| {
+    let remove = |what: &Path| {
         let _ = Command::new("chattr").arg("-i").arg(&master.path).output();
         if what.is_dir() { fs::remove_dir_all(what) } else { fs::remove_file(what) }.expect("removed");
+    };
+    let is_listed = |host: &Host| {
         let listed = host.run(&["list", "--json"]).json()[0].clone();
         assert_eq!(listed["state"], "spoilt", "{listed:#}");
         assert!(problem(host).as_str().is_some_and(|problem| problem.contains("not there any more")), "{listed:#}");
     };
 
-    removed(&master.path);
-    fetch();
-    removed(master.path.parent().expect("its folder"));
-    fetch();
+    for what in [&*master.path, master.path.parent().expect("its folder")] {
+        remove(what);
+        is_listed(&fleet.hosts[1]);
+        fetch(&fleet.hosts[1]);
+    }
+    // Also of what was removed before the daemon started there is a note.
+    remove(&master.path);
+    fleet.hosts[1].terminate();
+    fleet.hosts[1].start();
+    is_listed(&fleet.hosts[1]);
+    fetch(&fleet.hosts[1]);
+    let host = &fleet.hosts[1];
     write_into(&master.path, 777, b"changed");
-    fetch();
+    fetch(host);
     // The same content with another time is as good.
     write_into(&master.path, 777, &fs::read(&image.path).expect("the image")[777..784]);
     let inode = fs::metadata(&master.path).expect("the master").ino();
-    fetch();
+    fetch(host);
     assert_eq!(fs::metadata(&master.path).expect("the master").ino(), inode, "nothing was written");
 }
 

@@ -74,7 +74,9 @@ impl Store {
         progress: &dyn Fn(u64, u64),
         cancel: &AtomicBool,
     ) -> Result<VerifyReport, VerifyError> {
-        let used = self.sealed_image(image).or_else(|| self.image(image)).ok_or(VerifyError::Unknown(image))?;
+        let Some(used) = self.sealed_image(image).or_else(|| self.image(image)) else {
+            return Err(self.unusable(image));
+        };
         if let Some(watch) = used.watch() {
             watch.check().map_err(|reason| VerifyError::Changed { image, reason })?;
         }
@@ -104,6 +106,12 @@ impl Store {
             self.note_whole(image, FileIdentity::of(&before))?;
         }
         Ok(VerifyReport { bad, content_ok })
+    }
+
+    /// Why there is nothing to be read of an image.
+    fn unusable(&self, image: ImageId) -> VerifyError {
+        let opened = self.master(image).map(|master| File::open(&master.path).doing("open", &master.path));
+        opened.and_then(Result::err).map_or(VerifyError::Unknown(image), VerifyError::Disk)
     }
 
     /// Notes that a file was found whole, if it is still the master's and nobody wrote to it meanwhile.
