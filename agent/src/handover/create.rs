@@ -290,6 +290,7 @@ impl<'a> Plan<'a> {
             temporary: self.target.temporary(&self.spec.name, random()),
             place: self.target.folder().ok().and_then(|folder| Place::of(folder).ok()),
             disk: None,
+            made_unix_ns: None,
             disk_len: job.disk_len,
             needs_master: driver.needs_master(),
             base: driver.base(job),
@@ -393,6 +394,9 @@ pub(super) fn become_ready(driver: &dyn Driver, record: &mut CloneRecord) {
     record.state = CloneState::Ready;
     if record.disk.is_none() {
         record.disk = driver.disk_id(&record.temporary);
+    }
+    if record.made_unix_ns.is_none() {
+        record.made_unix_ns = driver.modified_unix_ns(&record.temporary);
     }
 }
 

@@ -99,7 +99,12 @@ pub(super) fn is_own<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> bo
     }
 }
 
-/// Why a finished clone's disk is lost, if it is.
+/// Whether nobody has written to the file that has a clone's own name since it was made, as far as can be told.
+pub(super) fn is_unwritten(driver: &dyn Driver, record: &CloneRecord) -> bool {
+    record.made_unix_ns.is_some() && driver.modified_unix_ns(&record.path) == record.made_unix_ns
+}
+
+/// Why a finished clone's own disk is lost, if it is, whatever became of what it rests on.
 pub(super) fn lost<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> Option<Lost> {
     // Of what can't be looked at nobody knows that it is gone.
     match driver.may_look().then(|| driver.exists(&record.path))? {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::base::{Bases, is_absence, lost_master};
 use super::choice::{DriverName, Profile};
 use super::disk::{self, DiskId, Lost};
-use super::master::{Master, MasterFile, folder_of};
+use super::master::{FileIdentity, Master, MasterFile, folder_of};
 use super::open_files::OpenFiles;
 use super::place::Place;
 use super::record::{CloneRecord, CloneState};
@@ -164,6 +164,11 @@ pub(super) trait Driver {
     /// What the file or volume of this name is known by, if that can be told.
     fn disk_id(&self, path: &Path) -> Option<DiskId> {
         DiskId::of_file(path)
+    }
+
+    /// When the file of this name was last written to, in nanoseconds since 1970, if that tells of all that guests write.
+    fn modified_unix_ns(&self, path: &Path) -> Option<i64> {
+        path.symlink_metadata().ok().map(|facts| FileIdentity::of(&facts).modified_unix_ns)
     }
 
     /// Whether the file at a clone's path says of itself that it rests on what the clone rests on; nothing where files do not

@@ -72,6 +72,17 @@ pub enum RemoveError {
         /// Its file.
         path: PathBuf,
     },
+    /// It was made together with one that can't get its name, and has been written to since.
+    #[error(
+        "{} is in the way of a clone that was made together with {name}, and undoing both would lose what was written to \
+         {name}; move it away and run `drover clone activate --all`", in_the_way.display()
+    )]
+    Written {
+        /// The clone.
+        name: Name,
+        /// What has the other's name.
+        in_the_way: PathBuf,
+    },
     /// Its file could not be removed.
     #[error("can't remove {}: {source}", path.display())]
     File {

@@ -81,6 +81,7 @@ fn refuse(clone: &Name, error: &RemoveError) -> Problem {
         RemoveError::Unknown(_) => Code::NotFound,
         RemoveError::BeingMade(_)
         | RemoveError::InUse { .. }
+        | RemoveError::Written { .. }
         | RemoveError::Replaced { .. }
         | RemoveError::Unreachable { .. }
         | RemoveError::Reachable { .. } => Code::Refused,
