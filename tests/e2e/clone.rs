@@ -144,6 +144,8 @@ fn a_clone_without_its_file_is_shown_and_told_so_and_a_foreign_file_in_its_place
     for command in ["xml", "qemu", "xl", "activate"] {
         host.run(&["clone", command, "vm"]).refused(&["there is nothing at", text]);
     }
+    host.run(&["clone", "rm", "vm"]).refused(&["moved by hand", "clone rm --forget vm"]);
+    host.run(&["rm", "golden"]).refused(&["vm"]);
 
     std::fs::write(&out, "somebody's").expect("written");
     assert!(listed("replaced").contains(text));

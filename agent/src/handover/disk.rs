@@ -137,7 +137,7 @@ impl Lost {
                  record alone"
             ),
             _ => format!(
-                "bring its disk back and `drover clone adopt {clone}`, or `drover clone rm` it and make it anew"
+                "bring its disk back and `drover clone adopt {clone}`, or `drover clone rm --forget {clone}` and make it anew"
             ),
         }
     }

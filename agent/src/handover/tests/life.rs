@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::world::{Machine, Mounted, World, described, name, run, sealed_master, text, wait_until, write_into};
-use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
+use crate::handover::record::{ClonesLock, MovingTo, clones_of, clones_that_need};
 use crate::handover::{
     About, Choice, CloneRecord, CloneSpec, CloneState, ConfirmError, CreateError, DriverName, Hypervisor, LookupError,
     Master, Place, RecordError, RemoveError, Severity, ToHash, Tools,
@@ -146,11 +146,41 @@ fn a_clone_in_use_is_neither_called_corrupt_nor_removed() {
 }
 
 #[test]
-fn removing_a_clone_whose_file_is_gone_is_fine() {
+fn a_clone_whose_file_was_moved_away_keeps_its_master_until_it_is_forgotten() {
     let world = World::new();
-    let record = world.make("c", DriverName::Copy).record;
-    fs::remove_file(&record.path).expect("gone");
-    assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+    for driver in [DriverName::Qcow2, DriverName::Copy, DriverName::Vhd] {
+        let record = world.make("c", driver).record;
+        let moved = world.out.join("moved");
+        fs::rename(&record.path, &moved).expect("moved by hand");
+        let refused = world.handover.remove(&record.name).expect_err("it may live on elsewhere");
+        assert!(matches!(refused, RemoveError::Gone { .. }), "{refused}");
+        assert!(
+            refused.to_string().contains("moved by hand") && refused.to_string().contains("--forget c"),
+            "{refused}"
+        );
+        let needing = clones_that_need(&world.state, world.master.image).expect("records");
+        assert_eq!(needing.is_empty(), driver != DriverName::Qcow2);
+        world.handover.forget(&record.name).expect("let go");
+        assert!(clones_of(&world.state, world.master.image).expect("records").is_empty());
+        // Another disk beside the parent may rest on it, whatever it is called.
+        assert!(record.base.is_none_or(|base| base.exists()), "{driver}");
+        fs::remove_file(&moved).expect("gone");
+    }
+}
+
+#[test]
+fn a_clone_that_is_being_moved_is_not_removed() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    let (image, master) = (record.image, record.master.clone());
+    let moving_to = Some(MovingTo { image, release: None, master });
+    let put = ClonesLock::acquire(&world.state).expect("the lock").put(&CloneRecord { moving_to, ..record.clone() });
+    let being_moved = put.expect("a record");
+    let refused = world.handover.remove(&record.name);
+    assert!(matches!(refused, Err(RemoveError::BeingMoved(_))), "{refused:?}");
+    assert!(record.path.exists());
+    drop(being_moved);
+    assert!(world.handover.remove(&record.name).expect("removed").file_existed);
 }
 
 #[test]
@@ -198,7 +228,8 @@ fn a_clone_whose_file_system_is_not_mounted_is_kept_though_its_folder_is_there()
     let record = CloneRecord { place: None, ..make("old", DriverName::Copy) };
     drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
     fs::remove_file(&record.path).expect("gone");
-    assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+    assert!(matches!(world.handover.remove(&record.name), Err(RemoveError::Gone { .. })));
+    world.handover.forget(&record.name).expect("forgotten");
     world.assert_nothing_left();
 }
 

@@ -276,7 +276,7 @@ fn the_path_of_a_clone_is_its_own_also_while_its_file_is_not_there() {
     let refused = world.handover.create(&world.master, &second).expect_err("it is the first one's");
     assert!(matches!(&refused, CreateError::PathTaken { name, .. } if *name == first.name), "{refused}");
     assert!(refused.to_string().contains("drover clone rm first"), "{refused}");
-    world.handover.remove(&first.name).expect("removed");
+    world.handover.forget(&first.name).expect("removed");
     let second = world.handover.create(&world.master, &second).expect("free now").record;
     assert!(second.path.exists() && away.exists());
 }
