@@ -174,32 +174,30 @@ impl Qcow2 {
     /// Checks the clone's inner consistency, or says that it can't because the clone is in use.
     fn inspect_clusters(&self, path: &Path, findings: &mut Vec<Finding>) -> bool {
         let output = self.tool().output(|command| {
-            command.args(["check", "-q", "-f", "qcow2", "--output=json"]).arg(path);
+            command.args(["check", "-f", "qcow2", "--output=json"]).arg(path);
         });
+        let unchecked = |e: ToolError| Finding::doubt(format!("its clusters could not be checked: {e}"));
         let output = match output {
             Ok(output) => output,
             Err(e) => {
-                findings.push(Finding::doubt(format!("its clusters could not be checked: {e}")));
+                findings.push(unchecked(e));
                 return false;
             }
         };
-        let counts: Check = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        match output.status.code() {
-            Some(0) => {}
-            Some(CHECK_DAMAGED) => {
-                let corruptions = counts.corruptions;
-                findings.push(Finding::fault(format!("qemu-img check finds {corruptions} corruptions in it")));
+        let counts: Result<Check, _> = serde_json::from_slice(&output.stdout);
+        findings.extend(match (output.status.code(), counts) {
+            (Some(0), Ok(_)) => None,
+            (Some(CHECK_DAMAGED), Ok(Check { corruptions, .. })) => {
+                Some(Finding::fault(format!("qemu-img check finds {corruptions} corruptions in it")))
             }
-            Some(CHECK_LEAKS) => {
-                let leaks = counts.leaks;
-                findings.push(Finding::note(format!(
-                    "{leaks} clusters are allocated but not used; `qemu-img check -r leaks` frees them"
-                )));
-            }
+            (Some(CHECK_LEAKS), Ok(Check { leaks, .. })) => Some(Finding::note(format!(
+                "{leaks} clusters are allocated but not used; `qemu-img check -r leaks` frees them"
+            ))),
+            (Some(0 | CHECK_DAMAGED | CHECK_LEAKS), Err(e)) => Some(unchecked(self.tool().nonsense(e))),
             // Started a moment ago, after the look at the lock.
             _ if said(&output).contains("Is another process using the image") => return true,
-            _ => findings.push(Finding::fault(format!("qemu-img check fails: {}", said(&output)))),
-        }
+            _ => Some(Finding::fault(format!("qemu-img check fails: {}", said(&output)))),
+        });
         false
     }
 }
