@@ -307,3 +307,18 @@ fn no_clone_is_made_among_what_the_daemon_keeps() {
     let spec = CloneSpec { out: world.state.join("vms/c.img"), ..world.spec("c", DriverName::Copy) };
     world.handover.create(&world.master, &spec).expect("beside them is fine");
 }
+
+#[test]
+fn a_clone_for_hyperv_is_told_the_name_that_it_opens() {
+    let world = World::new();
+    let make = |clone: &str, out: &str| {
+        let spec = CloneSpec {
+            hypervisor: Hypervisor::HyperV,
+            out: world.out.join(out),
+            ..world.spec(clone, DriverName::Vhd)
+        };
+        world.handover.create(&world.master, &spec).expect("a clone").warnings
+    };
+    let hint = |warnings: &[String]| warnings.iter().any(|warning| warning.contains("end in .vhd"));
+    assert!(hint(&make("a", "a.img")) && hint(&make("b", "b")) && !hint(&make("c", "c.VHD")));
+}
