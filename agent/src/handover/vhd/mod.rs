@@ -31,7 +31,7 @@ use super::driver::{
 };
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
-use super::reflink::can_share;
+use super::reflink::{can_share, is_full};
 use super::step::{self, Step};
 use super::target::{self, Target, TargetError, make_empty, place};
 use super::verify::{Finding, in_use};
@@ -77,11 +77,18 @@ impl Driver for Vhd {
             return Err(Unusable(format!("a VHD ends at 2040 GiB, this disk has {gib} GiB; use another driver")));
         }
         let folder = job.target.folder()?;
-        let has_parent = self.base(job).is_some_and(|base| base.exists());
-        if has_parent || (can_share(folder).is_ok() && on_one_disk(folder, &job.source.file)) {
+        if self.base(job).is_some_and(|base| base.exists()) {
             return Ok(());
         }
+        let shown = folder.display();
+        let why = match can_share(folder) {
+            Ok(()) if on_one_disk(folder, &job.source.file) => return Ok(()),
+            Ok(()) => format!("{shown} is on another file system than the master"),
+            Err(e) if is_full(&e) => format!("there is no space left in {shown} to try reflinks"),
+            Err(_) => format!("the file system of {shown} has no reflinks"),
+        };
         refuse_full(folder, job.source.data_len)
+            .map_err(|full| Unusable(format!("{why}, so its parent would be a copy of the master: {full}")))
     }
 
     fn base(&self, job: &Job<'_>) -> Option<PathBuf> {
