@@ -43,16 +43,15 @@ pub fn parse_size(text: &str) -> Result<u64, ParseQuantityError> {
     scale(number, byte_unit(&unit).ok_or_else(refuse)?).ok_or_else(|| too_large(text, "size", "8000 TiB"))
 }
 
-/// Reads the size of a disk as qemu does, where a bare `K`, `M`, `G` or `T` is a power of 1024: `20G` is `20GiB`.
+/// Reads the size of a disk as qemu does, where a bare `K`, `M`, `G`, `T`, `P` or `E` is a power of 1024: `20G` is `20GiB`.
 pub fn parse_disk_size(text: &str) -> Result<u64, ParseQuantityError> {
     let text = text.trim();
     match text.chars().last() {
-        Some('k' | 'K' | 'm' | 'M' | 'g' | 'G' | 't' | 'T') => {
-            parse_size(&format!("{text}iB")).map_err(|error| match error {
+        Some('k' | 'K' | 'm' | 'M' | 'g' | 'G' | 't' | 'T' | 'p' | 'P' | 'e' | 'E') => parse_size(&format!("{text}iB"))
+            .map_err(|error| match error {
                 ParseQuantityError::Unreadable { .. } => refusal(text, "size", "4096, 20G, 20GiB or 1.5GB"),
                 ParseQuantityError::TooLarge { kind, most, .. } => too_large(text, kind, most),
-            })
-        }
+            }),
         _ => parse_size(text),
     }
 }
@@ -133,14 +132,14 @@ fn byte_unit(unit: &str) -> Option<f64> {
     let prefix = unit.strip_suffix('b').unwrap_or(unit);
     match prefix.strip_suffix('i') {
         Some(prefix) => {
-            ["k", "m", "g", "t", "p"].iter().position(|&p| p == prefix).map(|at| 1024f64.powi(at as i32 + 1))
+            ["k", "m", "g", "t", "p", "e"].iter().position(|&p| p == prefix).map(|at| 1024f64.powi(at as i32 + 1))
         }
         None => decimal(prefix),
     }
 }
 
 fn decimal(prefix: &str) -> Option<f64> {
-    ["", "k", "m", "g", "t", "p"].iter().position(|&p| p == prefix).map(|at| 1000f64.powi(at as i32))
+    ["", "k", "m", "g", "t", "p", "e"].iter().position(|&p| p == prefix).map(|at| 1000f64.powi(at as i32))
 }
 
 fn scale(number: f64, factor: f64) -> Option<u64> {
@@ -174,8 +173,10 @@ mod tests {
         for text in ["M", "", "1MM", "5 parsecs"] {
             assert!(parse_disk_size(text).is_err(), "{text}");
         }
-        let too_large = parse_disk_size("8388608T").expect_err("2^63 bytes").to_string();
-        assert_eq!(too_large, "\"8388608T\" is too large a size: the most is 8000 TiB");
+        for text in ["8388608T", "8192P", "8E", "8EiB"] {
+            let too_large = parse_disk_size(text).expect_err("2^63 bytes").to_string();
+            assert_eq!(too_large, format!("{text:?} is too large a size: the most is 8000 TiB"));
+        }
     }
 
     #[test]

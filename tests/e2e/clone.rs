@@ -132,7 +132,10 @@ fn a_clone_without_its_file_is_shown_and_told_so_and_a_foreign_file_in_its_place
     let listed = |word: &str| {
         let list = host.run(&["clone", "list"]).ok();
         assert!(list.lines().any(|line| line.starts_with("vm ") && line.contains(word)), "{list}");
-        host.run(&["clone", "list", "--json"]).json()[0]["lost"].as_str().unwrap_or_default().to_owned()
+        let listed = host.run(&["clone", "list", "--json"]).json()[0].clone();
+        assert_eq!(host.run(&["clone", "info", "vm", "--json"]).json(), listed);
+        assert_eq!(listed["state"], word);
+        listed["lost"].as_str().unwrap_or_default().to_owned()
     };
     assert_eq!(listed("ready"), "");
 
@@ -141,6 +144,8 @@ fn a_clone_without_its_file_is_shown_and_told_so_and_a_foreign_file_in_its_place
     for command in ["xml", "qemu", "xl", "activate"] {
         host.run(&["clone", command, "vm"]).refused(&["there is nothing at", text]);
     }
+    host.run(&["clone", "rm", "vm"]).refused(&["moved by hand", "clone rm --forget vm"]);
+    host.run(&["rm", "golden"]).refused(&["vm"]);
 
     std::fs::write(&out, "somebody's").expect("written");
     assert!(listed("replaced").contains(text));

@@ -52,6 +52,26 @@ fn problem(host: &Host) -> serde_json::Value {
     host.run(&["list", "--json"]).json()[0]["problem"].clone()
 }
 
+/// Every list has the same word for a clone, and one that is not ready is given to no guest, with advice.
+#[track_caller]
+fn assert_is(host: &Host, clone: &str, word: &str, advice: &str) {
+    let list = host.run(&["clone", "list"]);
+    assert!(list.stderr.contains(advice), "{list:#?}");
+    let list = list.ok();
+    assert!(list.lines().any(|line| line.starts_with(&format!("{clone} ")) && line.contains(word)), "{list}");
+    let listed = host.run(&["clone", "list", "--json"]).json();
+    let listed = listed.as_array().into_iter().flatten().find(|listed| listed["name"] == clone).expect("it is listed");
+    let info = host.run(&["clone", "info", clone, "--json"]).json();
+    assert_eq!((&listed["state"], &info["state"]), (&word.into(), &word.into()));
+    for command in ["xml", "qemu", "xl", "activate"] {
+        let given = host.run(&["clone", command, clone]);
+        match word {
+            "ready" => drop(given.ok()),
+            _ => drop(given.refused(&["can't be used", advice])),
+        }
+    }
+}
+
 #[test]
 fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file() {
     let seed = seed("a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_file");
@@ -81,9 +101,11 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
     assert_eq!((refused.code, other.exists()), (Some(4), false), "{refused:#?}");
     let full = host.run(&["clone", "verify", "vm1", "--full"]);
     assert_eq!(full.code, Some(1), "{full:#?}");
+    assert_is(host, "vm1", "broken", "`drover fetch golden@1`");
 
     host.run(&["fetch", "golden"]).ok();
 
+    assert_is(host, "vm1", "ready", "");
     host.run(&["verify", "golden"]).ok();
     image.assert_same(&master.path);
     let inodes = [opened.metadata(), fs::metadata(&master.path)].map(|facts| facts.expect("a file").ino());
@@ -149,34 +171,43 @@ fn publishing_again_writes_a_damaged_master_anew_on_its_only_seed() {
 #[test]
 fn fetching_brings_back_what_was_removed_or_changed_by_hand() {
     let seed = seed("fetching_brings_back_what_was_removed_or_changed_by_hand");
-    let (fleet, image) = with_golden(2, NO_SCRUB, seed);
-    let host = &fleet.hosts[1];
-    host.run(&["fetch", "golden"]).ok();
-    let master = host.wait_sealed("golden@1", LONG);
-    let fetch = || {
+    let (mut fleet, image) = with_golden(2, NO_SCRUB, seed);
+    fleet.hosts[1].run(&["fetch", "golden"]).ok();
+    let master = fleet.hosts[1].wait_sealed("golden@1", LONG);
+    let fetch = |host: &Host| {
         let path = host.run(&["fetch", "golden"]).ok();
         assert_eq!(Path::new(path.trim()), master.path);
         image.assert_same(&master.path);
         host.run(&["verify", "golden"]).ok();
     };
-    let removed = |what: &Path| {
+    let remove = |what: &Path| {
         let _ = Command::new("chattr").arg("-i").arg(&master.path).output();
         if what.is_dir() { fs::remove_dir_all(what) } else { fs::remove_file(what) }.expect("removed");
+    };
+    let is_listed = |host: &Host| {
         let listed = host.run(&["list", "--json"]).json()[0].clone();
         assert_eq!(listed["state"], "spoilt", "{listed:#}");
         assert!(problem(host).as_str().is_some_and(|problem| problem.contains("not there any more")), "{listed:#}");
     };
 
-    removed(&master.path);
-    fetch();
-    removed(master.path.parent().expect("its folder"));
-    fetch();
+    for what in [&*master.path, master.path.parent().expect("its folder")] {
+        remove(what);
+        is_listed(&fleet.hosts[1]);
+        fetch(&fleet.hosts[1]);
+    }
+    // Also of what was removed before the daemon started there is a note.
+    remove(&master.path);
+    fleet.hosts[1].terminate();
+    fleet.hosts[1].start();
+    is_listed(&fleet.hosts[1]);
+    fetch(&fleet.hosts[1]);
+    let host = &fleet.hosts[1];
     write_into(&master.path, 777, b"changed");
-    fetch();
+    fetch(host);
     // The same content with another time is as good.
     write_into(&master.path, 777, &fs::read(&image.path).expect("the image")[777..784]);
     let inode = fs::metadata(&master.path).expect("the master").ino();
-    fetch();
+    fetch(host);
     assert_eq!(fs::metadata(&master.path).expect("the master").ino(), inode, "nothing was written");
 }
 
@@ -198,6 +229,7 @@ fn a_master_that_was_written_to_is_refused_to_clones_until_it_was_read_again() {
     write_into(&master.path, 777, &[right ^ 1]);
 
     assert!(doubt().as_str().is_some_and(|doubt| doubt.contains("written to")));
+    assert_is(host, "vm1", "doubted", "`drover verify golden@1`");
     for driver in ["qcow2", "copy"] {
         let refused = clone("vm2", driver);
         assert_eq!(refused.code, Some(4), "{refused:#?}");

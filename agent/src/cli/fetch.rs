@@ -13,7 +13,7 @@ use crate::control::api::{Event, Fetch as Request, MasterRef};
 /// May be interrupted: the daemon goes on. Run it again to see how far it is.
 #[derive(Args, Debug)]
 pub(super) struct Fetch {
-    /// NAME (its newest version), NAME@VERSION, image id or how that begins
+    /// NAME (its newest version), NAME@VERSION, image id or its first 8 digits or more
     master: MasterRef,
     /// Start it, and return at once
     #[arg(long)]

@@ -11,7 +11,7 @@ use crate::quantity::Bytes;
 /// Remove a master from this host; refused while clones would be lost without it
 #[derive(Args, Debug)]
 pub(super) struct Rm {
-    /// NAME, NAME@VERSION, image id or how that begins
+    /// NAME, NAME@VERSION, image id or its first 8 digits or more
     master: MasterRef,
 }
 

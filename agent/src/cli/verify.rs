@@ -14,7 +14,7 @@ use crate::quantity::Bytes;
 /// Exit code 1 if anything is damaged; the damaged chunks (64 KiB each, counted from 0) are named.
 #[derive(Args, Debug)]
 pub(super) struct Verify {
-    /// NAME, NAME@VERSION, image id or how that begins
+    /// NAME, NAME@VERSION, image id or its first 8 digits or more
     master: MasterRef,
 }
 

@@ -127,7 +127,7 @@ impl Daemon {
 
     /// Resumes what was under way when the last daemon of this state folder ended, and seeds what is here.
     pub(super) async fn resume(&self) {
-        for master in self.store().masters() {
+        for master in self.store().masters().iter().filter(|master| self.holds(master.image)) {
             self.exchange().seed(master.image);
         }
         let wanted = self.notes().wanted();
@@ -137,7 +137,7 @@ impl Daemon {
             }
         }
         for &image in &wanted {
-            if self.store().master(image).is_none() {
+            if !self.holds(image) {
                 self.exchange().fetch(image, self.content_len(image));
             }
         }
@@ -232,13 +232,18 @@ impl Daemon {
                 self.stop_unfinished(older.image).await;
             }
         }
-        if self.store().master(release.image).is_some() {
+        if self.holds(release.image) {
             return;
         }
         match self.check_still(release) {
             Ok(()) => drop(self.exchange().fetch(release.image, Some(release.content_len))),
             Err(error) => tracing::warn!("not fetched: {error}"),
         }
+    }
+
+    /// Whether a master is here; one whose file was removed by hand is not. In place the file is its owner's to bring back.
+    fn holds(&self, image: ImageId) -> bool {
+        self.store().master(image).is_some_and(|master| master.in_place || !master.is_gone())
     }
 
     async fn stop_unfinished(&self, image: ImageId) {

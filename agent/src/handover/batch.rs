@@ -4,10 +4,15 @@
 //! either each of its clones gets its name, or, if something else has one of the names by now, the steps are taken back
 //! one by one in the opposite order, names first, then the records, then the file. So there is one moment before which all
 //! clones are whole and after which none is.
+//!
+//! Some may have had their names before the crash, and guests have started from them. What was written there is not undone:
+//! then the batch waits until what is in the way is gone, and is completed.
+
+use std::path::Path;
 
 use super::Handover;
 use super::create::become_ready;
-use super::disk::is_own;
+use super::disk::{is_own, is_unwritten};
 use super::driver::{Driver, unreachable};
 use super::open_files::OpenFiles;
 use super::record::{self, BatchId, CloneRecord, CloneState, ClonesLock, RecordError};
@@ -40,12 +45,27 @@ impl Handover {
             .and_then(|()| driver.sync_names(&records))
         {
             Ok(()) => lock.forget(batch).map(|()| (!were_named).then_some(Outcome::Completed)),
-            Err(TargetError::Exists(_)) => match self.unmake(lock, &records) {
+            Err(TargetError::Exists(in_the_way)) => match self.undo(lock, &records, &in_the_way) {
                 Ok(()) => Ok(Some(Outcome::Cleaned)),
                 Err(RemoveError::Record(e)) => Err(e),
                 Err(e) => Ok(Some(Outcome::Left(e.to_string()))),
             },
             Err(e) => Ok(Some(Outcome::Left(e.to_string()))),
+        }
+    }
+
+    /// Leaves nothing of an open batch, unless somebody may have written to one of its clones.
+    fn undo(&self, lock: &ClonesLock, records: &[CloneRecord], in_the_way: &Path) -> Result<(), RemoveError> {
+        let is_written = |record: &&CloneRecord| {
+            let driver = self.driver(record.driver);
+            let has_name = !is_unnamed(driver, record) && driver.exists(&record.path).unwrap_or(true);
+            has_name && is_own(driver, record) && !is_unwritten(driver, record)
+        };
+        match records.iter().find(is_written) {
+            Some(written) => {
+                Err(RemoveError::Written { name: written.name.clone(), in_the_way: in_the_way.to_owned() })
+            }
+            None => self.unmake(lock, records),
         }
     }
 

@@ -17,6 +17,7 @@ use super::driver::{
 use super::record::CloneRecord;
 use super::target::{Target, make_empty};
 use super::verify::inspect_raw;
+use crate::quantity::Bytes;
 
 /// How much is read at once, in bytes: enough that system calls don't count.
 const READ_LEN: usize = 1 << 20;
@@ -50,6 +51,7 @@ impl Driver for Copy {
         refuse_profile(self.name(), job)?;
         refuse_room(self.name(), job)?;
         refuse_pool(self.name(), job)?;
+        refuse_long(job.target.folder()?, job.disk_len)?;
         refuse_full(job.target.folder()?, job.source.data_len.saturating_mul(job.count))
     }
 
@@ -81,6 +83,23 @@ pub(super) fn refuse_full(folder: &Path, data_len: u64) -> Result<(), Unusable> 
         "a copy needs {} MiB and {shown} has {} MiB free; free some or choose another folder",
         needed.div_ceil(1 << 20),
         free >> 20
+    )))
+}
+
+/// Refuses a folder whose file system holds no file of such a length.
+pub(super) fn refuse_long(folder: &Path, len: u64) -> Result<(), Unusable> {
+    let shown = folder.display();
+    let nameless = tempfile::tempfile_in(folder)
+        .map_err(|e| Unusable(format!("can't make a file in {shown} to try it with: {e}")))?;
+    let holds = |len: u64| nameless.set_len(len).is_ok();
+    if holds(len) {
+        return Ok(());
+    }
+    let most = (0..63).rev().fold(0, |most, bit| if holds(most | 1 << bit) { most | 1 << bit } else { most });
+    Err(Unusable(format!(
+        "a file of {} is too large: the file system of {shown} holds {} at the most",
+        Bytes(len),
+        Bytes(most)
     )))
 }
 

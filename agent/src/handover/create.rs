@@ -16,6 +16,7 @@
 //! whole. Before it exists, none is; from then on, recovery completes all, or takes the steps of all back: see `batch`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -266,7 +267,11 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(state: &Path, master: &Master, spec: &'a CloneSpec) -> Result<Self, CreateError> {
         let target = Target::check_beside(&spec.out, state)?;
-        let (disk_len, warnings) = disk_len(master, spec)?;
+        let (disk_len, mut warnings) = disk_len(master, spec)?;
+        let is_vhd = |extension: &OsStr| extension.eq_ignore_ascii_case("vhd");
+        if spec.hypervisor == Hypervisor::HyperV && !spec.out.extension().is_some_and(is_vhd) {
+            warnings.push("Hyper-V opens only files whose names end in .vhd: name the clone so with --out".to_owned());
+        }
         Ok(Plan { spec, target, disk_len, warnings })
     }
 
@@ -290,6 +295,7 @@ impl<'a> Plan<'a> {
             temporary: self.target.temporary(&self.spec.name, random()),
             place: self.target.folder().ok().and_then(|folder| Place::of(folder).ok()),
             disk: None,
+            made_unix_ns: None,
             disk_len: job.disk_len,
             needs_master: driver.needs_master(),
             base: driver.base(job),
@@ -393,6 +399,9 @@ pub(super) fn become_ready(driver: &dyn Driver, record: &mut CloneRecord) {
     record.state = CloneState::Ready;
     if record.disk.is_none() {
         record.disk = driver.disk_id(&record.temporary);
+    }
+    if record.made_unix_ns.is_none() {
+        record.made_unix_ns = driver.modified_unix_ns(&record.temporary);
     }
 }
 

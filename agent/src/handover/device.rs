@@ -10,7 +10,7 @@ use drover_protocol::release::Name;
 use super::Handover;
 use super::choice::DriverName;
 use super::copy::next_data;
-use super::disk::{self, Lost};
+use super::disk::Lost;
 use super::driver::{Activity, MakeError};
 use super::master::{Master, MasterError, MasterFile};
 use super::open_files::OpenFiles;
@@ -171,8 +171,8 @@ impl Handover {
         let driver = self.driver(record.driver);
         let was = driver.activity(record)?;
         if was == Activity::Inactive {
-            if let Some(lost) = disk::lost(driver, record) {
-                return Err(MakeError::Refused(lost.to_string()));
+            if let Some(lost) = driver.lost(&[record]).remove(&record.name) {
+                return Err(MakeError::Refused(format!("{lost}; {}", lost.advice(&record.name))));
             }
             driver.activate(record)?;
         }
@@ -197,12 +197,16 @@ impl Handover {
 
 /// Whether a base is the master with zeros behind it, as far as the clone's disk goes.
 fn is_masters(base: &Path, record: &CloneRecord) -> io::Result<bool> {
-    let (file, master_len) = (File::open(base)?, record.master.file.len);
+    let file = File::open(base)?;
+    Ok(begins_with(&file, &record.master)? && is_zero(&file, record.master.file.len, record.disk_len)?)
+}
+
+/// Whether a file begins with a master's content, after all of that was read.
+pub(super) fn begins_with(file: &File, master: &RecordedMaster) -> io::Result<bool> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader((&file).take(master_len))?;
-    let is_whole = hasher.count() == master_len;
-    let has_hash = hasher.finalize().as_bytes() == record.master.content_hash.as_bytes();
-    Ok(is_whole && has_hash && is_zero(&file, master_len, record.disk_len)?)
+    hasher.update_reader(file.take(master.file.len))?;
+    let is_whole = hasher.count() == master.file.len;
+    Ok(is_whole && hasher.finalize().as_bytes() == master.content_hash.as_bytes())
 }
 
 /// Whether there is nothing but zeros from one place in a file to another, or to its end.

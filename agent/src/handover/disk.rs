@@ -18,8 +18,9 @@ use std::time::UNIX_EPOCH;
 
 use drover_protocol::release::Name;
 use rustix::fs::statfs;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::base::BadBase;
 use super::driver::{Driver, unreachable};
 use super::record::CloneRecord;
 
@@ -42,7 +43,7 @@ pub enum DiskId {
     },
 }
 
-/// Why a clone that is finished has no disk that could be given to anybody.
+/// Why a clone that is finished has no disk that should be given to anybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// Its place can't be seen, for the reason given.
@@ -54,6 +55,10 @@ pub enum Lost {
     /// It is there, and no disk of differences to the master that it was made from any more: what it shows with that below
     /// it is nobody's.
     OtherBase(PathBuf),
+    /// What it rests on is gone or damaged.
+    Broken(BadBase),
+    /// What it rests on may have changed.
+    Doubted(BadBase),
 }
 
 impl DiskId {
@@ -94,7 +99,12 @@ pub(super) fn is_own<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> bo
     }
 }
 
-/// Why a finished clone's disk is lost, if it is.
+/// Whether nobody has written to the file that has a clone's own name since it was made, as far as can be told.
+pub(super) fn is_unwritten(driver: &dyn Driver, record: &CloneRecord) -> bool {
+    record.made_unix_ns.is_some() && driver.modified_unix_ns(&record.path) == record.made_unix_ns
+}
+
+/// Why a finished clone's own disk is lost, if it is, whatever became of what it rests on.
 pub(super) fn lost<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> Option<Lost> {
     // Of what can't be looked at nobody knows that it is gone.
     match driver.may_look().then(|| driver.exists(&record.path))? {
@@ -113,26 +123,23 @@ impl Lost {
             Lost::Unreachable(_) | Lost::Gone(_) => "missing",
             Lost::Replaced(_) => "replaced",
             Lost::OtherBase(_) => "changed",
+            Lost::Broken(_) => "broken",
+            Lost::Doubted(_) => "doubted",
         }
     }
 
     /// What to do about it.
-    pub(super) fn advice(&self, clone: &Name) -> String {
+    pub fn advice(&self, clone: &Name) -> String {
         match self {
+            Lost::Broken(base) | Lost::Doubted(base) => base.todo.clone(),
             Lost::OtherBase(_) => format!(
                 "if somebody made it a disk of its own, `drover clone rm --forget {clone}` leaves it to them and removes the \
                  record alone"
             ),
             _ => format!(
-                "bring its disk back and `drover clone adopt {clone}`, or `drover clone rm` it and make it anew"
+                "bring its disk back and `drover clone adopt {clone}`, or `drover clone rm --forget {clone}` and make it anew"
             ),
         }
-    }
-}
-
-impl Serialize for Lost {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
     }
 }
 
@@ -140,6 +147,7 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Lost::Unreachable(why) => f.write_str(why),
+            Lost::Broken(base) | Lost::Doubted(base) => base.fmt(f),
             Lost::Gone(path) => write!(f, "its disk is gone: there is nothing at {}", path.display()),
             Lost::Replaced(path) => write!(f, "what is at {} is not the disk that was made for it", path.display()),
             Lost::OtherBase(path) => write!(

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::choice::DriverName;
+use super::copy::refuse_long;
 use super::driver::{
     Activity, Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_pool, refuse_profile,
 };
@@ -243,7 +244,7 @@ impl Driver for Dm {
         if job.room_len.is_some_and(|room| room < CHUNK_LEN) {
             return Err(Unusable(format!("a store with room for less than {CHUNK_LEN} bytes holds nothing")));
         }
-        Ok(())
+        refuse_long(job.target.folder()?, store_len(room_len(job)))
     }
 
     fn device(&self, spec: &super::CloneSpec) -> Option<PathBuf> {
@@ -254,8 +255,7 @@ impl Driver for Dm {
         make_empty(site.temporary)?;
         let store = OpenOptions::new().write(true).open(site.temporary).map_err(MakeError::io("open the new file"))?;
         // Zeros, as a new file has them, are what the kernel takes for a store without differences.
-        let room_len = job.room_len.unwrap_or(job.disk_len).min(job.disk_len);
-        store.set_len(store_len(room_len)).map_err(MakeError::io("set the length of the new file"))?;
+        store.set_len(store_len(room_len(job))).map_err(MakeError::io("set the length of the new file"))?;
         store.sync_all().map_err(MakeError::io("sync the new file"))?;
         let version = self.dm(&["version"])?;
         let version = version.lines().find_map(|line| line.split_once(':')).map_or("", |(_, version)| version.trim());
@@ -349,6 +349,11 @@ fn left_of_ours(listed: &str, len: u64) -> Vec<PathBuf> {
         (autoclear == "0" && limit == len.to_string()).then(|| PathBuf::from(name))
     };
     listed.lines().filter_map(is_left).collect()
+}
+
+/// How much of a clone can be written.
+fn room_len(job: &Job<'_>) -> u64 {
+    job.room_len.unwrap_or(job.disk_len).min(job.disk_len)
 }
 
 fn len_of(file: &Path) -> u64 {

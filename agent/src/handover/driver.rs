@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 use serde::Serialize;
 
+use super::base::{Bases, is_absence, lost_master};
 use super::choice::{DriverName, Profile};
 use super::disk::{self, DiskId, Lost};
-use super::master::{Master, MasterFile, folder_of};
+use super::master::{FileIdentity, Master, MasterFile, folder_of};
 use super::open_files::OpenFiles;
 use super::place::Place;
 use super::record::{CloneRecord, CloneState};
@@ -155,7 +156,7 @@ pub(super) trait Driver {
     fn exists(&self, path: &Path) -> io::Result<bool> {
         match path.symlink_metadata() {
             Ok(_) => Ok(true),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(e) if is_absence(&e) => Ok(false),
             Err(e) => Err(e),
         }
     }
@@ -165,15 +166,27 @@ pub(super) trait Driver {
         DiskId::of_file(path)
     }
 
+    /// When the file of this name was last written to, in nanoseconds since 1970, if that tells of all that guests write.
+    fn modified_unix_ns(&self, path: &Path) -> Option<i64> {
+        path.symlink_metadata().ok().map(|facts| FileIdentity::of(&facts).modified_unix_ns)
+    }
+
     /// Whether the file at a clone's path says of itself that it rests on what the clone rests on; nothing where files do not
     /// say such things.
     fn names_base(&self, _record: &CloneRecord) -> Option<bool> {
         None
     }
 
-    /// Of finished clones that have their names, those whose disks are lost, and how.
+    /// Of finished clones that have their names, those that are lost by their own disks or by what they rest on, and how.
     fn lost(&self, records: &[&CloneRecord]) -> BTreeMap<Name, Lost> {
-        records.iter().filter_map(|record| Some((record.name.clone(), disk::lost(self, record)?))).collect()
+        let mut bases = Bases::default();
+        let mut look = |record| disk::lost(self, record).or_else(|| bases.lost(self, record));
+        records.iter().filter_map(|record| Some((record.name.clone(), look(record)?))).collect()
+    }
+
+    /// How a clone is lost by what it rests on, if it is, as far as that shows without reading it.
+    fn lost_base(&self, record: &CloneRecord) -> Option<Lost> {
+        record.needs_master.then(|| lost_master(record)).flatten()
     }
 
     /// Which of these clones, whose records say that they are finished, have their temporary names still.

@@ -33,7 +33,7 @@ pub struct Master {
 }
 
 /// What tells, without reading it, that a file is still the one it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// Length in bytes.
     pub len: u64,

@@ -17,6 +17,7 @@
 //! It blocks, reads no settings, and talks to no daemon: the command line runs it in its own process, with the rights
 //! that its user has on the target folder. Hashing a master again is the store's work.
 
+mod base;
 mod batch;
 mod choice;
 mod copy;
@@ -51,6 +52,7 @@ use std::path::{Path, PathBuf};
 use drover_protocol::release::Name;
 use serde::Serialize;
 
+pub use self::base::BadBase;
 pub use self::choice::{Choice, DriverName, Hypervisor, ParseChoiceError, Profile};
 pub use self::create::{CloneSpec, CreateError, Created};
 pub use self::device::{Activated, ConfirmError, DeviceError, HashedBase};
@@ -148,7 +150,7 @@ impl Handover {
     }
 
     /// One clone's record, of a clone that a guest can be given: whole, where its record says, and on the master that the
-    /// record says. Another user's is taken as it stands.
+    /// record says, which is as it was as far as is known. Another user's is taken as it stands.
     pub fn get_finished(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
         let record = self.get_whole(name)?;
         self.check_there(&record)?;
@@ -181,8 +183,8 @@ impl Handover {
         records
     }
 
-    /// Of these clones, those whose disks are not where they should be, and what is there. One question to each driver, not
-    /// one a clone, where a question is dear.
+    /// Of these clones, those that no guest should be given, since their disks are not where they should be or what they rest
+    /// on is not as it was, and why. One question to each driver, not one a clone, where a question is dear.
     pub fn lost(&self, records: &[CloneRecord]) -> BTreeMap<Name, Lost> {
         let of = |driver: &dyn Driver| {
             let is_its = |record: &&CloneRecord| record.driver == driver.name() && record.state == CloneState::Ready;
@@ -268,9 +270,9 @@ impl Handover {
         Ok(Choice::Auto.drivers(hypervisor).into_iter().map(report).collect())
     }
 
-    /// Makes sure that a finished clone's disk is where it should be.
+    /// Makes sure that a finished clone's disk is where it should be, and what it rests on is not known to be bad.
     fn check_there(&self, record: &CloneRecord) -> Result<(), DeviceError> {
-        let lost = disk::lost(self.driver(record.driver), record);
+        let lost = self.driver(record.driver).lost(&[record]).remove(&record.name);
         lost.map_or(Ok(()), |lost| Err(DeviceError::Lost { name: record.name.clone(), lost }))
     }
 

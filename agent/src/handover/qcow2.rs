@@ -24,6 +24,7 @@ use super::record::CloneRecord;
 use super::target::{Target, make_empty, sync_file};
 use super::tool::{Tool, ToolError, Tools, said};
 use super::verify::{Finding, in_use, is_locked};
+use crate::quantity::Bytes;
 
 const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils)";
 const INSTEAD: &str = "choose --driver copy";
@@ -174,32 +175,30 @@ impl Qcow2 {
     /// Checks the clone's inner consistency, or says that it can't because the clone is in use.
     fn inspect_clusters(&self, path: &Path, findings: &mut Vec<Finding>) -> bool {
         let output = self.tool().output(|command| {
-            command.args(["check", "-q", "-f", "qcow2", "--output=json"]).arg(path);
+            command.args(["check", "-f", "qcow2", "--output=json"]).arg(path);
         });
+        let unchecked = |e: ToolError| Finding::doubt(format!("its clusters could not be checked: {e}"));
         let output = match output {
             Ok(output) => output,
             Err(e) => {
-                findings.push(Finding::doubt(format!("its clusters could not be checked: {e}")));
+                findings.push(unchecked(e));
                 return false;
             }
         };
-        let counts: Check = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        match output.status.code() {
-            Some(0) => {}
-            Some(CHECK_DAMAGED) => {
-                let corruptions = counts.corruptions;
-                findings.push(Finding::fault(format!("qemu-img check finds {corruptions} corruptions in it")));
+        let counts: Result<Check, _> = serde_json::from_slice(&output.stdout);
+        findings.extend(match (output.status.code(), counts) {
+            (Some(0), Ok(_)) => None,
+            (Some(CHECK_DAMAGED), Ok(Check { corruptions, .. })) => {
+                Some(Finding::fault(format!("qemu-img check finds {corruptions} corruptions in it")))
             }
-            Some(CHECK_LEAKS) => {
-                let leaks = counts.leaks;
-                findings.push(Finding::note(format!(
-                    "{leaks} clusters are allocated but not used; `qemu-img check -r leaks` frees them"
-                )));
-            }
+            (Some(CHECK_LEAKS), Ok(Check { leaks, .. })) => Some(Finding::note(format!(
+                "{leaks} clusters are allocated but not used; `qemu-img check -r leaks` frees them"
+            ))),
+            (Some(0 | CHECK_DAMAGED | CHECK_LEAKS), Err(e)) => Some(unchecked(self.tool().nonsense(e))),
             // Started a moment ago, after the look at the lock.
             _ if said(&output).contains("Is another process using the image") => return true,
-            _ => findings.push(Finding::fault(format!("qemu-img check fails: {}", said(&output)))),
-        }
+            _ => Some(Finding::fault(format!("qemu-img check fails: {}", said(&output)))),
+        });
         false
     }
 }
@@ -276,6 +275,13 @@ impl Driver for Qcow2 {
             let master = job.master.path.display();
             return Err(Unusable(format!("the master's path ({master}) is no UTF-8 text, which qcow2 needs")));
         }
+        let profile = job.profile.unwrap_or_default();
+        if job.disk_len > longest(profile) {
+            let (wanted, most) = (Bytes(job.disk_len), Bytes(longest(profile)));
+            return Err(Unusable(format!(
+                "a disk of {wanted} is too large: qcow2 of profile {profile} ends at {most}"
+            )));
+        }
         let version = self.version().map_err(|e| Unusable(e.to_string()))?;
         if job.profile == Some(Profile::Fast) && major_minor(&version) < Some(FIRST_WITH_SUBCLUSTERS) {
             return Err(Unusable(format!("profile fast needs qemu-img 5.2, this is {version}; use profile compat")));
@@ -343,6 +349,15 @@ fn snapshots_in(path: &Path) -> io::Result<u32> {
     let mut count = [0; 4];
     File::open(path)?.read_exact_at(&mut count, SNAPSHOT_COUNT_AT)?;
     Ok(u32::from_be_bytes(count))
+}
+
+/// The longest disk in bytes: qemu takes 32 MiB of first-level table, and each of its 8-byte entries stands for a cluster of
+/// second-level entries, of 8 bytes, or of 16 with subclusters, that stand for a cluster each.
+const fn longest(profile: Profile) -> u64 {
+    match profile {
+        Profile::Compat => (4 << 20) * (64 << 10) / 8 * (64 << 10),
+        Profile::Fast => (4 << 20) * (128 << 10) / 16 * (128 << 10),
+    }
 }
 
 /// The first two numbers of a version.

@@ -3,12 +3,14 @@
 //! Only qcow2 can: `qemu-img rebase` first copies into the clone all in which the masters differ and the clone has nothing
 //! of its own, and names the new master in the header last. So a crash leaves a clone that is whole on the old master or
 //! on the new one. The record names both while that is open, which protects both, and recovery reads the header to see
-//! how it ended.
+//! how it ended. The old master is hashed first: what its disk damaged unnoticed would be the clone's own from then on.
+
+use std::fs::File;
 
 use drover_protocol::release::Name;
 
 use super::Handover;
-use super::device::DeviceError;
+use super::device::{DeviceError, begins_with};
 use super::disk::{self, Lost};
 use super::driver::MakeError;
 use super::master::{FileIdentity, Master, MasterError, MasterFile};
@@ -65,6 +67,17 @@ pub enum RebaseError {
         /// What is different about its file.
         what: String,
     },
+    /// The master that it rests on does not have its content any more.
+    #[error(
+        "the master that {name} rests on is damaged, and a move would copy that into the clone; `drover verify {label}` \
+         tells what is damaged, and `drover fetch {label}` mends it"
+    )]
+    Damaged {
+        /// The clone.
+        name: Name,
+        /// What the master is called.
+        label: String,
+    },
     /// The new master is no good.
     #[error(transparent)]
     Master(#[from] MasterError),
@@ -85,7 +98,8 @@ pub enum RebaseError {
 }
 
 impl Handover {
-    /// Moves a clone to a master, whose content may be any. Takes as long as reading both masters does.
+    /// Moves a clone to a master, whose content may be any. Takes as long as reading the master that it rests on twice
+    /// and the other one once.
     pub fn rebase(&self, name: &Name, master: &Master) -> Result<Rebased, RebaseError> {
         let (lock, record) = self.finished(name)?;
         let driver = self.driver(record.driver);
@@ -127,7 +141,9 @@ impl Handover {
         // Held open, it tells recovery that somebody is at it.
         let being_moved = lock.put(&begun)?;
         drop(lock);
-        let moved = driver.move_to(&begun, &master.path, &being_moved);
+        // What the disk damaged shows in nothing but the content, and the clone would have it for good.
+        let moved =
+            check_content(&begun).and_then(|()| driver.move_to(&begun, &master.path, &being_moved).map_err(unmoved));
         step::reach(Step::Moved);
         let lock = ClonesLock::acquire(self.state())?;
         match moved {
@@ -136,10 +152,10 @@ impl Handover {
                 lock.put(&record)?;
                 Ok(Rebased { record, moved: true })
             }
-            Err(source) => {
+            Err(error) => {
                 drop(being_moved);
                 self.settle_move(&lock, &begun)?;
-                Err(RebaseError::Move { name: name.clone(), source })
+                Err(error)
             }
         }
     }
@@ -157,6 +173,19 @@ impl Handover {
         };
         lock.put(&settled)?;
         Ok(Some(Outcome::Completed))
+    }
+}
+
+/// Makes sure that the master that a clone rests on has its content, which takes reading all of it.
+fn check_content(begun: &CloneRecord) -> Result<(), RebaseError> {
+    let (name, master) = (begun.name.clone(), &begun.master);
+    match File::open(&master.path).and_then(|file| begins_with(&file, master)) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let label = begun.release.clone().unwrap_or_else(|| begun.image.to_string());
+            Err(RebaseError::Damaged { name, label })
+        }
+        Err(e) => Err(RebaseError::Move { name, source: MakeError::io("read the master that it rests on")(e) }),
     }
 }
 

@@ -67,6 +67,10 @@ pub struct CloneRecord {
     /// What its disk is known by, once it was made, where that can be told. Records of earlier versions do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskId>,
+    /// When its file was last written to as it was made, in nanoseconds since 1970: at any other time it was by somebody else.
+    /// Volumes and records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_unix_ns: Option<i64>,
     /// Length of the disk that a guest sees, in bytes, as it was made.
     pub disk_len: u64,
     /// Whether it is lost without the master.

@@ -13,6 +13,7 @@ use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
 use super::choice::DriverName;
+use super::copy::refuse_long;
 use super::driver::{
     Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
 };
@@ -42,9 +43,7 @@ impl Driver for Reflink {
         can_share(folder).map_err(|e| {
             let folder = folder.display();
             Unusable(match e.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    format!("there is no space left in {folder}")
-                }
+                _ if is_full(&e) => format!("there is no space left in {folder}"),
                 io::ErrorKind::PermissionDenied => format!("can't make a file in {folder} to try it with: {e}"),
                 _ => format!("the file system of {folder} has no reflinks (FICLONE: {e}); XFS and btrfs have"),
             })
@@ -59,7 +58,7 @@ impl Driver for Reflink {
         let shown = folder.display();
         let nameless = tempfile::tempfile_in(folder)
             .map_err(|e| Unusable(format!("can't make a file in {shown} to try it with: {e}")))?;
-        let Err(e) = ioctl_ficlone(&nameless, &job.source.file) else { return Ok(()) };
+        let Err(e) = ioctl_ficlone(&nameless, &job.source.file) else { return refuse_long(folder, job.disk_len) };
         self.available(job.target)?;
         Err(Unusable(match e {
             Errno::XDEV => format!(
@@ -93,4 +92,9 @@ pub(super) fn can_share(folder: &Path) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(&source, &[0x5a; 4096], 0)?;
     let clone = tempfile::tempfile_in(folder)?;
     Ok(ioctl_ficlone(&clone, &source)?)
+}
+
+/// Whether an error says that there is no space left.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

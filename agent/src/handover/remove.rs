@@ -36,6 +36,21 @@ pub enum RemoveError {
     /// It is being made.
     #[error("the clone {0} is being made right now; wait for that to end or stop it first")]
     BeingMade(Name),
+    /// It is being moved to another master.
+    #[error("the clone {0} is being moved to another master right now; wait for that to end or stop it first")]
+    BeingMoved(Name),
+    /// Its disk is not where it was, though its place can be reached.
+    #[error(
+        "there is nothing at {}: the disk of the clone {name} was removed or moved by hand. If it was moved, bring it back \
+         first: what it rests on is not kept for it any longer once it is forgotten. If it is gone for good, `drover clone rm \
+         --forget {name}` removes the record", path.display()
+    )]
+    Gone {
+        /// The clone.
+        name: Name,
+        /// Where its disk was.
+        path: PathBuf,
+    },
     /// Its file system is not mounted, or its volume group is not there.
     #[error("{where_it_is} If it is lost, `drover clone rm --forget {name}` removes its record alone")]
     Unreachable {
@@ -72,6 +87,17 @@ pub enum RemoveError {
         /// Its file.
         path: PathBuf,
     },
+    /// It was made together with one that can't get its name, and has been written to since.
+    #[error(
+        "{} is in the way of a clone that was made together with {name}, and undoing both would lose what was written to \
+         {name}; move it away and run `drover clone activate --all`", in_the_way.display()
+    )]
+    Written {
+        /// The clone.
+        name: Name,
+        /// What has the other's name.
+        in_the_way: PathBuf,
+    },
     /// Its file could not be removed.
     #[error("can't remove {}: {source}", path.display())]
     File {
@@ -102,7 +128,8 @@ pub enum RemoveError {
 }
 
 impl Handover {
-    /// Removes a clone and its record. A file that is gone already is no error.
+    /// Removes a clone and its record. A disk that is gone is no error only where a removal had begun: somebody may have moved
+    /// it, and what it rests on would no longer be kept for it.
     pub fn remove(&self, name: &Name) -> Result<Removed, RemoveError> {
         self.remove_one(name, &OpenFiles::default())
     }
@@ -125,6 +152,8 @@ impl Handover {
         let at_temporary = driver.exists(&record.temporary).map_err(RemoveError::file(&record.temporary))?;
         let (file_existed, note) = if record.state == CloneState::Making || at_temporary {
             (at_temporary, self.discard(&lock, &record)?)
+        } else if is_gone(driver, &record)? {
+            return Err(RemoveError::Gone { name: name.clone(), path: record.path });
         } else if record.state == CloneState::Ready && is_replaced(driver, &record)? {
             return Err(RemoveError::Replaced { name: name.clone(), path: record.path });
         } else if driver.in_use(&record, opened) {
@@ -135,13 +164,14 @@ impl Handover {
         Ok(Removed { record, file_existed, note })
     }
 
-    /// Removes the record alone of a clone whose place can't be reached, or has something else in it, or whose disk somebody
-    /// made one of its own.
+    /// Removes the record alone of a clone whose place can't be reached, or has something else or nothing in it, or whose disk
+    /// somebody made one of its own.
     pub fn forget(&self, name: &Name) -> Result<CloneRecord, RemoveError> {
         let (lock, record) = self.to_remove(name)?;
         let driver = self.driver(record.driver);
         if driver.is_reachable(&record) {
-            if is_replaced(driver, &record)? || matches!(lost(driver, &record), Some(Lost::OtherBase(_))) {
+            let is_let_go = is_gone(driver, &record)? || is_replaced(driver, &record)?;
+            if is_let_go || matches!(lost(driver, &record), Some(Lost::OtherBase(_))) {
                 self.remove_base(driver, &record)?;
                 lock.delete(name)?;
                 return Ok(record);
@@ -155,14 +185,16 @@ impl Handover {
         Ok(record)
     }
 
-    /// The record of a clone that nobody is making right now, and the lock under which it stays as it is.
+    /// The record of a clone that nobody is making or moving right now, and the lock under which it stays as it is.
     fn to_remove(&self, name: &Name) -> Result<(ClonesLock, CloneRecord), RemoveError> {
         let lock = ClonesLock::acquire(self.state())?;
         let Some(record) = record::read_own(self.state(), name)? else {
             return Err(RemoveError::Unknown(name.clone()));
         };
-        if record.state == CloneState::Making && lock.is_being_made(name)? {
-            return Err(RemoveError::BeingMade(name.clone()));
+        let is_moved = record.moving_to.is_some();
+        if (is_moved || record.state == CloneState::Making) && lock.is_being_made(name)? {
+            let name = name.clone();
+            return Err(if is_moved { RemoveError::BeingMoved(name) } else { RemoveError::BeingMade(name) });
         }
         Ok((lock, record))
     }
@@ -212,6 +244,12 @@ impl Handover {
         }
         driver.remove_base(base).map_err(RemoveError::file(base))
     }
+}
+
+/// Whether a finished clone's disk is gone, and nothing is in its place.
+fn is_gone(driver: &dyn Driver, record: &CloneRecord) -> Result<bool, RemoveError> {
+    let at = |path: &Path| driver.exists(path).map_err(RemoveError::file(path));
+    Ok(record.state == CloneState::Ready && !at(&record.temporary)? && !at(&record.path)?)
 }
 
 /// Whether a clone's own disk is gone, and another is in its place.

@@ -4,6 +4,7 @@
 //! some of it is looked at; a program that fails is quoted, so that a person sees what it said.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -64,6 +65,14 @@ pub enum ToolError {
         /// What it said.
         said: String,
     },
+    /// It did not come to its end.
+    #[error("{} was ended by signal {signal} before it was done", program.display())]
+    Killed {
+        /// The program.
+        program: PathBuf,
+        /// Which signal.
+        signal: i32,
+    },
     /// It succeeded, with an answer that makes no sense.
     #[error("{} gave an answer that can't be understood: {what}", program.display())]
     Answer {
@@ -92,18 +101,20 @@ pub(super) struct Tool<'a> {
 }
 
 impl Tool<'_> {
-    /// Runs it to its end, however it ends.
+    /// Runs it to its end, however it ends of itself.
     pub(super) fn output(&self, arguments: impl FnOnce(&mut Command)) -> Result<Output, ToolError> {
         let mut command = Command::new(self.program);
         command.env("LC_ALL", "C").stdin(Stdio::null());
         arguments(&mut command);
-        command.output().map_err(|source| {
-            let program = self.program.to_owned();
-            match source.kind() {
-                io::ErrorKind::NotFound => ToolError::Missing { program, advice: self.advice },
-                _ => ToolError::Start { program, source },
-            }
-        })
+        let program = || self.program.to_owned();
+        let output = command.output().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ToolError::Missing { program: program(), advice: self.advice },
+            _ => ToolError::Start { program: program(), source },
+        })?;
+        match output.status.signal() {
+            Some(signal) => Err(ToolError::Killed { program: program(), signal }),
+            None => Ok(output),
+        }
     }
 
     /// Runs it and gives what it printed, if it succeeded.

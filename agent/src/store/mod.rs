@@ -47,6 +47,7 @@ pub use open::StoreError;
 pub use remove::RemoveError;
 pub use scan::Pace;
 pub use seal::{SealError, SealLevel};
+pub(crate) use verify::Noted;
 pub use verify::{VerifyError, VerifyReport};
 
 use host_disk::HostDisk;

@@ -126,7 +126,7 @@ fn load_masters(
     Ok(masters)
 }
 
-/// What is known of the master in `folder`, whose seal is finished if a crash left it half done.
+/// What is known of the master in `folder`, whose seal is finished if a crash left it half done. Its file may be gone.
 pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Result<Master, LoadError> {
     sweep_files(&HostDisk, folder)?;
     let manifest = load_manifest(&HostDisk, folder, id)?;
@@ -136,8 +136,16 @@ pub(super) fn load_master(folder: &Path, id: ImageId, settings: Settings) -> Res
         Some(watch) => (watch.path().to_owned(), SealLevel::Watched, folder.join(MANIFEST)),
         None => {
             let path = folder.join(DISK);
-            check_len(&File::open(&path).doing("open", &path)?, &path, &manifest)?;
-            (path.clone(), finish_seal(folder, settings)?, path)
+            match File::open(&path) {
+                // People are told of it, and clones kept from it, until it comes in anew.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    (path, SealLevel::Broken, folder.join(MANIFEST))
+                }
+                opened => {
+                    check_len(&opened.doing("open", &path)?, &path, &manifest)?;
+                    (path.clone(), finish_seal(folder, settings)?, path)
+                }
+            }
         }
     };
     let sealed_at = fs::metadata(&dated).doing("look at", &dated)?.mtime();

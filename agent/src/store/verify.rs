@@ -74,7 +74,9 @@ impl Store {
         progress: &dyn Fn(u64, u64),
         cancel: &AtomicBool,
     ) -> Result<VerifyReport, VerifyError> {
-        let used = self.sealed_image(image).or_else(|| self.image(image)).ok_or(VerifyError::Unknown(image))?;
+        let Some(used) = self.sealed_image(image).or_else(|| self.image(image)) else {
+            return Err(self.unusable(image));
+        };
         if let Some(watch) = used.watch() {
             watch.check().map_err(|reason| VerifyError::Changed { image, reason })?;
         }
@@ -104,6 +106,12 @@ impl Store {
             self.note_whole(image, FileIdentity::of(&before))?;
         }
         Ok(VerifyReport { bad, content_ok })
+    }
+
+    /// Why there is nothing to be read of an image.
+    fn unusable(&self, image: ImageId) -> VerifyError {
+        let opened = self.master(image).map(|master| File::open(&master.path).doing("open", &master.path));
+        opened.and_then(Result::err).map_or(VerifyError::Unknown(image), VerifyError::Disk)
     }
 
     /// Notes that a file was found whole, if it is still the master's and nobody wrote to it meanwhile.
@@ -182,9 +190,12 @@ fn save_damage(folder: &Path, bad: &[ChunkIndex]) -> Result<(), DiskError> {
 /// The chunks of the master in `folder` that were found damaged. Notes that can't be read are as none: the next
 /// verification finds the damage again, and until then receivers do.
 pub(super) fn load_damage(folder: &Path, geometry: &Geometry) -> Vec<ChunkIndex> {
+    load_numbers(folder).into_iter().filter_map(|number| geometry.chunk(number)).collect()
+}
+
+fn load_numbers(folder: &Path) -> Vec<u32> {
     let bytes = fs::read(folder.join(layout::DAMAGED)).unwrap_or_default();
-    let numbers: Vec<u32> = serde_json::from_slice(&bytes).unwrap_or_default();
-    numbers.into_iter().filter_map(|number| geometry.chunk(number)).collect()
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// Notes what the file of the master in `folder` is, whose bytes are right.
@@ -212,6 +223,23 @@ impl MasterInfo {
             Ok(now) => verified.difference(&FileIdentity::of(&now)),
             Err(error) => Some(format!("its file can't be looked at: {error}")),
         }
+    }
+}
+
+/// What is noted beside a master's file, for who has not the store open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Noted {
+    /// Number of chunks that the last verification found damaged.
+    pub(crate) damaged_chunks: usize,
+    /// What the file was when it was last found right; an earlier version noted nothing.
+    pub(crate) verified: Option<FileIdentity>,
+}
+
+impl Noted {
+    /// Of the master whose file this is. Notes that can't be read are as none.
+    pub(crate) fn beside(disk: &Path) -> Self {
+        let folder = disk.parent().unwrap_or(disk);
+        Noted { damaged_chunks: load_numbers(folder).len(), verified: load_verified(folder) }
     }
 }
 

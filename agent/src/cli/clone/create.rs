@@ -20,7 +20,7 @@ use crate::quantity::{Bytes, parse_disk_size};
 /// create debian-13 web-{} --out /srv/vm/web-{}.img --count 100`.
 #[derive(Args, Debug)]
 pub(super) struct Create {
-    /// NAME, NAME@VERSION, image id or how that begins
+    /// NAME, NAME@VERSION, image id or its first 8 digits or more
     master: MasterRef,
     /// What to call the clone; with --count it has {} in it
     clone: String,
@@ -45,7 +45,7 @@ pub(super) struct Create {
     /// The thin pool of the volume group, if it has more than one
     #[arg(long)]
     pool: Option<String>,
-    /// How many
+    /// How many, 1000 at the most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: Option<u32>,
 }

@@ -16,7 +16,7 @@ use crate::handover::{Handover, Hypervisor};
 /// With a master, for clones of that one; without, what can be told of any.
 #[derive(Args, Debug)]
 pub(super) struct Drivers {
-    /// NAME, NAME@VERSION, image id or how that begins
+    /// NAME, NAME@VERSION, image id or its first 8 digits or more
     master: Option<MasterRef>,
     /// The folder that the clones would go to, or /dev/GROUP for logical volumes
     #[arg(long, value_name = "FOLDER", default_value = ".")]

@@ -76,7 +76,7 @@ enum Action {
     Rebase {
         /// The clone
         clone: Name,
-        /// NAME, NAME@VERSION, image id or how that begins
+        /// NAME, NAME@VERSION, image id or its first 8 digits or more
         master: MasterRef,
     },
 }

@@ -14,8 +14,8 @@ pub(super) struct Rm {
     /// The clones
     #[arg(required = true)]
     clones: Vec<Name>,
-    /// Remove the records alone of clones whose file system or volume group can't be reached and is lost, or whose paths
-    /// something else has by now
+    /// Remove the records alone of clones whose disks are gone for good, whose file system or volume group can't be reached
+    /// and is lost, or whose paths something else has by now; what they rested on is no longer kept for them
     #[arg(long)]
     forget: bool,
 }
@@ -80,7 +80,10 @@ fn refuse(clone: &Name, error: &RemoveError) -> Problem {
     let code = match error {
         RemoveError::Unknown(_) => Code::NotFound,
         RemoveError::BeingMade(_)
+        | RemoveError::BeingMoved(_)
         | RemoveError::InUse { .. }
+        | RemoveError::Gone { .. }
+        | RemoveError::Written { .. }
         | RemoveError::Replaced { .. }
         | RemoveError::Unreachable { .. }
         | RemoveError::Reachable { .. } => Code::Refused,

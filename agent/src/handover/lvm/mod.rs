@@ -23,6 +23,7 @@ use self::report::{
     Answer, DAMAGED, FIELDS, GROUP_FIELDS, Group, Groups, Volume, Volumes, dependants, number, usage_of,
 };
 
+use crate::handover::base::BadBase;
 use crate::handover::choice::DriverName;
 use crate::handover::copy::copy_data;
 use crate::handover::disk::{DiskId, Lost};
@@ -346,6 +347,11 @@ impl Driver for Lvm {
         Some(DiskId::Volume { uuid: volume.lv_uuid })
     }
 
+    fn modified_unix_ns(&self, _path: &Path) -> Option<i64> {
+        // What lvm counts as used is rounded, and a node of /dev has a time of its own.
+        None
+    }
+
     fn lost(&self, records: &[&CloneRecord]) -> BTreeMap<Name, Lost> {
         let mut groups: BTreeMap<String, Option<Vec<Volume>>> = BTreeMap::new();
         let look = |record: &&CloneRecord| {
@@ -358,8 +364,10 @@ impl Driver for Lvm {
                 None => Lost::Gone(record.path.clone()),
                 Some(volume) => {
                     let now = DiskId::Volume { uuid: volume.lv_uuid.clone() };
-                    record.disk.as_ref().filter(|made| !made.is(&now))?;
-                    Lost::Replaced(record.path.clone())
+                    match &record.disk {
+                        Some(made) if !made.is(&now) => Lost::Replaced(record.path.clone()),
+                        _ => doubted_base(record, volumes)?,
+                    }
                 }
             };
             Some((record.name.clone(), lost))
@@ -500,6 +508,15 @@ impl Kind {
             Kind::Thick => "thick",
         }
     }
+}
+
+/// How a clone is lost by the copy of the master that it rests on, if that may be damaged. lvm lets none of them go without
+/// all that rests on it.
+fn doubted_base(record: &CloneRecord, volumes: &[Volume]) -> Option<Lost> {
+    let path = record.base.clone()?;
+    let what = volumes.iter().find(|volume| volume.lv_name == split(&path).1)?.doubt()?;
+    let todo = format!("`drover clone verify {} --full` reads it and settles that", record.name);
+    Some(Lost::Doubted(BadBase { path, what: format!("may be damaged: {what}"), todo }))
 }
 
 /// How long a classic snapshot must be for what may be written to it.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::world::{Machine, Mounted, World, assert_same_disk, disk_usage, name};
+use super::world::{Machine, Mounted, World, assert_same_disk, disk_usage, name, write_into};
 use crate::handover::{Choice, CloneSpec, ClonesLock, CreateError, DriverName, Outcome, TargetError};
 
 fn specs(world: &World, driver: DriverName, count: usize) -> Vec<CloneSpec> {
@@ -100,4 +100,38 @@ fn a_disk_that_fills_up_half_way_keeps_none() {
     assert!(error.to_string().contains("no space left"), "{error}");
     assert_eq!(fs::read_dir(&full.root).expect("a folder").count(), 0);
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_batch_with_a_clone_that_somebody_wrote_to_waits_until_the_names_are_free() {
+    let world = World::new();
+    for driver in [DriverName::Copy, DriverName::Qcow2, DriverName::Vhd] {
+        let created = world.handover.create_all(&world.master, &specs(&world, driver, 3)).expect("clones");
+        let records: Vec<_> = created.into_iter().map(|made| made.record).collect();
+        // As after a crash: the first had its name, and a guest started from it.
+        for record in &records[1..] {
+            fs::rename(&record.path, &record.temporary).expect("back to the temporary name");
+        }
+        fs::write(&records[2].path, "mine").expect("a file");
+        let lock = ClonesLock::acquire(&world.state).expect("the lock");
+        lock.commit(records[0].batch.expect("a batch")).expect("said to be whole");
+        drop(lock);
+        write_into(&records[0].path, 300_000, b"a guest's");
+        let before = fs::read(&records[0].path).expect("the first");
+
+        let told = |one: &crate::handover::Recovered| matches!(&one.outcome, Outcome::Left(why) if why.contains("what was written to vm-1") && why.contains("vm-3.img"));
+        let left = world.handover.recover().expect("records");
+        assert!(left.len() == 3 && left.iter().all(told), "{left:?}");
+        assert!(fs::read(&records[0].path).expect("it stays") == before, "{driver}");
+        assert_eq!(fs::read(&records[2].path).expect("it stays"), b"mine");
+
+        fs::remove_file(&records[2].path).expect("out of the way");
+        let completed = world.handover.recover().expect("records");
+        assert!(completed.iter().all(|one| one.outcome == Outcome::Completed), "{completed:?}");
+        for record in &records {
+            world.handover.get_finished(&record.name).expect("it is whole");
+            world.handover.remove(&record.name).expect("removed");
+        }
+        world.assert_nothing_left();
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::world::{Machine, Mounted, World, described, name, run, sealed_master, text, wait_until, write_into};
-use crate::handover::record::{ClonesLock, clones_of, clones_that_need};
+use crate::handover::record::{ClonesLock, MovingTo, clones_of, clones_that_need};
 use crate::handover::{
     About, Choice, CloneRecord, CloneSpec, CloneState, ConfirmError, CreateError, DriverName, Hypervisor, LookupError,
     Master, Place, RecordError, RemoveError, Severity, ToHash, Tools,
@@ -146,11 +146,41 @@ fn a_clone_in_use_is_neither_called_corrupt_nor_removed() {
 }
 
 #[test]
-fn removing_a_clone_whose_file_is_gone_is_fine() {
+fn a_clone_whose_file_was_moved_away_keeps_its_master_until_it_is_forgotten() {
     let world = World::new();
-    let record = world.make("c", DriverName::Copy).record;
-    fs::remove_file(&record.path).expect("gone");
-    assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+    for driver in [DriverName::Qcow2, DriverName::Copy, DriverName::Vhd] {
+        let record = world.make("c", driver).record;
+        let moved = world.out.join("moved");
+        fs::rename(&record.path, &moved).expect("moved by hand");
+        let refused = world.handover.remove(&record.name).expect_err("it may live on elsewhere");
+        assert!(matches!(refused, RemoveError::Gone { .. }), "{refused}");
+        assert!(
+            refused.to_string().contains("moved by hand") && refused.to_string().contains("--forget c"),
+            "{refused}"
+        );
+        let needing = clones_that_need(&world.state, world.master.image).expect("records");
+        assert_eq!(needing.is_empty(), driver != DriverName::Qcow2);
+        world.handover.forget(&record.name).expect("let go");
+        assert!(clones_of(&world.state, world.master.image).expect("records").is_empty());
+        // Another disk beside the parent may rest on it, whatever it is called.
+        assert!(record.base.is_none_or(|base| base.exists()), "{driver}");
+        fs::remove_file(&moved).expect("gone");
+    }
+}
+
+#[test]
+fn a_clone_that_is_being_moved_is_not_removed() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    let (image, master) = (record.image, record.master.clone());
+    let moving_to = Some(MovingTo { image, release: None, master });
+    let put = ClonesLock::acquire(&world.state).expect("the lock").put(&CloneRecord { moving_to, ..record.clone() });
+    let being_moved = put.expect("a record");
+    let refused = world.handover.remove(&record.name);
+    assert!(matches!(refused, Err(RemoveError::BeingMoved(_))), "{refused:?}");
+    assert!(record.path.exists());
+    drop(being_moved);
+    assert!(world.handover.remove(&record.name).expect("removed").file_existed);
 }
 
 #[test]
@@ -198,7 +228,8 @@ fn a_clone_whose_file_system_is_not_mounted_is_kept_though_its_folder_is_there()
     let record = CloneRecord { place: None, ..make("old", DriverName::Copy) };
     drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
     fs::remove_file(&record.path).expect("gone");
-    assert!(!world.handover.remove(&record.name).expect("removed").file_existed);
+    assert!(matches!(world.handover.remove(&record.name), Err(RemoveError::Gone { .. })));
+    world.handover.forget(&record.name).expect("forgotten");
     world.assert_nothing_left();
 }
 
@@ -221,7 +252,7 @@ fn verify_tells_what_is_wrong_with_a_clone() {
     let file = fs::OpenOptions::new().write(true).open(&broken.path).expect("the clone");
     file.write_all_at(&[0; 8], 65536).expect("its refcount table is at the second cluster");
     let (severity, text) = worst("broken");
-    assert!(severity == Some(Severity::Fault) && text.contains("corruptions"), "{text}");
+    assert!(severity == Some(Severity::Fault) && text.contains(" corruptions") && !text.contains(" 0 "), "{text}");
 
     let short = world.make("short", DriverName::Copy).record;
     fs::OpenOptions::new().write(true).open(&short.path).and_then(|file| file.set_len(512)).expect("cut");
@@ -297,8 +328,11 @@ fn a_clone_that_a_loop_device_shows_is_in_use() {
     let record = world.make("c", DriverName::Copy).record;
     let other_name = world.folder().join("other-name");
     fs::hard_link(&record.path, &other_name).expect("a link");
-    for shown in [&record.path, &other_name] {
+    for (shown, still_has_it) in [(&record.path, true), (&other_name, true), (&other_name, false)] {
         let device = run("losetup", &["--find", "--show", text(shown)]);
+        if !still_has_it {
+            fs::remove_file(shown).expect("the path leads nowhere");
+        }
         let refused = world.handover.remove(&record.name);
         run("losetup", &["--detach", device.trim()]);
         assert!(matches!(refused, Err(RemoveError::InUse { .. })), "{refused:?}");
@@ -397,4 +431,24 @@ fn a_pipe_and_relative_paths_are_no_records() {
     let listing = world.handover.list().expect("records");
     assert_eq!((listing.records.len(), listing.unreadable.len()), (1, 2), "{listing:?}");
     assert!(matches!(world.handover.remove(&name("forged")), Err(RemoveError::Record(_))));
+}
+
+#[test]
+fn a_qemu_img_that_fails_by_itself_is_no_fault_of_the_clone() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    let program = world.folder().join("qemu-img-broken");
+    for (does, words) in [
+        ("kill -9 $$", "was ended by signal 9"),
+        ("echo nonsense", "gave an answer that can't be understood"),
+        ("[ \"$1\" != check ] || exit 2; exec qemu-img \"$@\"", "gave an answer that can't be understood"),
+    ] {
+        fs::write(&program, format!("#!/bin/sh\n{does}\n")).expect("a program");
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("it may be run");
+        let broken = World::opened(world.folder()).with_tools(Tools { qemu_img: program.clone(), ..Tools::default() });
+        let found = broken.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+        assert_eq!(found.worst(), Some(Severity::Doubt), "{does}: {found:?}");
+        assert!(found.findings.iter().all(|finding| finding.text.contains(words)), "{does}: {found:?}");
+    }
+    assert!(world.handover.verify(&record.name, Some(&world.master)).expect("a clone").is_sound());
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::world::{Mounted, World, name, run, text, write_into};
+use super::world::{Mounted, World, described, name, run, text, write_into};
 use crate::handover::{
-    CloneRecord, CloneSpec, CloneState, ClonesLock, DeviceError, DriverName, Lost, Outcome, RemoveError, Severity,
+    CloneRecord, CloneSpec, CloneState, ClonesLock, DeviceError, DriverName, FileIdentity, Lost, Outcome, RemoveError,
+    Severity,
 };
 
 const FILES: [DriverName; 3] = [DriverName::Copy, DriverName::Qcow2, DriverName::Vhd];
@@ -168,4 +169,55 @@ fn a_disk_that_rests_on_something_else_is_given_to_no_guest_and_not_adopted() {
     assert!(refused.to_string().contains("--forget"), "{refused}");
     world.handover.forget(&record.name).expect("the record alone goes");
     world.assert_only_left(&record.path);
+}
+
+#[test]
+fn a_clone_is_given_to_no_guest_while_what_it_rests_on_is_gone_damaged_or_doubted() {
+    let world = World::new();
+    let [qcow2, copy, vhd] =
+        [DriverName::Qcow2, DriverName::Copy, DriverName::Vhd].map(|driver| world.make(driver.as_str(), driver).record);
+    let all = [qcow2.clone(), copy, vhd.clone()];
+    let lost = || -> Vec<(String, &str)> {
+        let lost = world.handover.lost(&all);
+        for record in &all {
+            let given =
+                [world.handover.get_finished(&record.name).map(drop), world.handover.activate(&record.name).map(drop)];
+            for given in given {
+                let is_lost = matches!(given, Err(DeviceError::Lost { .. }));
+                assert_eq!(is_lost, lost.contains_key(&record.name), "{}: {given:?}", record.name);
+            }
+        }
+        lost.iter().map(|(name, lost)| (name.to_string(), lost.word())).collect()
+    };
+    let only = |clone: &str, word: &'static str| vec![(clone.to_owned(), word)];
+    assert_eq!(lost(), []);
+
+    let (master, away) = (&world.master.path, world.folder().join("away"));
+    fs::rename(master, &away).expect("gone");
+    assert_eq!(lost(), only("qcow2", "broken"));
+    let refused = world.handover.get_finished(&qcow2.name).expect_err("it has no master").to_string();
+    assert!(refused.contains("is gone; `drover fetch debian@3`"), "{refused}");
+    fs::copy(&away, master).expect("a copy");
+    assert_eq!(lost(), only("qcow2", "doubted"));
+    let refused = world.handover.get_finished(&qcow2.name).expect_err("it may be another").to_string();
+    assert!(refused.contains("`drover verify debian@3`"), "{refused}");
+
+    // As the store notes it beside the file: found right, and found damaged.
+    let verified = FileIdentity::of(&fs::metadata(master).expect("the master"));
+    let beside = |name: &str, json: String| fs::write(master.with_file_name(name), json).expect("a note");
+    beside("verified.json", serde_json::to_string(&verified).expect("numbers"));
+    assert_eq!(lost(), []);
+    beside("damaged.json", "[3,4]".to_owned());
+    assert_eq!(lost(), only("qcow2", "broken"));
+    assert!(world.handover.lost(&all)[&qcow2.name].to_string().contains("is damaged: 2 of its chunks"));
+    beside("damaged.json", "[]".to_owned());
+
+    let parent = vhd.base.as_ref().expect("a parent");
+    write_into(parent, 77, b"!");
+    assert_eq!(lost(), only("vhd", "doubted"));
+    fs::remove_file(parent).expect("removed by hand");
+    assert_eq!(lost(), only("vhd", "broken"));
+    let created = world.handover.create(&described(master), &world.spec("other", DriverName::Vhd));
+    created.expect("a clone, and the parent anew");
+    assert_eq!(lost(), []);
 }

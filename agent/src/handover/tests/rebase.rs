@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::world::{Machine, World, assert_master_untouched, assert_same_disk, described, name, run, text};
+use super::world::{Machine, World, assert_master_untouched, assert_same_disk, described, name, run, text, write_into};
 use crate::handover::record::clones_of;
 use crate::handover::{DriverName, Master, RebaseError};
 
@@ -113,4 +113,28 @@ fn a_clone_with_snapshots_inside_is_not_moved() {
     assert_eq!(world.handover.get_finished(&record.name).expect("as it was").image, world.master.image);
     run("qemu-img", &["snapshot", "-d", "before", text(&record.path)]);
     assert!(world.handover.rebase(&record.name, &second).expect("moved").moved);
+}
+
+#[test]
+fn what_the_disk_damaged_in_the_old_master_is_not_copied_into_the_clone() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    let before = std::fs::read(&record.path).expect("the clone");
+    let (path, time) = (&world.master.path, std::fs::metadata(&world.master.path).and_then(|facts| facts.modified()));
+    // Where the masters differ, and with no trace but the content.
+    let flip = |byte: u8| {
+        write_into(path, 1_250_000, &[byte]);
+        let file = std::fs::File::open(path).expect("the master");
+        file.set_modified(*time.as_ref().expect("its time")).expect("its time");
+    };
+    let right = std::fs::read(path).expect("the master")[1_250_000];
+    flip(right ^ 1);
+    let error = world.handover.rebase(&name("c"), &second).expect_err("it would copy the damage");
+    assert!(matches!(error, RebaseError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("`drover verify debian@3`"), "{error}");
+    assert_eq!(world.handover.get(&name("c")).expect("a record"), record);
+    assert!(std::fs::read(&record.path).expect("the clone") == before, "it is as it was");
+    flip(right);
+    assert!(world.handover.rebase(&name("c"), &second).expect("moved").moved);
 }

@@ -276,7 +276,7 @@ fn the_path_of_a_clone_is_its_own_also_while_its_file_is_not_there() {
     let refused = world.handover.create(&world.master, &second).expect_err("it is the first one's");
     assert!(matches!(&refused, CreateError::PathTaken { name, .. } if *name == first.name), "{refused}");
     assert!(refused.to_string().contains("drover clone rm first"), "{refused}");
-    world.handover.remove(&first.name).expect("removed");
+    world.handover.forget(&first.name).expect("removed");
     let second = world.handover.create(&world.master, &second).expect("free now").record;
     assert!(second.path.exists() && away.exists());
 }
@@ -306,4 +306,53 @@ fn no_clone_is_made_among_what_the_daemon_keeps() {
     fs::create_dir(world.state.join("vms")).expect("a folder of somebody's");
     let spec = CloneSpec { out: world.state.join("vms/c.img"), ..world.spec("c", DriverName::Copy) };
     world.handover.create(&world.master, &spec).expect("beside them is fine");
+}
+
+#[test]
+fn disks_that_are_too_large_are_refused_with_the_most_that_can_be() {
+    let world = World::new();
+    let Some(ext4) = Mounted::filesystem("ext4", 32) else { return };
+    let refused = |driver: DriverName, profile: Option<Profile>, disk_len: u64| {
+        let change = |spec: &mut CloneSpec| {
+            *spec = CloneSpec { driver: Choice::Named(driver), profile, disk_len: Some(disk_len), ..spec.clone() };
+            spec.out = ext4.root.join("c");
+        };
+        refused(&world, change).to_string()
+    };
+    let error = refused(DriverName::Copy, None, 17 << 40);
+    assert!(error.contains("a file of 17.0 TiB is too large") && error.contains("TiB at the most"), "{error}");
+    for (profile, most, shown) in [(Profile::Compat, 2 << 50, "2.0 PiB"), (Profile::Fast, 4 << 50, "4.0 PiB")] {
+        let error = refused(DriverName::Qcow2, Some(profile), most + 512);
+        assert!(error.contains("is too large") && error.contains(&format!("ends at {shown}")), "{error}");
+        let spec = CloneSpec { profile: Some(profile), disk_len: Some(most), ..world.spec("c", DriverName::Qcow2) };
+        world.handover.create(&world.master, &spec).expect("the most that can be");
+        world.handover.remove(&spec.name).expect("removed");
+    }
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_vhd_whose_parent_finds_no_room_says_why_that_takes_any() {
+    let world = World::new();
+    let Some(small) = Mounted::memory("size=320k") else { return };
+    let error = refused(&world, |spec| {
+        spec.driver = Choice::Named(DriverName::Vhd);
+        spec.out = small.root.join("c.vhd");
+    });
+    assert!(error.to_string().contains("has no reflinks, so its parent would be a copy of the master"), "{error}");
+}
+
+#[test]
+fn a_clone_for_hyperv_is_told_the_name_that_it_opens() {
+    let world = World::new();
+    let make = |clone: &str, out: &str| {
+        let spec = CloneSpec {
+            hypervisor: Hypervisor::HyperV,
+            out: world.out.join(out),
+            ..world.spec(clone, DriverName::Vhd)
+        };
+        world.handover.create(&world.master, &spec).expect("a clone").warnings
+    };
+    let hint = |warnings: &[String]| warnings.iter().any(|warning| warning.contains("end in .vhd"));
+    assert!(hint(&make("a", "a.img")) && hint(&make("b", "b")) && !hint(&make("c", "c.VHD")));
 }

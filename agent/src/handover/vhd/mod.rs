@@ -22,14 +22,16 @@ use rustix::fs::ioctl_ficlone;
 
 use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of};
 use self::parent::{Held, PARENT_TIME_S};
+use super::base::{BadBase, is_absence};
 use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
+use super::disk::Lost;
 use super::driver::{
     Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
 };
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
-use super::reflink::can_share;
+use super::reflink::{can_share, is_full};
 use super::step::{self, Step};
 use super::target::{self, Target, TargetError, make_empty, place};
 use super::verify::{Finding, in_use};
@@ -75,11 +77,18 @@ impl Driver for Vhd {
             return Err(Unusable(format!("a VHD ends at 2040 GiB, this disk has {gib} GiB; use another driver")));
         }
         let folder = job.target.folder()?;
-        let has_parent = self.base(job).is_some_and(|base| base.exists());
-        if has_parent || (can_share(folder).is_ok() && on_one_disk(folder, &job.source.file)) {
+        if self.base(job).is_some_and(|base| base.exists()) {
             return Ok(());
         }
+        let shown = folder.display();
+        let why = match can_share(folder) {
+            Ok(()) if on_one_disk(folder, &job.source.file) => return Ok(()),
+            Ok(()) => format!("{shown} is on another file system than the master"),
+            Err(e) if is_full(&e) => format!("there is no space left in {shown} to try reflinks"),
+            Err(_) => format!("the file system of {shown} has no reflinks"),
+        };
         refuse_full(folder, job.source.data_len)
+            .map_err(|full| Unusable(format!("{why}, so its parent would be a copy of the master: {full}")))
     }
 
     fn base(&self, job: &Job<'_>) -> Option<PathBuf> {
@@ -127,6 +136,24 @@ impl Driver for Vhd {
         let mut start = [0; 1536];
         let is_whole = file.read_exact_at(&mut start, 0).is_ok();
         Some(is_whole && parent_of(&start) == Some(parent_uuid(record.image, record.disk_len)))
+    }
+
+    fn lost_base(&self, record: &CloneRecord) -> Option<Lost> {
+        let base = record.base.clone()?;
+        match File::open(&base).and_then(|parent| parent::difference(&parent)) {
+            Ok(what) => {
+                let what = format!("may be damaged: {}", what?);
+                let todo = format!("`drover clone verify {} --full` reads it and settles that", record.name);
+                Some(Lost::Doubted(BadBase { path: base, what, todo }))
+            }
+            Err(e) if is_absence(&e) => {
+                let todo =
+                    "bring it back, or make a clone of the same master and size in that folder, which makes it anew";
+                Some(Lost::Broken(BadBase { path: base, what: "is gone".to_owned(), todo: todo.to_owned() }))
+            }
+            // Of what can't be looked at nobody knows that it is.
+            Err(_) => None,
+        }
     }
 
     fn discard(&self, record: &CloneRecord) -> io::Result<()> {

@@ -6,7 +6,7 @@ use super::importing::import_as;
 use super::*;
 use crate::handover::{Choice, CloneSpec, DriverName, Handover, Master, Severity};
 use crate::store::import::{ImportError, ImportMode, ImportSource, import};
-use crate::store::{BeginError, Holder, MasterInfo, RemoveError, StoreError, Trouble};
+use crate::store::{BeginError, Holder, MasterInfo, Pace, RemoveError, StoreError, Trouble, VerifyError};
 
 /// A small filesystem of its own, where this process may mount one.
 struct SmallDisk {
@@ -177,4 +177,28 @@ fn a_folder_that_can_not_be_read_is_reported_and_the_others_are_used() {
     assert!(store.incoming().is_empty());
     let told = store.unreadable().join("\n");
     assert!(told.contains(&images[0].to_string()) && told.contains("1000 bytes instead of 300000"), "{told}");
+}
+
+#[test]
+fn a_master_whose_file_was_removed_is_still_known_after_a_restart_and_comes_in_anew() {
+    let state = TestState::new();
+    let content = content(4, 300_000);
+    let manifest = manifest_of(&content);
+    let id = manifest.image_id();
+    let path = {
+        let store = state.open();
+        begin_whole(&store, &manifest, &content);
+        store.seal(id).unwrap().path
+    };
+    unseal(&path);
+    fs::remove_file(&path).unwrap();
+    let store = state.open();
+    assert!(store.unreadable().is_empty(), "{:?}", store.unreadable());
+    assert!(store.master(id).expect("it is known").is_gone());
+    let verified = store.verify(id, Pace::Full, &|_, _| {}, &false.into());
+    assert!(matches!(verified, Err(VerifyError::Disk(_))), "{verified:?}");
+    begin_whole(&store, &manifest, &content);
+    store.seal(id).unwrap();
+    assert!(!store.master(id).expect("it is here").is_gone());
+    assert!(fs::read(&path).unwrap() == content);
 }
