@@ -222,18 +222,18 @@ pub fn clones_of(state: &Path, image: ImageId) -> Result<Vec<String>, RecordErro
 /// Names of clones by image.
 #[derive(Debug, Default)]
 pub struct ClonesByImage {
-    /// Of all clones whose records can be read and that would be lost without their master: by the image that they were made
-    /// from, and by that which they are being moved to.
+    /// Of all clones whose records can be read and that keep their master: by the image that they were made from, and by that
+    /// which they are being moved to.
     pub names: BTreeMap<ImageId, Vec<String>>,
     /// What is wrong with the other records.
     pub unreadable: Vec<RecordError>,
 }
 
-/// Names of the clones that need their masters, by image, from one reading of all records.
+/// Names of the clones that keep their masters, by image, from one reading of all records.
 pub fn clones_by_image(state: &Path) -> Result<ClonesByImage, RecordError> {
     let mut names: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
     let listing = list(state)?;
-    for record in listing.records.iter().filter(|record| needs_master(record)) {
+    for record in listing.records.iter().filter(|record| keeps_master(record)) {
         let moving_to = record.moving_to.as_ref().map(|moving| moving.image).filter(|image| *image != record.image);
         for image in std::iter::once(record.image).chain(moving_to) {
             names.entry(image).or_default().push(record.name.to_string());
@@ -277,12 +277,17 @@ impl fmt::Display for MadeFrom {
     }
 }
 
-/// Like [`clones_of`], but only those that would be lost without the master: no reflinks or copies. A master is not removed
-/// while there are any.
+/// Like [`clones_of`], but only those that keep the master: no reflinks or copies. A master is not removed while there are
+/// any.
 ///
 /// Call it under [`ClonesLock`] and remove the master before letting go of it, or a clone may come in between.
 pub fn clones_that_need(state: &Path, image: ImageId) -> Result<Vec<String>, RecordError> {
-    Ok(records_of(state, image)?.into_iter().filter(needs_master).map(|record| record.name.to_string()).collect())
+    Ok(records_of(state, image)?.into_iter().filter(keeps_master).map(|record| record.name.to_string()).collect())
+}
+
+/// Logical volumes rest on their group's copy of the master, which nothing but the master can be compared with.
+fn keeps_master(record: &CloneRecord) -> bool {
+    needs_master(record) || matches!(record.driver, DriverName::LvmThin | DriverName::LvmThick)
 }
 
 /// A clone in the making still reads the master, whatever makes it.

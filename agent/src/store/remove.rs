@@ -2,7 +2,7 @@
 //!
 //! A clone's record names the master that it began with, and says whether the clone would be lost without it. Records are
 //! read under the lock that making a clone takes, so a master can't go between a clone's check and its record. A reflink or a
-//! copy, or what rests on a copy of the master, outlives it: such a clone holds no master, and its record stays.
+//! copy outlives it: such a clone holds no master, and its record stays.
 
 use drover_protocol::id::ImageId;
 
