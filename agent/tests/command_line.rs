@@ -228,7 +228,7 @@ fn a_clone_that_a_crash_kept_from_its_name_is_told_as_unfinished_and_finished_by
     assert!(listed.stderr().contains("drover clone activate --all"), "{}", listed.stderr());
     for command in [&["clone", "info", "vm"][..], &["clone", "list", "--json"]] {
         let told = story.drover(command).stdout();
-        assert!(told.contains("making") && !told.contains("ready"), "{told}");
+        assert!(told.contains("unfinished") && !told.contains("ready"), "{told}");
     }
     let finished = story.drover(&["clone", "activate", "--all"]);
     assert_eq!(finished.exit(), 0, "{}", finished.stderr());

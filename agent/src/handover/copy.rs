@@ -16,7 +16,7 @@ use super::driver::{
 };
 use super::record::CloneRecord;
 use super::target::{Target, make_empty};
-use super::verify::inspect_raw;
+use super::verify::{inspect_raw, is_raw_of};
 use crate::quantity::Bytes;
 
 /// How much is read at once, in bytes: enough that system calls don't count.
@@ -62,6 +62,10 @@ impl Driver for Copy {
         copy_data(&job.source.file, &clone, job.source.identity.len)?;
         clone.sync_all().map_err(MakeError::io("sync the new file"))?;
         Ok(Made::default())
+    }
+
+    fn is_long_enough(&self, record: &CloneRecord) -> Option<bool> {
+        is_raw_of(record)
     }
 
     fn verify(&self, record: &CloneRecord) -> Inspection {

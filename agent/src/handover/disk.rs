@@ -8,7 +8,7 @@
 //! What a guest or `qemu-img` writes into a disk leaves it the one that it was. One that was restored from a backup is
 //! another, which [`Handover::adopt`](super::Handover::adopt) takes for the clone's. Records of earlier versions know
 //! nothing of this, nor do file systems that make up inode numbers as they go, as FAT does: there a path has to do, and for
-//! qcow2 and VHD files what they name as the file below them.
+//! qcow2 and VHD files what they name as the file below them, for raw ones that they are long enough.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -55,6 +55,8 @@ pub enum Lost {
     /// It is there, and no disk of differences to the master that it was made from any more: what it shows with that below
     /// it is nobody's.
     OtherBase(PathBuf),
+    /// It is shorter than the disk that was made.
+    Short(PathBuf),
     /// What it rests on is gone or damaged.
     Broken(BadBase),
     /// What it rests on may have changed.
@@ -95,7 +97,7 @@ pub(super) fn agree(one: Option<u64>, other: Option<u64>) -> bool {
 pub(super) fn is_own<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> bool {
     match &record.disk {
         Some(made) => driver.disk_id(&record.path).is_none_or(|now| made.is(&now)),
-        None => driver.names_base(record).unwrap_or(true),
+        None => driver.names_base(record).or_else(|| driver.is_long_enough(record)).unwrap_or(true),
     }
 }
 
@@ -112,6 +114,7 @@ pub(super) fn lost<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> Opti
         Ok(false) => Some(Lost::Gone(record.path.clone())),
         Ok(true) if !is_own(driver, record) => Some(Lost::Replaced(record.path.clone())),
         Ok(true) if driver.names_base(record) == Some(false) => Some(Lost::OtherBase(record.path.clone())),
+        Ok(true) if driver.is_long_enough(record) == Some(false) => Some(Lost::Short(record.path.clone())),
         Ok(true) | Err(_) => None,
     }
 }
@@ -123,6 +126,7 @@ impl Lost {
             Lost::Unreachable(_) | Lost::Gone(_) => "missing",
             Lost::Replaced(_) => "replaced",
             Lost::OtherBase(_) => "changed",
+            Lost::Short(_) => "short",
             Lost::Broken(_) => "broken",
             Lost::Doubted(_) => "doubted",
         }
@@ -150,6 +154,7 @@ impl fmt::Display for Lost {
             Lost::Broken(base) | Lost::Doubted(base) => base.fmt(f),
             Lost::Gone(path) => write!(f, "its disk is gone: there is nothing at {}", path.display()),
             Lost::Replaced(path) => write!(f, "what is at {} is not the disk that was made for it", path.display()),
+            Lost::Short(path) => write!(f, "{} is shorter than the disk that was made", path.display()),
             Lost::OtherBase(path) => write!(
                 f,
                 "{} does not name the master that it was made from as what lies below it, and a guest that is given it with \

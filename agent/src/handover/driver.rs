@@ -177,6 +177,11 @@ pub(super) trait Driver {
         None
     }
 
+    /// Whether the file at a clone's path is as long as the disk at least, where its bytes are the disk's.
+    fn is_long_enough(&self, _record: &CloneRecord) -> Option<bool> {
+        None
+    }
+
     /// Of finished clones that have their names, those that are lost by their own disks or by what they rest on, and how.
     fn lost(&self, records: &[&CloneRecord]) -> BTreeMap<Name, Lost> {
         let mut bases = Bases::default();

@@ -47,6 +47,8 @@ mod verify;
 pub(crate) mod vhd;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::release::Name;
@@ -96,6 +98,14 @@ pub enum LookupError {
          `drover clone rm --forget {name}` leaves it as it is and removes the record alone", path.display()
     )]
     OtherBase {
+        /// The clone.
+        name: Name,
+        /// Its path.
+        path: PathBuf,
+    },
+    /// What is at its path is too short to be its disk.
+    #[error("{} is shorter than the disk of {name}, so it is not that clone, or not all of it", path.display())]
+    Short {
         /// The clone.
         name: Name,
         /// Its path.
@@ -207,6 +217,9 @@ impl Handover {
         if record.state == CloneState::Ready && driver.names_base(&record) == Some(false) {
             return Err(LookupError::OtherBase { name: name.clone(), path: record.path });
         }
+        if record.state == CloneState::Ready && driver.is_long_enough(&record) == Some(false) {
+            return Err(LookupError::Short { name: name.clone(), path: record.path });
+        }
         if let (CloneState::Ready, Some(now)) = (record.state, driver.disk_id(&record.path)) {
             record.disk = Some(now);
             record.place = record.place.and_then(|_| Place::of(master::folder_of(&record.path)).ok());
@@ -296,6 +309,12 @@ impl Handover {
 
 /// What a driver sees in a clone, and whether that is what was made.
 fn looked_into(driver: &dyn Driver, record: &CloneRecord) -> driver::Inspection {
+    if let Err(e) = File::open(&record.path)
+        && e.kind() == io::ErrorKind::PermissionDenied
+    {
+        let doubt = Finding::doubt(format!("{} may not be looked into: {e}", record.path.display()));
+        return driver::Inspection { in_use: false, findings: vec![doubt] };
+    }
     let mut inspection = driver.verify(record);
     if let Some(lost @ Lost::Replaced(_)) = disk::lost(driver, record) {
         let name = &record.name;

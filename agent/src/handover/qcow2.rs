@@ -136,6 +136,15 @@ impl Qcow2 {
         })
     }
 
+    /// Makes sure that the program did what it says that it did.
+    fn check_names(&self, path: &Path, master: &Path) -> Result<(), MakeError> {
+        let named = backing_of(path).map_err(MakeError::io("read the header that qemu-img wrote"))?;
+        if named.as_deref() == Some(master.as_os_str().as_bytes()) {
+            return Ok(());
+        }
+        Err(self.tool().nonsense("it says that all went well, and the file does not name the master").into())
+    }
+
     fn info(&self, path: &Path) -> Result<Info, ToolError> {
         // -U: a running machine's lock is no reason not to read the header.
         let answer = self.tool().run(|command| {
@@ -238,6 +247,7 @@ impl Driver for Qcow2 {
                 ToolError::Failed { said, .. } if said.contains("No space left on device") => MakeError::NoSpace,
                 e => e.into(),
             })?;
+        self.check_names(&record.path, master)?;
         Ok(sync_file(&record.path)?)
     }
 
@@ -297,6 +307,7 @@ impl Driver for Qcow2 {
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if !fresh.as_ref().is_some_and(|fresh| fresh.is_like(&wanted)) {
             self.create_by_tool(job, site, profile)?;
+            self.check_names(site.temporary, &job.master.path)?;
             let bytes = std::fs::read(site.temporary).map_err(MakeError::io("read the new file"))?;
             *fresh = Some(Fresh { bytes, ..wanted });
         }

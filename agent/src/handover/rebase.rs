@@ -13,7 +13,7 @@ use super::Handover;
 use super::device::{DeviceError, begins_with};
 use super::disk::{self, Lost};
 use super::driver::MakeError;
-use super::master::{FileIdentity, Master, MasterError, MasterFile};
+use super::master::{Master, MasterError, MasterFile};
 use super::open_files::OpenFiles;
 use super::record::{CloneRecord, ClonesLock, MovingTo, RecordError, RecordedMaster};
 use super::recover::Outcome;
@@ -55,17 +55,6 @@ pub enum RebaseError {
         name: Name,
         /// What its header names.
         rests_on: std::path::PathBuf,
-    },
-    /// The master that it rests on may have changed.
-    #[error(
-        "the master that {name} rests on may have changed: {what}; a move would copy that into the clone: `drover clone \
-         verify {name} --full` settles it"
-    )]
-    Changed {
-        /// The clone.
-        name: Name,
-        /// What is different about its file.
-        what: String,
     },
     /// The master that it rests on does not have its content any more.
     #[error(
@@ -123,10 +112,8 @@ impl Handover {
         if driver.in_use(&record, &OpenFiles::default()) {
             return Err(RebaseError::InUse(name.clone()));
         }
-        let is_now = record.master.path.metadata().map(|facts| FileIdentity::of(&facts));
-        let is_now = is_now.map_err(|e| unmoved(MakeError::io("look at the master that it rests on")(e)))?;
-        if let Some(what) = record.master.file.difference(&is_now) {
-            return Err(RebaseError::Changed { name: name.clone(), what });
+        if let Some(lost) = driver.lost_base(&record) {
+            return Err(DeviceError::Lost { name: record.name, lost }.into());
         }
         if master.in_place {
             return Err(RebaseError::InPlace(master.path.clone()));

@@ -19,7 +19,7 @@ use super::driver::{
 };
 use super::record::CloneRecord;
 use super::target::{Target, make_empty};
-use super::verify::inspect_raw;
+use super::verify::{inspect_raw, is_raw_of};
 
 /// Makes clones by FICLONE.
 #[derive(Debug)]
@@ -79,6 +79,10 @@ impl Driver for Reflink {
         }
         clone.sync_all().map_err(MakeError::io("sync the new file"))?;
         Ok(Made::default())
+    }
+
+    fn is_long_enough(&self, record: &CloneRecord) -> Option<bool> {
+        is_raw_of(record)
     }
 
     fn verify(&self, record: &CloneRecord) -> Inspection {

@@ -190,6 +190,11 @@ pub(super) fn inspect_raw(record: &CloneRecord) -> Inspection {
     Inspection { in_use: in_use(&record.path, &OpenFiles::default()), findings }
 }
 
+/// Whether what has a raw clone's name is a file that is as long as its disk at least, if it can be looked at.
+pub(super) fn is_raw_of(record: &CloneRecord) -> Option<bool> {
+    record.path.metadata().ok().map(|facts| facts.is_file() && facts.len() >= record.disk_len)
+}
+
 /// Whether a program has locked the file, as qemu does with every disk that it has open, or a loop device shows it, or a
 /// program has it open without a lock.
 pub(super) fn in_use(path: &Path, opened: &OpenFiles) -> bool {

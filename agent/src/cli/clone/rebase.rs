@@ -51,7 +51,6 @@ fn refuse(what: &str, error: &RebaseError) -> Problem {
         | RebaseError::InUse(_)
         | RebaseError::InPlace(_)
         | RebaseError::Elsewhere { .. }
-        | RebaseError::Changed { .. }
         | RebaseError::Damaged { .. } => Code::Refused,
         RebaseError::Master(_) | RebaseError::Move { .. } | RebaseError::Record(_) => Code::Failed,
     };

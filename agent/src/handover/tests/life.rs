@@ -451,4 +451,11 @@ fn a_qemu_img_that_fails_by_itself_is_no_fault_of_the_clone() {
         assert!(found.findings.iter().all(|finding| finding.text.contains(words)), "{does}: {found:?}");
     }
     assert!(world.handover.verify(&record.name, Some(&world.master)).expect("a clone").is_sound());
+
+    // One that does nothing and says that all went well.
+    fs::write(&program, "#!/bin/sh\n[ \"$1\" = --version ] && exec qemu-img --version\nexit 0\n").expect("a program");
+    let idle = World::opened(world.folder()).with_tools(Tools { qemu_img: program, ..Tools::default() });
+    let refused = idle.handover.create(&idle.master, &idle.spec("d", DriverName::Qcow2));
+    let refused = refused.expect_err("nothing was made").to_string();
+    assert!(refused.contains("does not name the master"), "{refused}");
 }

@@ -91,7 +91,7 @@ fn a_record_of_an_earlier_version_goes_by_the_path() {
     let world = World::new();
     let record = CloneRecord { disk: None, ..world.make("c", DriverName::Copy).record };
     drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
-    fs::write(world.out.join("other"), "restored").expect("written");
+    fs::write(world.out.join("other"), vec![1; record.disk_len as usize]).expect("written");
     fs::rename(world.out.join("other"), &record.path).expect("renamed");
     assert!(world.handover.get_finished(&record.name).is_ok());
     assert!(world.handover.remove(&record.name).expect("removed").file_existed);
@@ -220,4 +220,29 @@ fn a_clone_is_given_to_no_guest_while_what_it_rests_on_is_gone_damaged_or_doubte
     let created = world.handover.create(&described(master), &world.spec("other", DriverName::Vhd));
     created.expect("a clone, and the parent anew");
     assert_eq!(lost(), []);
+}
+
+#[test]
+fn a_raw_file_that_is_shorter_than_the_disk_is_not_the_clone() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Copy).record;
+    let whole = world.folder().join("whole");
+    fs::rename(&record.path, &whole).expect("moved by hand");
+    fs::write(&record.path, "somebody's").expect("written");
+    // As where inode numbers are made up: nothing but the path is known of it.
+    let known = CloneRecord { disk: None, ..record.clone() };
+    drop(ClonesLock::acquire(&world.state).expect("the lock").put(&known).expect("a record"));
+    assert_replaced(&world, "c");
+    let refused = world.handover.adopt(&record.name).expect_err("it is too short").to_string();
+    assert!(refused.contains("shorter than the disk"), "{refused}");
+    assert_eq!(fs::read_to_string(&record.path).expect("it is there"), "somebody's");
+
+    // The clone's own file, cut off.
+    fs::rename(&whole, &record.path).expect("back");
+    drop(ClonesLock::acquire(&world.state).expect("the lock").put(&record).expect("a record"));
+    world.handover.get_finished(&record.name).expect("it is whole");
+    fs::OpenOptions::new().write(true).open(&record.path).and_then(|file| file.set_len(0)).expect("cut off");
+    let refused = world.handover.get_finished(&record.name).expect_err("no guest is given it");
+    assert!(matches!(refused, DeviceError::Lost { lost: Lost::Short(_), .. }), "{refused}");
+    assert!(world.handover.remove(&record.name).expect("it is the clone's own").file_existed);
 }

@@ -121,14 +121,15 @@ impl Driver for Vhd {
     }
 
     fn verify(&self, record: &CloneRecord) -> Inspection {
+        let in_use = in_use(&record.path, &OpenFiles::default());
         let mut findings = Vec::new();
-        if let Err(text) = check_child(record) {
+        if let Err(text) = check_child(record, in_use) {
             findings.push(Finding::fault(text));
         }
         if let Some(base) = &record.base {
             findings.extend(check_parent(base, record));
         }
-        Inspection { in_use: in_use(&record.path, &OpenFiles::default()), findings }
+        Inspection { in_use, findings }
     }
 
     fn names_base(&self, record: &CloneRecord) -> Option<bool> {
@@ -245,7 +246,9 @@ fn discard_doubtful(base: &Path, what: &str) -> Result<(), MakeError> {
     }
 }
 
-fn check_child(record: &CloneRecord) -> Result<(), String> {
+/// The footer at the end is looked at only while nobody writes: Xen's tapdisk puts blocks in its place as they come, and writes
+/// it when it closes the file.
+fn check_child(record: &CloneRecord, in_use: bool) -> Result<(), String> {
     let path = record.path.display();
     let unreadable = |e: io::Error| format!("can't read {path}: {e}");
     let file = File::open(&record.path).map_err(unreadable)?;
@@ -253,9 +256,11 @@ fn check_child(record: &CloneRecord) -> Result<(), String> {
     file.read_exact_at(&mut start, 0).map_err(unreadable)?;
     let copy: &[u8; 512] = start[..512].try_into().expect("512 bytes");
     let footer = Footer::read(copy).ok_or_else(|| format!("{path} is no VHD, or its footer is damaged"))?;
-    let (last, _) = last_sector(&file).map_err(unreadable)?;
-    if Footer::read(&last) != Some(footer) {
-        return Err(format!("the footer at the end of {path} is not the one at its beginning"));
+    if !in_use {
+        let (last, _) = last_sector(&file).map_err(unreadable)?;
+        if Footer::read(&last) != Some(footer) {
+            return Err(format!("the footer at the end of {path} is not the one at its beginning"));
+        }
     }
     if footer.kind != Kind::Differencing || footer.disk_len != record.disk_len {
         return Err(format!("{path} is not the differencing disk of {} bytes that was made", record.disk_len));
