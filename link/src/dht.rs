@@ -30,9 +30,11 @@ use crate::durable::{self, WriteError};
 use drover_protocol::networks::Networks;
 
 mod fence;
+mod health;
 mod pace;
 mod socket;
 
+use health::Health;
 use pace::{Pace, UnderWay};
 
 /// After this time a node that was dropped has given up its port.
@@ -76,6 +78,7 @@ pub struct DhtNode {
     dht: AsyncDht,
     /// Dropped after the sender of commands, so that the thread sees at once that there are no more.
     pace: Pace,
+    health: Health,
     networks: Networks,
 }
 
@@ -139,22 +142,32 @@ impl DhtNode {
                 Pace::of_the_crate()
             }
         };
-        Ok(DhtNode { dht, pace, networks })
+        Ok(DhtNode { dht, pace, health: Health::default(), networks })
     }
 
-    /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only.
+    /// Why this node is of no more use, if it is not: a new one has to be started.
+    pub fn problem(&self) -> Option<&'static str> {
+        self.health.problem()
+    }
+
+    /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only, as far as they
+    /// were told within ten seconds.
     pub async fn find(&self, key: [u8; KEY_LEN]) -> BTreeSet<SocketAddr> {
-        let under_way = self.pace.begin();
-        let mut answers = self.dht.get_peers(Id::from(key));
-        under_way.wake();
         let mut found = BTreeSet::new();
-        while let Some(addrs) = answers.next().await {
-            let usable = addrs.into_iter().filter(|addr| self.networks.contain((*addr.ip()).into()));
-            found.extend(usable.map(SocketAddr::V4));
-            if found.len() >= FOUND_MOST {
-                break;
+        let collect = async {
+            let under_way = self.pace.begin();
+            let mut answers = self.dht.get_peers(Id::from(key));
+            under_way.wake();
+            while let Some(addrs) = answers.next().await {
+                let usable = addrs.into_iter().filter(|addr| self.networks.contain((*addr.ip()).into()));
+                found.extend(usable.map(SocketAddr::V4));
+                if found.len() >= FOUND_MOST {
+                    break;
+                }
             }
-        }
+        };
+        // What came before it was late is of use.
+        let _ = self.health.look_up(collect).await;
         found.into_iter().take(FOUND_MOST).collect()
     }
 
@@ -164,7 +177,8 @@ impl DhtNode {
     /// known, and learns of nodes by lookups alone.
     pub async fn announce(&self, key: [u8; KEY_LEN], port: u16) -> Result<(), String> {
         self.find(key).await;
-        let announced = self.woken(self.dht.announce_peer(Id::from(key), Some(port))).await;
+        let announce = async { self.woken(self.dht.announce_peer(Id::from(key), Some(port))).await };
+        let announced = self.health.look_up(announce).await.ok_or(NO_ANSWER)?;
         announced.map(drop).map_err(|error| error.to_string())
     }
 
@@ -177,35 +191,39 @@ impl DhtNode {
         }
         let (publisher, signature) = (*item.publisher.as_bytes(), *item.signature.as_bytes());
         let item = MutableItem::new_signed_unchecked(publisher, signature, &item.value, seq, Some(&item.salt));
-        let put = self.woken(self.dht.put_mutable(item, None)).await;
+        let put = async { self.woken(self.dht.put_mutable(item, None)).await };
+        let put = self.health.look_up(put).await.ok_or(NO_ANSWER)?;
         put.map(drop).map_err(|error| error.to_string())
     }
 
     /// The latest of a publisher's items with this salt that any node has. Its signature fits.
     pub async fn get(&self, publisher: PublisherKey, salt: [u8; KEY_LEN]) -> Option<Item> {
-        let under_way = self.pace.begin();
-        let mut answers = self.dht.get_mutable(publisher.as_bytes(), Some(&salt), None);
-        under_way.wake();
         let mut latest: Option<Item> = None;
-        while let Some(answer) = answers.next().await {
-            // The crate has compared key and signature with what was asked for, and nothing else.
-            let Ok(seq) = u64::try_from(answer.seq()) else { continue };
-            if answer.value().len() <= MAX_VALUE_LEN && latest.as_ref().is_none_or(|latest| latest.seq < seq) {
-                let (value, signature) = (answer.value().to_vec(), ItemSignature::from_bytes(*answer.signature()));
-                latest = Some(Item { publisher, salt, seq, value, signature });
+        let collect = async {
+            let under_way = self.pace.begin();
+            let mut answers = self.dht.get_mutable(publisher.as_bytes(), Some(&salt), None);
+            under_way.wake();
+            while let Some(answer) = answers.next().await {
+                // The crate has compared key and signature with what was asked for, and nothing else.
+                let Ok(seq) = u64::try_from(answer.seq()) else { continue };
+                if answer.value().len() <= MAX_VALUE_LEN && latest.as_ref().is_none_or(|latest| latest.seq < seq) {
+                    let (value, signature) = (answer.value().to_vec(), ItemSignature::from_bytes(*answer.signature()));
+                    latest = Some(Item { publisher, salt, seq, value, signature });
+                }
             }
-        }
+        };
+        let _ = self.health.look_up(collect).await;
         latest
     }
 
     /// Looks up which nodes are near to this one, by which it learns of others, and shows itself to `trackers`, which learn of
     /// it. The crate alone would ask only whom it has in its table, where a tracker that was away for long is not any more.
     pub async fn look_around(&self, trackers: &[SocketAddrV4]) {
-        let own = *self.woken(self.dht.info()).await.id();
+        let Some(own) = self.own_id().await else { return };
         for &tracker in trackers {
             self.pace.send(&question_for(own), tracker);
         }
-        self.woken(self.dht.find_node(own)).await;
+        self.near(own).await;
     }
 
     /// Other nodes that this one knows. One that was started anew has another number, and counts once.
@@ -213,14 +231,22 @@ impl DhtNode {
     /// A quarter of an hour after it learned of a node the crate names it no more, though it answers; it forgets it within
     /// five minutes and learns of it anew. If it names none, those count that it still asks, and whom these name.
     pub async fn nodes(&self) -> Vec<SocketAddrV4> {
-        let fresh = self.woken(self.dht.to_bootstrap()).await;
+        let fresh = self.health.ask(async { self.woken(self.dht.to_bootstrap()).await }).await.unwrap_or_default();
         let known = self.once_each(fresh.iter().filter_map(|text| text.parse().ok()));
         if !known.is_empty() {
             return known;
         }
-        let own = *self.woken(self.dht.info()).await.id();
-        let asked = self.woken(self.dht.find_node(own)).await;
+        let Some(own) = self.own_id().await else { return known };
+        let asked = self.near(own).await;
         self.once_each(asked.iter().filter(|node| *node.id() != own).map(mainline::Node::address))
+    }
+
+    async fn own_id(&self) -> Option<Id> {
+        self.health.ask(async { *self.woken(self.dht.info()).await.id() }).await
+    }
+
+    async fn near(&self, id: Id) -> Box<[mainline::Node]> {
+        self.health.look_up(async { self.woken(self.dht.find_node(id)).await }).await.unwrap_or_default()
     }
 
     fn once_each(&self, nodes: impl Iterator<Item = SocketAddrV4>) -> Vec<SocketAddrV4> {
@@ -252,6 +278,8 @@ pub fn save_nodes(path: &Path, networks: &Networks, nodes: &[SocketAddrV4]) -> R
     let json = serde_json::to_vec(&kept).expect("addresses are plain JSON");
     durable::replace(path, &json, durable::PRIVATE)
 }
+
+const NO_ANSWER: &str = "the node gave no answer in time";
 
 /// A question whether somebody is there (BEP 5), by a node of any number.
 const PING: &[u8] = b"d1:ad2:id20:a host of the fleet.e1:q4:ping1:t4:ping1:y1:qe";
@@ -571,6 +599,42 @@ mod tests {
         };
         timeout(Duration::from_secs(30), known).await.expect("counted in time");
         assert_eq!(node.woken(node.dht.to_bootstrap()).await, [""; 0], "the table names nobody");
+    }
+
+    /// Nodes that answer whatever they are asked and name nobody.
+    async fn crowd(count: u16) -> Vec<SocketAddrV4> {
+        let mut addrs = Vec::new();
+        for number in 0..count {
+            let [high, low] = number.to_be_bytes();
+            let socket = tokio::net::UdpSocket::bind((Ipv4Addr::new(127, 68, high, low), 17_446)).await;
+            let socket = socket.expect("a free port");
+            let Ok(SocketAddr::V4(at)) = socket.local_addr() else { panic!("an address of version 4") };
+            addrs.push(at);
+            tokio::spawn(async move {
+                let id = blake3::hash(&number.to_be_bytes());
+                let mut question = [0; 2048];
+                while let Ok((len, from)) = socket.recv_from(&mut question).await {
+                    let question = &question[..len];
+                    let Some(at) = question.windows(5).position(|part| part == b"1:t4:") else { continue };
+                    let Some(number) = question.get(at + 5..at + 9) else { continue };
+                    let id = &id.as_bytes()[..20];
+                    let answer = [b"d1:rd2:id20:", id, b"5:nodes0:5:token1:xe1:t4:", number, b"1:y1:re"].concat();
+                    let _ = socket.send_to(&answer, from).await;
+                }
+            });
+        }
+        addrs
+    }
+
+    #[tokio::test]
+    async fn more_nodes_than_the_crate_bears_make_a_node_ill_and_end_nothing_else() {
+        let nodes = crowd(300).await;
+        let (node, _) = node(52, 17_446, &nodes, "127.0.0.0/8");
+        assert_eq!(node.problem(), None);
+        assert!(node.announce([7; KEY_LEN], 4242).await.is_err());
+        assert!(node.problem().is_some_and(|problem| problem.contains("has ended")), "{:?}", node.problem());
+        assert!(node.find([7; KEY_LEN]).await.is_empty() && node.nodes().await.is_empty());
+        node.look_around(&[]).await;
     }
 
     #[test]

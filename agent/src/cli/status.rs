@@ -82,6 +82,10 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
     lines.push(format!("hosts        {}", hosts(report)));
     if let Some(dht) = &report.dht {
         lines.push(match (dht.listen, &dht.problem) {
+            (Some(listen), None) if dht.restarts > 0 => format!(
+                "dht          on {listen}, {} nodes known; started anew {} times, since nodes lie or are too many",
+                dht.nodes, dht.restarts
+            ),
             (Some(listen), None) => format!("dht          on {listen}, {} nodes known", dht.nodes),
             (_, problem) => format!("dht          waits: {}", problem.as_deref().unwrap_or("it has just started")),
         });

@@ -9,7 +9,7 @@
 //!
 //! The node begins with trackers and with hosts of the settings, of the last run and of the address book, each one port
 //! after its own. Nodes that it knew are kept in `STATE/dht.json`. One that knows nobody for a while is started anew with
-//! the addresses that are known by then. Trackers' nodes begin with nobody, so this one shows itself to them when it
+//! the addresses that are known by then, and so is one that is ill: nodes that lie can end its thread, or its lookups never. Trackers' nodes begin with nobody, so this one shows itself to them when it
 //! announces, and at once when a tracker has come back.
 
 mod turns;
@@ -58,6 +58,10 @@ const BESIDE_MOST: usize = 32;
 const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 /// A node that knows nobody for so long is started anew, if there is somebody to begin with.
 const ALONE_MOST: Duration = Duration::from_secs(20);
+/// A node that is ill is given up for a new one, but for none that is younger.
+const NEW_NODE_AFTER: Duration = Duration::from_secs(10);
+/// Nodes to begin with at the most; the crate bears no more than 255 that answer.
+const BEGIN_MOST: usize = 128;
 /// How often it is looked how many nodes are known.
 const LOOK_AT_NODES: Duration = Duration::from_secs(5);
 /// How soon nodes are kept, and how often after that; also as soon as there are twice as many.
@@ -73,6 +77,9 @@ pub struct DhtStatus {
     pub nodes: usize,
     /// Why it does not run.
     pub problem: Option<String>,
+    /// How often it was given up for a new one since it was ill.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 /// What the task needs.
@@ -179,7 +186,7 @@ pub(crate) async fn run(mut parts: Parts) {
                 continue;
             }
         };
-        say(&parts, |status| *status = DhtStatus { listen: Some(listen), nodes: 0, problem: None });
+        say(&parts, |status| (status.listen, status.nodes, status.problem) = (Some(listen), 0, None));
         parts = Task::new(parts, secret, node).run(listen, &bootstraps).await;
         sleep(PORT_FREE).await;
     }
@@ -197,7 +204,12 @@ async fn bootstraps(parts: &Parts, own: SocketAddrV4) -> Vec<SocketAddrV4> {
     let hosts = parts.links.reachable(&mut Rng::seeded(clock::seed()), BESIDE_MOST);
     found.extend(hosts.into_iter().filter_map(|(_, addr)| beside(addr)));
     found.remove(&own);
-    found.into_iter().collect()
+    let mut found: Vec<SocketAddrV4> = found.into_iter().collect();
+    if found.len() > BEGIN_MOST {
+        Rng::seeded(clock::seed()).shuffle(&mut found);
+        found.truncate(BEGIN_MOST);
+    }
+    found
 }
 
 /// Where the nodes of trackers and hosts of the settings are.
@@ -235,7 +247,8 @@ impl Task {
     async fn run(mut self, own: SocketAddrV4, began_with: &[SocketAddrV4]) -> Parts {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut look_at, mut keep_at) = (Instant::now(), Instant::now() + KEEP_FIRST);
+        let began = Instant::now();
+        let (mut look_at, mut keep_at) = (began, began + KEEP_FIRST);
         let (mut alone_since, mut kept) = (Instant::now(), 0);
         loop {
             tokio::select! {
@@ -248,6 +261,13 @@ impl Task {
                 }
             }
             let now = Instant::now();
+            if let Some(why) = self.node.problem()
+                && now - began >= NEW_NODE_AFTER
+            {
+                tracing::warn!("this host's node of the DHT is started anew: {why}");
+                say(&self.parts, |status| status.restarts += 1);
+                return self.parts;
+            }
             self.greet_trackers(now);
             self.announce_what_is_due(now);
             self.find_what_lacks();

@@ -119,7 +119,7 @@ impl AddressBook {
         if let Some(&(failures, turn, _)) = next.first() {
             next.retain(|other| (other.0, other.1) == (failures, turn));
         }
-        let reached = self.entries.get(&peer).and_then(|entry| entry.reached).map(|(addr, _)| addr);
+        let reached = self.entries.get(&peer).and_then(|entry| self.way_to(entry));
         match reached.filter(|addr| !tried.contains(addr)) {
             Some(reached) => [reached].into_iter().take(left).collect(),
             None => next.into_iter().map(|(_, _, addr)| addr).take(left).collect(),
@@ -145,7 +145,7 @@ impl AddressBook {
 
     /// Up to `most` peers that were reached, at random, with where.
     pub fn reachable(&self, rng: &mut Rng, most: usize) -> Vec<(PeerId, SocketAddr)> {
-        let reached = |(&peer, entry): (&PeerId, &Entry)| entry.reached.map(|(addr, _)| (peer, addr));
+        let reached = |(&peer, entry): (&PeerId, &Entry)| self.way_to(entry).map(|addr| (peer, addr));
         let mut peers: Vec<_> = self.entries.iter().filter_map(reached).collect();
         rng.shuffle(&mut peers);
         peers.truncate(most);
@@ -154,7 +154,7 @@ impl AddressBook {
 
     /// Up to `most` peers that may be dialled now, at random.
     pub fn some(&self, now: Instant, rng: &mut Rng, most: usize) -> Vec<PeerId> {
-        let ready = |entry: &Entry| entry.reached.is_some() || entry.hints.iter().any(|hint| hint.retry_at <= now);
+        let ready = |entry: &Entry| self.way_to(entry).is_some() || entry.hints.iter().any(|hint| hint.retry_at <= now);
         let mut peers: Vec<PeerId> =
             self.entries.iter().filter(|(_, entry)| ready(entry)).map(|(&peer, _)| peer).collect();
         rng.shuffle(&mut peers);
@@ -167,8 +167,15 @@ impl AddressBook {
         self.entries.len()
     }
 
+    /// Where a peer was reached, if it may be dialled there: a member that dialled from outside of the networks is talked
+    /// with, and neither dialled nor told of, unless the settings name it.
+    fn way_to(&self, entry: &Entry) -> Option<SocketAddr> {
+        let (addr, source) = entry.reached?;
+        (source == Source::Static || self.networks.contain(addr.ip())).then_some(addr)
+    }
+
     fn ranked(&self, peer: PeerId, ready: impl Fn(&Hint) -> bool) -> Vec<SocketAddr> {
-        let reached = self.entries.get(&peer).and_then(|entry| entry.reached).map(|(addr, _)| addr);
+        let reached = self.entries.get(&peer).and_then(|entry| self.way_to(entry));
         let hints = self.turns(peer, ready).into_iter().map(|(_, _, addr)| addr);
         reached.into_iter().chain(hints).take(MAX_ADDRS).collect()
     }
@@ -245,6 +252,19 @@ mod tests {
 
     fn ports(book: &AddressBook, now: Instant) -> Vec<u16> {
         book.addrs(now, peer(1)).iter().map(SocketAddr::port).collect()
+    }
+
+    #[test]
+    fn who_dialled_from_outside_of_the_networks_is_not_dialled_there_unless_settings_name_it() {
+        let mut book = AddressBook::of("10.7.0.0/16".parse().expect("a network"));
+        let outside = addr("192.0.2.9:7444");
+        book.reached(NOW, peer(1), outside, None);
+        assert_eq!(book.source(peer(1)), Some(Source::DialledHere), "it is talked with");
+        assert!(book.addrs(NOW, peer(1)).is_empty() && book.next_addrs(NOW, peer(1), &[]).is_empty());
+        assert!(book.tell(peer(1)).is_none() && book.some(NOW, &mut Rng::seeded(1), 9).is_empty());
+        assert!(book.reachable(&mut Rng::seeded(1), 9).is_empty());
+        book.reached(NOW, peer(2), outside, Some(Source::Static));
+        assert_eq!(book.addrs(NOW, peer(2)), [outside]);
     }
 
     #[test]
