@@ -601,42 +601,6 @@ mod tests {
         assert_eq!(node.woken(node.dht.to_bootstrap()).await, [""; 0], "the table names nobody");
     }
 
-    /// Nodes that answer whatever they are asked and name nobody.
-    async fn crowd(count: u16) -> Vec<SocketAddrV4> {
-        let mut addrs = Vec::new();
-        for number in 0..count {
-            let [high, low] = number.to_be_bytes();
-            let socket = tokio::net::UdpSocket::bind((Ipv4Addr::new(127, 68, high, low), 17_446)).await;
-            let socket = socket.expect("a free port");
-            let Ok(SocketAddr::V4(at)) = socket.local_addr() else { panic!("an address of version 4") };
-            addrs.push(at);
-            tokio::spawn(async move {
-                let id = blake3::hash(&number.to_be_bytes());
-                let mut question = [0; 2048];
-                while let Ok((len, from)) = socket.recv_from(&mut question).await {
-                    let question = &question[..len];
-                    let Some(at) = question.windows(5).position(|part| part == b"1:t4:") else { continue };
-                    let Some(number) = question.get(at + 5..at + 9) else { continue };
-                    let id = &id.as_bytes()[..20];
-                    let answer = [b"d1:rd2:id20:", id, b"5:nodes0:5:token1:xe1:t4:", number, b"1:y1:re"].concat();
-                    let _ = socket.send_to(&answer, from).await;
-                }
-            });
-        }
-        addrs
-    }
-
-    #[tokio::test]
-    async fn more_nodes_than_the_crate_bears_make_a_node_ill_and_end_nothing_else() {
-        let nodes = crowd(300).await;
-        let (node, _) = node(52, 17_446, &nodes, "127.0.0.0/8");
-        assert_eq!(node.problem(), None);
-        assert!(node.announce([7; KEY_LEN], 4242).await.is_err());
-        assert!(node.problem().is_some_and(|problem| problem.contains("has ended")), "{:?}", node.problem());
-        assert!(node.find([7; KEY_LEN]).await.is_empty() && node.nodes().await.is_empty());
-        node.look_around(&[]).await;
-    }
-
     #[test]
     fn the_node_of_a_member_is_on_the_port_after_its_own() {
         let beside = |text: &str| beside(text.parse().expect("an address")).map(|addr| addr.to_string());
