@@ -9,8 +9,9 @@
 //!
 //! The node begins with trackers and with hosts of the settings, of the last run and of the address book, each one port
 //! after its own. Nodes that it knew are kept in `STATE/dht.json`. One that knows nobody for a while is started anew with
-//! the addresses that are known by then, and so is one that is ill: nodes that lie can end its thread, or its lookups never. Trackers' nodes begin with nobody, so this one shows itself to them when it
-//! announces, and at once when a tracker has come back.
+//! the addresses that are known by then, and so is one that is ill: nodes that lie can end its thread, or its lookups
+//! never. Trackers' nodes begin with nobody, so this one shows itself to them when it announces, and at once when a
+//! tracker has come back.
 
 mod turns;
 

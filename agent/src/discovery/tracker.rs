@@ -1,9 +1,10 @@
 //! The task that keeps one tracker informed, and hears of releases from it.
 //!
-//! It keeps one connection, dialled again for as long as the process lives, and does on it, at the same time: announce
-//! what this host exchanges, every so often and at once when something changed that matters to others; watch for
-//! releases; carry requests of the exchange; look whether its node of the hash table answers. After each connect everything is announced at once and the newest releases
-//! that this host knows and the tracker does not are posted, so that a tracker that lost its memory is filled again.
+//! It keeps one connection, dialled again for as long as the process lives, and does on it, at the same time:
+//! announce what this host exchanges, every so often and at once when something changed that matters to others; watch
+//! for releases; carry requests of the exchange; look whether its node of the hash table answers. After each connect
+//! everything is announced at once and the newest releases that this host knows and the tracker does not are posted,
+//! so that a tracker that lost its memory is filled again.
 //!
 //! A tracker that is away stops nothing.
 

@@ -248,6 +248,19 @@ impl Shared {
     }
 }
 
+/// Has looked what of the settings is outside of the networks, if these leave anything out.
+fn start_look(
+    elsewhere: &Elsewhere,
+    listening: IpAddr,
+    trackers: &[String],
+    settings: &ExchangeSettings,
+) -> Option<AbortHandle> {
+    let of_table = settings.dht.as_ref().map(|choice| &choice.networks);
+    let watched = Watched::of(listening, &settings.networks, of_table)?;
+    let named = (trackers.to_vec(), settings.peers.clone());
+    Some(tokio::spawn(elsewhere.clone().look(watched, named)).abort_handle())
+}
+
 impl Exchange {
     /// Starts it. Must be called on a tokio runtime, which should have one thread.
     pub fn start(given: ExchangeParts) -> Result<Self, StartWorkersError> {
@@ -282,9 +295,7 @@ impl Exchange {
             status
         });
         let elsewhere = Elsewhere::default();
-        let named = (trackers.clone(), settings.peers.clone());
-        let watched = Watched::of(listening, &settings.networks, settings.dht.as_ref().map(|choice| &choice.networks));
-        seekers.extend(watched.map(|watched| tokio::spawn(elsewhere.clone().look(watched, named)).abort_handle()));
+        seekers.extend(start_look(&elsewhere, listening, &trackers, &settings));
         let start_tracker = |(number, address): (usize, String)| {
             let parts = tracker::Parts {
                 source: Source::Tracker(u16::try_from(number).unwrap_or(u16::MAX)),
