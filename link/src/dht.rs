@@ -433,17 +433,10 @@ mod tests {
         let (k, sig) = (bytes(lie.publisher.as_bytes()), bytes(lie.signature.as_bytes()));
         let lie = [&id, &b"1:k"[..], &k, &seq, &sig, b"5:token4:abcd1:v", &bytes(&lie.value)].concat();
         let plain = [&id, &b"5:nodes0:"[..]].concat();
-        std::thread::spawn(move || {
-            let mut question = [0; 2048];
-            while let Ok((len, from)) = socket.recv_from(&mut question) {
-                let question = &question[..len];
-                let after =
-                    |what: &[u8]| question.windows(what.len()).position(|at| at == what).map(|at| at + what.len());
-                let Some(number) = after(b"1:t4:").and_then(|at| question.get(at..at + 4)) else { continue };
-                let answer = if after(b"1:q3:get").is_some() { &lie } else { &plain };
-                let message = [b"d1:rd", &answer[..], b"e1:t4:", number, b"1:y1:re"].concat();
-                let _ = socket.send_to(&message, from);
-            }
+        answer(socket, move |question| {
+            let number = after(question, b"1:t4:")?.get(..4)?;
+            let told = if after(question, b"1:q3:get").is_some() { &lie } else { &plain };
+            Some([b"d1:rd", &told[..], b"e1:t4:", number, b"1:y1:re"].concat())
         });
         at
     }
@@ -562,6 +555,24 @@ mod tests {
         assert_eq!(first.nodes().await, [listen]);
     }
 
+    /// Has a thread answer questions, until none came for as long as the socket waits.
+    fn answer(socket: UdpSocket, reply: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static) {
+        std::thread::spawn(move || {
+            let mut question = [0; 2048];
+            while let Ok((len, from)) = socket.recv_from(&mut question) {
+                if let Some(answer) = reply(&question[..len]) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+    }
+
+    /// What comes after this in a question.
+    fn after<'a>(question: &'a [u8], what: &[u8]) -> Option<&'a [u8]> {
+        let at = question.windows(what.len()).position(|part| part == what)?;
+        Some(&question[at + what.len()..])
+    }
+
     /// Answers who looks for nodes with the asker's own number, which comes into no table, and names another node. Pings have
     /// numbers that are made up, and get no answer.
     fn nameless(last: u8, named: SocketAddrV4) -> SocketAddrV4 {
@@ -569,20 +580,11 @@ mod tests {
         let socket = UdpSocket::bind(at).expect("a free port");
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
         let node = [&[9; 20][..], &named.ip().octets(), &named.port().to_be_bytes()].concat();
-        std::thread::spawn(move || {
-            let mut question = [0; 2048];
-            while let Ok((len, from)) = socket.recv_from(&mut question) {
-                let question = &question[..len];
-                let after =
-                    |what: &[u8]| question.windows(what.len()).position(|at| at == what).map(|at| at + what.len());
-                if after(b"9:find_node").is_none() {
-                    continue;
-                }
-                let Some(id) = after(b"2:id20:").and_then(|at| question.get(at..at + 20)) else { continue };
-                let Some(number) = after(b"1:t4:").and_then(|at| question.get(at..at + 4)) else { continue };
-                let answer = [b"d1:rd2:id20:", id, b"5:nodes26:", &node, b"e1:t4:", number, b"1:y1:re"].concat();
-                let _ = socket.send_to(&answer, from);
-            }
+        answer(socket, move |question| {
+            after(question, b"9:find_node")?;
+            let id = after(question, b"2:id20:")?.get(..20)?;
+            let number = after(question, b"1:t4:")?.get(..4)?;
+            Some([b"d1:rd2:id20:", id, b"5:nodes26:", &node, b"e1:t4:", number, b"1:y1:re"].concat())
         });
         at
     }
