@@ -397,18 +397,20 @@ fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) 
 }
 
 fn check_tracker(text: &str) -> Result<String, String> {
-    if has_port(text) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("{text:?} is no tracker; write it like tracker.example:7440"))
+    is_somewhere(text)
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is no tracker; write it like tracker.example:7440"))
 }
 
 fn check_peer(text: &str) -> Result<String, String> {
-    if has_port(text) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("{text:?} is no host; write it like host-1.example:7444"))
-    }
+    is_somewhere(text)
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is no host; write it like host-1.example:7444"))
+}
+
+/// Whether it may be where somebody listens: 0.0.0.0 is everywhere and nowhere.
+fn is_somewhere(text: &str) -> bool {
+    has_port(text) && !text.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().to_canonical().is_unspecified())
 }
 
 fn has_port(text: &str) -> bool {
@@ -528,6 +530,8 @@ mod tests {
             ("listen = 'here'", "setting listen: \"here\" is no address"),
             ("trackers = ['tracker']", "setting trackers: \"tracker\" is no tracker"),
             ("peers = ['host']", "setting peers: \"host\" is no host"),
+            ("peers = ['0.0.0.0:7444']", "setting peers: \"0.0.0.0:7444\" is no host"),
+            ("trackers = ['[::]:7440']", "setting trackers: \"[::]:7440\" is no tracker"),
             ("networks = ['10.0.0.0']", "setting networks: \"10.0.0.0\" is no network"),
             ("listen = '0.0.0.0:65535'", "setting listen: the DHT takes the port after it, and 65535 is the last"),
             ("dht_port = 7444", "setting dht_port: it is the port of listen"),

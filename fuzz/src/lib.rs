@@ -17,6 +17,7 @@ mod journal;
 mod messages;
 mod multicast;
 mod swarm;
+mod table;
 mod texts;
 
 /// Something that is fuzzed.
@@ -31,7 +32,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "message", run: messages::message, seeds: messages::message_seeds },
     Target { name: "manifest", run: messages::manifest, seeds: messages::manifest_seeds },
     Target { name: "release", run: messages::release, seeds: messages::release_seeds },
@@ -40,6 +41,8 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "swarm", run: swarm::run, seeds: swarm::seeds },
     Target { name: "directory", run: directory::run, seeds: directory::seeds },
     Target { name: "multicast", run: multicast::run, seeds: multicast::seeds },
+    Target { name: "answer", run: table::answer, seeds: table::answer_seeds },
+    Target { name: "walk", run: table::walk, seeds: table::walk_seeds },
     Target { name: "journal", run: journal::run, seeds: journal::seeds },
     Target { name: "vhd", run: files::vhd, seeds: files::vhd_seeds },
     Target { name: "image-file", run: files::image_file, seeds: files::image_file_seeds },

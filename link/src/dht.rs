@@ -1,41 +1,49 @@
 //! A node of the cluster's own distributed hash table: where hosts find each other when no tracker answers.
 //!
-//! It speaks BEP 5 and BEP 44 by the `mainline` crate, over UDP and IPv4, on the port after the one for QUIC, and is always a server: the
-//! crate's own way of becoming one asks for a public address. Hosts begin with the trackers and with hosts of the cluster, never
-//! with the crate's public bootstraps. Trackers begin with nobody, since only such a node takes those into its table who ask
-//! it: it is how they learn of all hosts. Packets from outside of the cluster's networks are dropped (see `fence`), and
-//! addresses outside of them are not given out.
+//! It speaks BEP 5 and BEP 44 over UDP and IPv4, on the port after the one for QUIC. What it keeps for others and answers is the
+//! `mainline` crate's server, which begins with nobody, never with the crate's public bootstraps: only such a node takes
+//! those into its table who ask it, and asks nobody by itself. Lookups are ours (see `asker`), since the crate's go on
+//! for as long as each answer names a node that is nearer, to whatever address. After a lookup a node shows itself to those
+//! that answered, so that they know it. Packets from outside of the cluster's networks are dropped (see `fence`), and
+//! none are sent there, but to nodes that the settings name.
 //!
 //! Nothing here is trusted. A node that lies can name wrong addresses, and is told keys that say nothing to who does not
 //! know the cluster's secret; who answers at an address proves by certificate whether it belongs here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drover_protocol::hints::FOUND_MOST;
 use drover_protocol::id::PublisherKey;
-use drover_protocol::item::{Item, ItemSignature, MAX_VALUE_LEN};
+use drover_protocol::item::{Item, MAX_VALUE_LEN};
+use drover_protocol::krpc::{NodeId, Question, Told};
 use drover_protocol::lookup::KEY_LEN;
-use futures_util::StreamExt;
+use drover_protocol::networks::Networks;
+use drover_protocol::walk::{NEAREST, Walk};
 use futures_util::future::join;
 use mainline::async_dht::AsyncDht;
-use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSettings};
+use mainline::{Dht, MutableItem, RequestFilter, RequestSpecific, ServerSettings};
 use tokio::net::UdpSocket;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::durable::{self, WriteError};
-use drover_protocol::networks::Networks;
+use crate::kept;
 
+mod asker;
+mod contacts;
 mod fence;
 mod health;
 mod pace;
 mod socket;
 
+use asker::Asker;
+use contacts::Contacts;
 use health::Health;
-use pace::{Pace, UnderWay};
+use pace::Pace;
 
 /// After this time a node that was dropped has given up its port.
 pub const PORT_FREE: Duration = Duration::from_millis(500);
@@ -52,6 +60,8 @@ const NODES_KEPT: usize = 64;
 /// A node that answers none of so many pings, each after so long, does not hear who asks.
 const PINGS: usize = 3;
 const PING_WAIT: Duration = Duration::from_secs(1);
+/// Nodes that asked this one with which a lookup begins at the most.
+const ASKED_MOST: usize = 64;
 /// A file of ours is no longer.
 const LONGEST_FILE: u64 = 16 * 1024;
 
@@ -66,7 +76,7 @@ pub fn log_filter(filter: &str) -> String {
 pub struct DhtSettings {
     /// Where it listens.
     pub listen: SocketAddrV4,
-    /// Nodes to begin with; none for a tracker's, which takes those into its table who ask it.
+    /// Nodes to begin with; none for a tracker's, which looks up nothing.
     pub bootstraps: Vec<SocketAddrV4>,
     /// Networks that hosts are in.
     pub networks: Networks,
@@ -80,6 +90,10 @@ pub struct DhtNode {
     pace: Pace,
     health: Health,
     networks: Networks,
+    /// Where its questions come from.
+    ip: Ipv4Addr,
+    bootstraps: Arc<[SocketAddrV4]>,
+    contacts: Arc<Mutex<Contacts>>,
 }
 
 /// Where the node beside a QUIC endpoint is, by the rule that holds for all members; `None` if there is none, as for IPv6.
@@ -122,7 +136,11 @@ impl DhtNode {
         let mut builder = Dht::builder();
         builder.server_mode().server_settings(server).bind_address(*listen.ip()).port(listen.port());
         // Without this the crate takes public bootstraps.
-        builder.no_bootstrap().extra_bootstrap(&bootstraps);
+        builder.no_bootstrap();
+        // It could not show itself to others.
+        if !socket::can_be_had(*listen.ip()) {
+            builder.extra_bootstrap(&bootstraps);
+        }
         let dht = builder.build()?.as_async();
         let pace = match socket::at(listen) {
             Ok(socket) => {
@@ -136,13 +154,14 @@ impl DhtNode {
             }
             Err(error) => {
                 tracing::warn!(
-                    "the DHT takes packets from outside of the cluster's networks and wakes up often: its socket can't \
-                     be had: {error}"
+                    "the DHT takes packets from outside of the cluster's networks, wakes up often and has lookups of its \
+                     own that liars can lengthen: its socket can't be had: {error}"
                 );
                 Pace::of_the_crate()
             }
         };
-        Ok(DhtNode { dht, pace, health: Health::default(), networks })
+        let (ip, bootstraps) = (*listen.ip(), bootstraps.into());
+        Ok(DhtNode { dht, pace, health: Health::default(), networks, ip, bootstraps, contacts: Arc::default() })
     }
 
     /// Why this node is of no more use, if it is not: a new one has to be started.
@@ -153,120 +172,169 @@ impl DhtNode {
     /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only, as far as they
     /// were told within ten seconds.
     pub async fn find(&self, key: [u8; KEY_LEN]) -> BTreeSet<SocketAddr> {
-        let mut found = BTreeSet::new();
-        let collect = async {
-            let under_way = self.pace.begin();
-            let mut answers = self.dht.get_peers(Id::from(key));
-            under_way.wake();
-            while let Some(addrs) = answers.next().await {
-                let usable = addrs.into_iter().filter(|addr| self.networks.contain((*addr.ip()).into()));
-                found.extend(usable.map(SocketAddr::V4));
-                if found.len() >= FOUND_MOST {
-                    break;
-                }
-            }
-        };
-        // What came before it was late is of use.
-        let _ = self.health.look_up(collect).await;
-        found.into_iter().take(FOUND_MOST).collect()
+        let mut told_by: BTreeMap<Ipv4Addr, BTreeSet<SocketAddr>> = BTreeMap::new();
+        self.look_up(key, Question::Hosts(key), |node, told| {
+            let usable = told.hosts.iter().filter(|host| self.networks.contain((*host.ip()).into()));
+            told_by.entry(*node.ip()).or_default().extend(usable.copied().map(SocketAddr::V4));
+        })
+        .await;
+        in_turn(told_by.into_values().collect(), FOUND_MOST)
     }
 
     /// Announces this host under a key, at the address that others see and this port. The error says why nobody took it.
-    ///
-    /// It begins with a lookup: the crate would tell the nodes that were closest at the last one, when few may have been
-    /// known, and learns of nodes by lookups alone.
     pub async fn announce(&self, key: [u8; KEY_LEN], port: u16) -> Result<(), String> {
-        self.find(key).await;
-        let announce = async { self.woken(self.dht.announce_peer(Id::from(key), Some(port))).await };
-        let announced = self.health.look_up(announce).await.ok_or(NO_ANSWER)?;
-        announced.map(drop).map_err(|error| error.to_string())
+        let (mut asker, walk) = self.look_up(key, Question::Hosts(key), |_, _| {}).await.ok_or(NO_LOOKUP)?;
+        let kept = asker.keep(walk.nearest(), |token| Question::Announce { key, port, token }).await;
+        kept.map(drop)
     }
 
     /// Has an item kept by the nodes that are closest to it, unless they have a later one. The error says why nobody took
     /// it.
     pub async fn put(&self, item: &Item) -> Result<(), String> {
-        let seq = i64::try_from(item.seq).map_err(|_| "its sequence number is too high".to_owned())?;
+        i64::try_from(item.seq).map_err(|_| "its sequence number is too high".to_owned())?;
         if item.value.len() > MAX_VALUE_LEN {
             return Err(format!("its value has {} bytes, and at most {MAX_VALUE_LEN} are kept", item.value.len()));
         }
-        let (publisher, signature) = (*item.publisher.as_bytes(), *item.signature.as_bytes());
-        let item = MutableItem::new_signed_unchecked(publisher, signature, &item.value, seq, Some(&item.salt));
-        let put = async { self.woken(self.dht.put_mutable(item, None)).await };
-        let put = self.health.look_up(put).await.ok_or(NO_ANSWER)?;
-        put.map(drop).map_err(|error| error.to_string())
+        self.put_unchecked(item).await
+    }
+
+    async fn put_unchecked(&self, item: &Item) -> Result<(), String> {
+        let target = target_of(item.publisher, item.salt);
+        let (mut asker, walk) = self.look_up(target, Question::Item(target), |_, _| {}).await.ok_or(NO_LOOKUP)?;
+        asker.keep(walk.nearest(), |token| Question::Put { target, item, token }).await.map(drop)
     }
 
     /// The latest of a publisher's items with this salt that any node has. Its signature fits.
     pub async fn get(&self, publisher: PublisherKey, salt: [u8; KEY_LEN]) -> Option<Item> {
-        let mut latest: Option<Item> = None;
-        let collect = async {
-            let under_way = self.pace.begin();
-            let mut answers = self.dht.get_mutable(publisher.as_bytes(), Some(&salt), None);
-            under_way.wake();
-            while let Some(answer) = answers.next().await {
-                // The crate has compared key and signature with what was asked for, and nothing else.
-                let Ok(seq) = u64::try_from(answer.seq()) else { continue };
-                if answer.value().len() <= MAX_VALUE_LEN && latest.as_ref().is_none_or(|latest| latest.seq < seq) {
-                    let (value, signature) = (answer.value().to_vec(), ItemSignature::from_bytes(*answer.signature()));
-                    latest = Some(Item { publisher, salt, seq, value, signature });
-                }
+        let (target, mut latest) = (target_of(publisher, salt), None::<Item>);
+        self.look_up(target, Question::Item(target), |_, told| {
+            let item = told.item.clone().and_then(|item| item.signed_with(salt));
+            let is_sought = |item: &Item| item.publisher == publisher && item.value.len() <= MAX_VALUE_LEN;
+            if let Some(item) = item.filter(is_sought)
+                && latest.as_ref().is_none_or(|latest| latest.seq < item.seq)
+            {
+                latest = Some(item);
             }
-        };
-        let _ = self.health.look_up(collect).await;
+        })
+        .await;
         latest
     }
 
     /// Looks up which nodes are near to this one, by which it learns of others, and shows itself to `trackers`, which learn of
-    /// it. The crate alone would ask only whom it has in its table, where a tracker that was away for long is not any more.
+    /// it.
     pub async fn look_around(&self, trackers: &[SocketAddrV4]) {
         let Some(own) = self.own_id().await else { return };
-        for &tracker in trackers {
-            self.pace.send(&question_for(own), tracker);
-        }
-        self.near(own).await;
+        self.greet(&own, trackers.iter().copied());
+        self.look_up(own, Question::Hosts(own), |_, _| {}).await;
     }
 
-    /// Other nodes that this one knows. One that was started anew has another number, and counts once.
-    ///
-    /// A quarter of an hour after it learned of a node the crate names it no more, though it answers; it forgets it within
-    /// five minutes and learns of it anew. If it names none, those count that it still asks, and whom these name.
+    /// Other nodes that this one knows: those that answered it, and behind them those that asked it. One that was started anew has
+    /// another number, and counts once.
     pub async fn nodes(&self) -> Vec<SocketAddrV4> {
-        let fresh = self.health.ask(async { self.woken(self.dht.to_bootstrap()).await }).await.unwrap_or_default();
-        let known = self.once_each(fresh.iter().filter_map(|text| text.parse().ok()));
-        if !known.is_empty() {
-            return known;
-        }
-        let Some(own) = self.own_id().await else { return known };
-        let asked = self.near(own).await;
-        self.once_each(asked.iter().filter(|node| *node.id() != own).map(mainline::Node::address))
-    }
-
-    async fn own_id(&self) -> Option<Id> {
-        self.health.ask(async { *self.woken(self.dht.info()).await.id() }).await
-    }
-
-    async fn near(&self, id: Id) -> Box<[mainline::Node]> {
-        self.health.look_up(async { self.woken(self.dht.find_node(id)).await }).await.unwrap_or_default()
-    }
-
-    fn once_each(&self, nodes: impl Iterator<Item = SocketAddrV4>) -> Vec<SocketAddrV4> {
+        let answered = self.contacts().all(Instant::now()).into_iter().map(|(_, node)| node);
         let mut seen = BTreeSet::new();
-        nodes.filter(|node| self.networks.contain((*node.ip()).into()) && seen.insert(*node)).collect()
+        let asked = self.table().await;
+        let known = answered.chain(asked).filter(|node| self.networks.contain((*node.ip()).into()));
+        known.filter(|node| seen.insert(*node)).collect()
+    }
+
+    /// Asks whoever is nearest to `target`, and shows this node to those that answered. Nothing if it can't ask.
+    async fn look_up(
+        &self,
+        target: NodeId,
+        question: Question<'_>,
+        mut on_told: impl FnMut(SocketAddrV4, &Told),
+    ) -> Option<(Asker, Walk)> {
+        let own = self.own_id().await?;
+        let mut walk = self.begin(target).await;
+        let asker = Asker::new(self.ip, own).await;
+        let mut asker = asker.inspect_err(|error| tracing::debug!(%error, "the DHT can't be asked")).ok()?;
+        let mut answered = Vec::new();
+        let may_ask = |node: &SocketAddrV4| self.networks.contain((*node.ip()).into());
+        asker
+            .walk(&mut walk, question, may_ask, |node, told| {
+                if told.id != own {
+                    answered.push((node, told.id));
+                }
+                on_told(node, told);
+            })
+            .await;
+        self.greet(&own, answered.iter().map(|(node, _)| *node));
+        let (now, mut contacts) = (Instant::now(), self.contacts());
+        walk.silent().for_each(|node| contacts.silent(&node));
+        answered.into_iter().for_each(|(node, id)| contacts.answered(now, node, id));
+        drop(contacts);
+        Some((asker, walk))
+    }
+
+    /// A lookup that begins with nodes that have answered, and while these are few with all that are known.
+    async fn begin(&self, target: NodeId) -> Walk {
+        let mut walk = Walk::new(target);
+        let answered = self.contacts().all(Instant::now());
+        for (id, node) in &answered {
+            walk.begin_with(*id, *node);
+        }
+        if answered.len() < NEAREST {
+            let asked = self.table().await.into_iter().take(ASKED_MOST);
+            self.bootstraps.iter().copied().chain(asked).for_each(|node| walk.begin_at(node));
+        }
+        walk
+    }
+
+    /// Asks these nodes from this one's own socket, by which they take it into their tables.
+    fn greet(&self, own: &NodeId, nodes: impl Iterator<Item = SocketAddrV4>) {
+        // The crate takes no answer to a question that it did not ask.
+        let question = Question::NearMe.encode(own, [0xff; 4]);
+        nodes.for_each(|node| self.pace.send(&question, node));
+    }
+
+    /// Nodes in the crate's table: those that asked this one lately.
+    async fn table(&self) -> Vec<SocketAddrV4> {
+        let table = self.health.ask(async { self.woken(self.dht.to_bootstrap()).await }).await.unwrap_or_default();
+        let nodes = table.iter().filter_map(|text| text.parse::<SocketAddrV4>().ok());
+        nodes.filter(|node| self.networks.contain((*node.ip()).into())).collect()
+    }
+
+    async fn own_id(&self) -> Option<NodeId> {
+        self.health.ask(async { *self.woken(self.dht.info()).await.id().as_bytes() }).await
+    }
+
+    fn contacts(&self) -> MutexGuard<'_, Contacts> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a command gives that is sent when it is first polled.
     async fn woken<T>(&self, command: impl Future<Output = T>) -> T {
-        let under_way: UnderWay = self.pace.begin();
-        join(command, async { under_way.wake() }).await.0
+        join(command, async { self.pace.wake() }).await.0
     }
 }
 
-/// The nodes in these networks that [`save_nodes`] kept; none if the file is missing or damaged, which costs a slower start.
+/// By what an item is found (BEP 44).
+fn target_of(publisher: PublisherKey, salt: [u8; KEY_LEN]) -> NodeId {
+    *MutableItem::target_from_key(publisher.as_bytes(), Some(&salt)).as_bytes()
+}
+
+/// One of each in turn, at most so many, so that nobody who tells many leaves no room for the others.
+fn in_turn(told: Vec<BTreeSet<SocketAddr>>, most: usize) -> BTreeSet<SocketAddr> {
+    let mut told: Vec<_> = told.into_iter().map(BTreeSet::into_iter).collect();
+    let mut found = BTreeSet::new();
+    while found.len() < most && !told.is_empty() {
+        told.retain_mut(|hosts| match hosts.next() {
+            Some(host) if found.len() < most => {
+                found.insert(host);
+                true
+            }
+            _ => false,
+        });
+    }
+    found
+}
+
+/// The nodes in these networks that [`save_nodes`] kept; none if the file is missing or damaged, which is logged and costs a
+/// slower start.
 pub fn load_nodes(path: &Path, networks: &Networks) -> Vec<SocketAddrV4> {
-    let is_ours = std::fs::metadata(path).is_ok_and(|facts| facts.len() <= LONGEST_FILE);
-    let text = is_ours.then(|| std::fs::read(path).ok()).flatten();
-    let nodes = text.and_then(|text| serde_json::from_slice::<Vec<SocketAddrV4>>(&text).ok()).unwrap_or_default();
-    nodes.into_iter().filter(|node| networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
+    let kept: Vec<SocketAddrV4> = kept::load(path, LONGEST_FILE).unwrap_or_default();
+    kept.into_iter().filter(|node| networks.contain((*node.ip()).into())).take(NODES_KEPT).collect()
 }
 
 /// Keeps these nodes over a restart, and behind them those that were kept before, as far as there is room: a host that
@@ -279,16 +347,10 @@ pub fn save_nodes(path: &Path, networks: &Networks, nodes: &[SocketAddrV4]) -> R
     durable::replace(path, &json, durable::PRIVATE)
 }
 
-const NO_ANSWER: &str = "the node gave no answer in time";
+const NO_LOOKUP: &str = "the node can't ask others";
 
 /// A question whether somebody is there (BEP 5), by a node of any number.
 const PING: &[u8] = b"d1:ad2:id20:a host of the fleet.e1:q4:ping1:t4:ping1:y1:qe";
-
-/// A question for the node of this number, as the crate asks it (BEP 5), of which the crate takes no answer.
-fn question_for(own: Id) -> Vec<u8> {
-    let (own, number) = (own.as_bytes(), &[0xff; 4]);
-    [b"d1:ad2:id20:", &own[..], b"6:target20:", own, b"e1:q9:find_node1:t4:", number, b"1:y1:qe"].concat()
-}
 
 /// Lets in requests from the cluster's networks only.
 #[derive(Clone, Debug)]
@@ -302,8 +364,10 @@ impl RequestFilter for OfTheCluster {
 
 #[cfg(test)]
 mod tests {
-    use mainline::SigningKey;
     use std::net::UdpSocket;
+
+    use drover_protocol::item::ItemSignature;
+    use mainline::SigningKey;
 
     use super::*;
 
@@ -329,6 +393,22 @@ mod tests {
         timeout(Duration::from_secs(30), found).await.expect("found in time")
     }
 
+    /// Has all of them look around until they know each other, as hosts do when they start.
+    async fn look_around(nodes: &[DhtNode]) {
+        let known = async {
+            for node in nodes {
+                node.look_around(&[]).await;
+            }
+            for node in nodes {
+                while node.nodes().await.len() + 1 < nodes.len() {
+                    node.look_around(&[]).await;
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        timeout(Duration::from_secs(60), known).await.expect("all are known in time");
+    }
+
     async fn announced(node: &DhtNode, port: u16) {
         let announced = async {
             while node.announce(KEY, port).await.is_err() {
@@ -342,6 +422,7 @@ mod tests {
     async fn hosts_find_each_other_by_their_key_and_also_once_the_first_node_is_gone() {
         let (first, at) = node(1, 17_441, &[], "127.0.0.0/8");
         let others: Vec<_> = (2..6).map(|last| node(last, 17_445, &[at], "127.0.0.0/8").0).collect();
+        look_around(&others).await;
         announced(&others[0], 7444).await;
         announced(&others[1], 7444).await;
         let expected: BTreeSet<SocketAddr> =
@@ -366,15 +447,7 @@ mod tests {
         let (first, at) = node(last, 17_441, &[], "127.0.0.0/8");
         let others = (1..=count).map(|more| node(last + more, 17_445, &[at], "127.0.0.0/8").0);
         let all: Vec<DhtNode> = [first].into_iter().chain(others).collect();
-        for one in &all {
-            let known = async {
-                while one.nodes().await.len() < usize::from(count) {
-                    one.find(KEY).await;
-                    sleep(Duration::from_millis(100)).await;
-                }
-            };
-            timeout(Duration::from_secs(60), known).await.expect("all are known in time");
-        }
+        look_around(&all).await;
         all
     }
 
@@ -417,8 +490,7 @@ mod tests {
         let refused = nodes[0].put(&too_long).await;
         assert!(refused.is_err_and(|why| why.contains("1001 bytes")));
         // A node that does not look keeps no other from looking.
-        let unchecked = MutableItem::new(key.clone(), &too_long.value, 2, Some(&KEY));
-        assert!(nodes[0].woken(nodes[0].dht.put_mutable(unchecked, None)).await.is_err());
+        assert!(nodes[0].put_unchecked(&too_long).await.is_err());
         assert_eq!(nodes[1].get(key_of(&key), KEY).await.as_ref(), Some(&longest));
     }
 
@@ -484,7 +556,7 @@ mod tests {
     fn asking(ip: [u8; 4], to: SocketAddrV4) -> UdpSocket {
         let socket = UdpSocket::bind((Ipv4Addr::from(ip), 17_445)).expect("a free port");
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
-        socket.send_to(&question_for(Id::from([ip[1]; 20])), to).expect("sent");
+        socket.send_to(&Question::NearMe.encode(&[ip[1]; 20], *b"here"), to).expect("sent");
         socket
     }
 
@@ -496,7 +568,7 @@ mod tests {
         let mut answer = [0; 2048];
         // Packets are taken in the order in which they came.
         assert!(member.recv(&mut answer).is_ok(), "who is in the networks is answered");
-        assert_eq!(first.woken(first.dht.to_bootstrap()).await, ["127.66.1.41:17445"]);
+        assert_eq!(first.table().await, ["127.66.1.41:17445".parse().expect("an address")]);
         for stranger in &strangers {
             stranger.set_nonblocking(true).expect("a socket");
             assert!(stranger.recv(&mut answer).is_err(), "an answer to {stranger:?}");
@@ -510,7 +582,7 @@ mod tests {
         assert!(asked([127, 66, 1, 48], at).await);
         assert!(!asked([127, 67, 0, 48], at).await, "from outside of its networks");
         assert!(!asked([127, 66, 1, 48], SocketAddrV4::new(*at.ip(), 9)).await, "nobody is there");
-        assert_eq!(first.woken(first.dht.to_bootstrap()).await, [""; 0]);
+        assert_eq!(first.table().await, []);
     }
 
     #[tokio::test]
@@ -520,7 +592,8 @@ mod tests {
         let networks = "127.67.0.0/16".parse().expect("a network");
         let host = DhtNode::start(DhtSettings { listen, bootstraps: vec![at], networks }).expect("a free port");
         host.look_around(&[]).await;
-        assert_eq!(host.woken(host.dht.to_bootstrap()).await, [at.to_string()]);
+        let answered = host.contacts().all(Instant::now());
+        assert_eq!(answered.into_iter().map(|(_, node)| node).collect::<Vec<_>>(), [at]);
     }
 
     #[tokio::test]
@@ -551,7 +624,7 @@ mod tests {
         sleep(PORT_FREE).await;
         let (second, _) = node(47, 17_445, &[at], "127.0.0.0/8");
         second.look_around(&[]).await;
-        assert_eq!(first.woken(first.dht.to_bootstrap()).await.len(), 2, "the table has both numbers");
+        assert_eq!(first.table().await.len(), 2, "the table has both numbers");
         assert_eq!(first.nodes().await, [listen]);
     }
 
@@ -573,34 +646,72 @@ mod tests {
         Some(&question[at + what.len()..])
     }
 
-    /// Answers who looks for nodes with the asker's own number, which comes into no table, and names another node. Pings have
-    /// numbers that are made up, and get no answer.
-    fn nameless(last: u8, named: SocketAddrV4) -> SocketAddrV4 {
-        let at = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), 17_445);
-        let socket = UdpSocket::bind(at).expect("a free port");
-        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
-        let node = [&[9; 20][..], &named.ip().octets(), &named.port().to_be_bytes()].concat();
-        answer(socket, move |question| {
-            after(question, b"9:find_node")?;
-            let id = after(question, b"2:id20:")?.get(..20)?;
-            let number = after(question, b"1:t4:")?.get(..4)?;
-            Some([b"d1:rd2:id20:", id, b"5:nodes26:", &node, b"e1:t4:", number, b"1:y1:re"].concat())
-        });
-        at
+    /// A machine that answers each question as the node nearest to what is sought so far, and names this many of its ports as ones
+    /// that are nearer still, or these `addresses`.
+    fn tempter(last: u8, ports: u16, addresses: &[SocketAddrV4]) -> SocketAddrV4 {
+        let at = |port| SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), port);
+        for number in 0..ports {
+            let socket = UdpSocket::bind(at(17_445 + number)).expect("a free port");
+            socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
+            let next = if number + 1 < ports { vec![at(17_446 + number)] } else { addresses.to_vec() };
+            answer(socket, move |question| {
+                let sought =
+                    after(question, b"9:info_hash20:").or_else(|| after(question, b"6:target20:"))?.get(..20)?;
+                let near = |number: u16| {
+                    let mut id: NodeId = sought.try_into().expect("20 bytes");
+                    id[18..].copy_from_slice(&(u16::MAX - number).to_be_bytes());
+                    id
+                };
+                let named = next
+                    .iter()
+                    .flat_map(|node| [&near(number + 1)[..], &node.ip().octets(), &node.port().to_be_bytes()].concat());
+                let named: Vec<u8> = named.collect();
+                let (nodes, number_of) = (format!("5:nodes{}:", named.len()), after(question, b"1:t4:")?.get(..4)?);
+                let (id, token) = (near(number), b"5:token4:abcd");
+                Some(
+                    [b"d1:rd2:id20:", &id[..], nodes.as_bytes(), &named, token, b"e1:t4:", number_of, b"1:y1:re"]
+                        .concat(),
+                )
+            });
+        }
+        at(17_445)
     }
 
     #[tokio::test]
-    async fn a_node_whose_table_names_nobody_counts_whom_those_name_that_it_still_asks() {
-        let named = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, 49), 17_445);
-        let asked = nameless(50, named);
-        let (node, _) = node(51, 17_445, &[asked], "127.0.0.0/8");
-        let known = async {
-            while node.nodes().await != [named] {
-                sleep(Duration::from_millis(50)).await;
-            }
-        };
-        timeout(Duration::from_secs(30), known).await.expect("counted in time");
-        assert_eq!(node.woken(node.dht.to_bootstrap()).await, [""; 0], "the table names nobody");
+    async fn hosts_find_each_other_beside_one_that_names_ever_nearer_nodes() {
+        let (_first, at) = node(60, 17_441, &[], "127.0.0.0/8");
+        let tempter = tempter(61, 400, &[]);
+        let hosts: Vec<_> = (62..65).map(|last| node(last, 17_445, &[tempter, at], "127.0.0.0/8").0).collect();
+        for host in &hosts {
+            host.look_around(&[at]).await;
+        }
+        announced(&hosts[0], 7444).await;
+        let expected = BTreeSet::from([SocketAddr::from(([127, 66, 0, 62], 7444))]);
+        assert_eq!(hosts[2].find(KEY).await, expected, "in one lookup");
+        let known = hosts[1].nodes().await.into_iter().filter(|node| node.ip() == tempter.ip()).count();
+        assert!(known <= 8, "{known} of its nodes are known");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_to_where_a_node_that_lies_names_nodes_outside_of_the_networks() {
+        let elsewhere = UdpSocket::bind((Ipv4Addr::new(127, 67, 0, 70), 17_445)).expect("a free port");
+        elsewhere.set_nonblocking(true).expect("a socket");
+        let SocketAddr::V4(named) = elsewhere.local_addr().expect("it is bound") else { panic!("an IPv4 address") };
+        let tempter = tempter(71, 1, &[named]);
+        let (host, _) = node(72, 17_445, &[tempter], "127.66.0.0/16");
+        host.look_around(&[]).await;
+        host.announce(KEY, 7444).await.expect("the one that lies takes it");
+        assert_eq!(host.nodes().await, [tempter], "it was heard");
+        assert!(elsewhere.recv(&mut [0; 2048]).is_err(), "and nobody sent a packet there");
+    }
+
+    #[test]
+    fn who_tells_many_hosts_leaves_room_for_what_others_tell() {
+        let host = |number| SocketAddr::from(([10, 0, 0, number], 7444));
+        let many = (0..200).map(host).collect();
+        let found = in_turn(vec![many, BTreeSet::from([host(250)]), BTreeSet::from([host(251), host(252)])], 8);
+        let expected = [0, 1, 2, 3, 4, 250, 251, 252].map(host);
+        assert_eq!(found, BTreeSet::from(expected));
     }
 
     #[test]

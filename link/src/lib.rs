@@ -27,6 +27,7 @@ pub mod enrol;
 pub mod frame;
 mod handshake;
 pub mod identity;
+pub mod kept;
 pub mod member;
 mod tls;
 pub mod token;

@@ -73,9 +73,14 @@ impl Item {
         signature: ItemSignature,
     ) -> Result<Self, ItemError> {
         let item = Item { signature, ..Self::unsigned(signed, secret)? };
-        let key = VerifyingKey::from_bytes(item.publisher.as_bytes()).map_err(|_| ItemError::Signature)?;
-        let verified = key.verify_strict(&item.signed_bytes(), &Signature::from_bytes(&signature.0));
-        verified.map_err(|_| ItemError::Signature).map(|()| item)
+        item.verify().map(|()| item)
+    }
+
+    /// Whether the publisher has signed it.
+    pub fn verify(&self) -> Result<(), ItemError> {
+        let key = VerifyingKey::from_bytes(self.publisher.as_bytes()).map_err(|_| ItemError::Signature)?;
+        let verified = key.verify_strict(&self.signed_bytes(), &Signature::from_bytes(&self.signature.0));
+        verified.map_err(|_| ItemError::Signature)
     }
 
     /// The release of `name` that is in it. Nothing says yet that it is to be believed.

@@ -71,13 +71,22 @@ impl FromStr for Networks {
         let network = || {
             let (base, bits) = text.split_once('/')?;
             let (base, bits): (IpAddr, u8) = (base.parse().ok()?, bits.parse().ok()?);
-            (bits <= if base.is_ipv4() { 32 } else { 128 }).then_some(Network { base, bits })
+            match base.to_canonical() {
+                v4 @ IpAddr::V4(_) if base.is_ipv6() => {
+                    let bits = bits.checked_sub(IN_V6).filter(|&bits| bits <= 32)?;
+                    Some(Network { base: v4, bits })
+                }
+                _ => (bits <= if base.is_ipv4() { 32 } else { 128 }).then_some(Network { base, bits }),
+            }
         };
         network()
             .map(|network| Networks(vec![network]))
             .ok_or_else(|| ParseNetworkError(text.chars().take(60).collect()))
     }
 }
+
+/// The bits before an address of IPv4 that is written as one of IPv6.
+const IN_V6: u8 = 96;
 
 impl Network {
     fn contains(&self, ip: IpAddr) -> bool {
@@ -117,6 +126,7 @@ mod tests {
         }
         assert!(is_in("0.0.0.0/0", "8.8.8.8") && is_in("::/0", "2001:db8::1") && !is_in("0.0.0.0/0", "2001:db8::1"));
         assert!(is_in("10.0.0.0/8", "::ffff:10.1.1.1"), "IPv4 in IPv6's clothes");
+        assert!(is_in("::ffff:10.0.0.0/104", "10.1.1.1") && !is_in("::ffff:10.0.0.0/104", "11.1.1.1"), "the same");
     }
 
     #[test]
@@ -137,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_named() {
-        for text in ["10.0.0.0", "10.0.0.0/33", "fd00::/129", "ten/8", "", "10.0.0.0/-1"] {
+        for text in ["10.0.0.0", "10.0.0.0/33", "fd00::/129", "ten/8", "", "10.0.0.0/-1", "::ffff:10.0.0.0/8"] {
             assert!(text.parse::<Networks>().unwrap_err().to_string().contains("10.7.0.0/16"), "{text}");
         }
     }

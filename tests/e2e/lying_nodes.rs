@@ -14,6 +14,9 @@ const HOSTS: usize = 12;
 /// Lying nodes, and addresses that each names whatever it is asked. Nobody is there.
 const LIARS: u8 = 5;
 const NAMED: u8 = 60;
+/// Where they name them: in the networks of the hosts' settings, but not on their wires, or elsewhere.
+const IN_THE_NETWORKS: [u8; 2] = [10, 66];
+const ELSEWHERE: [u8; 2] = [10, 67];
 /// How long packets are counted.
 const COUNTED: Duration = Duration::from_secs(30);
 /// Packets that a host may send to such addresses in a second, on the average: twice as many as were seen.
@@ -26,8 +29,8 @@ struct Liar {
 }
 
 impl Liar {
-    /// On the bridge, beside the fleet; it shows itself to the tracker, which tells hosts of it.
-    fn start(number: u8, tracker: &str) -> Self {
+    /// On the bridge, beside the fleet; it shows itself to the tracker, which tells hosts of it. What it names is in this /16.
+    fn start(number: u8, tracker: &str, names_in: [u8; 2]) -> Self {
         let ip = Ipv4Addr::new(10, 66, 0, 200 + number);
         run(Command::new("ip").args(["address", "add", &format!("{ip}/24"), "dev", "fleet"])).ok();
         let socket = UdpSocket::bind((ip, 7445)).expect("a free port");
@@ -40,7 +43,7 @@ impl Liar {
         std::thread::spawn(move || {
             let mut question = [0; 2048];
             while let Ok((len, from)) = socket.recv_from(&mut question) {
-                if let Some(lie) = lie(number, &own, &question[..len]) {
+                if let Some(lie) = lie(number, names_in, &own, &question[..len]) {
                     asked_by.lock().expect("nobody panics with it").insert(from);
                     let _ = socket.send_to(&lie, from);
                 }
@@ -50,18 +53,17 @@ impl Liar {
     }
 
     fn was_asked_by(&self, host: SocketAddr) -> bool {
-        let node = SocketAddr::new(host.ip(), host.port() + 1);
-        self.asked_by.lock().expect("nobody panics with it").contains(&node)
+        self.asked_by.lock().expect("nobody panics with it").iter().any(|from| from.ip() == host.ip())
     }
 }
 
 /// The answer to a question; none to what is no question.
-fn lie(number: u8, own: &[u8; 20], question: &[u8]) -> Option<Vec<u8>> {
+fn lie(number: u8, [a, b]: [u8; 2], own: &[u8; 20], question: &[u8]) -> Option<Vec<u8>> {
     let after = |what: &[u8]| question.windows(what.len()).position(|at| at == what).map(|at| at + what.len());
     let tid = after(b"1:t4:").and_then(|at| question.get(at..at + 4))?;
     after(b"1:y1:q")?;
     let sought = after(b"9:info_hash20:").or(after(b"6:target20:")).and_then(|at| question.get(at..at + 20));
-    let named = (1..=NAMED).map(|last| Ipv4Addr::new(10, 66, 1 + number, last).octets());
+    let named = (1..=NAMED).map(|last| [a, b, 1 + number, last]);
     let node = |(last, ip): (usize, [u8; 4])| {
         let close = [&sought.unwrap_or(own)[..19], &[last as u8]].concat();
         [&close[..], &ip, &7445_u16.to_be_bytes()].concat()
@@ -86,7 +88,8 @@ fn nodes_that_lie_make_a_host_send_so_many_packets_and_no_more() {
     let seed = seed("nodes_that_lie_make_a_host_send_so_many_packets_and_no_more");
     let mut fleet = Fleet::wired();
     fleet.count_what_leaves(1 + HOSTS);
-    let liars: Vec<Liar> = (0..LIARS).map(|number| Liar::start(number, &fleet.tracker_addr())).collect();
+    let liars: Vec<Liar> =
+        (0..LIARS).map(|number| Liar::start(number, &fleet.tracker_addr(), IN_THE_NETWORKS)).collect();
     for _ in 0..HOSTS {
         fleet.add_host("subscribe = [\"golden\"]\nnetworks = [\"10.66.0.0/16\"]");
     }
@@ -105,6 +108,31 @@ fn nodes_that_lie_make_a_host_send_so_many_packets_and_no_more() {
     for host in &fleet.hosts {
         image.assert_same(&host.wait_sealed(&release, LONG).path);
     }
+}
+
+/// Nodes that lie know everybody, and hosts ask all of them.
+#[test]
+fn what_nodes_that_lie_name_outside_of_the_networks_gets_no_packet() {
+    if !outer::runs_inside("lying_nodes::what_nodes_that_lie_name_outside_of_the_networks_gets_no_packet") {
+        return;
+    }
+    let seed = seed("what_nodes_that_lie_name_outside_of_the_networks_gets_no_packet");
+    let mut fleet = Fleet::wired();
+    fleet.count_what_leaves(1 + 3);
+    let liars: Vec<Liar> = (0..2).map(|number| Liar::start(number, &fleet.tracker_addr(), ELSEWHERE)).collect();
+    for _ in 0..3 {
+        fleet.add_host("subscribe = [\"golden\"]\nnetworks = [\"10.66.0.0/16\"]");
+    }
+    for host in &fleet.hosts {
+        let asked = || liars.iter().all(|liar| liar.was_asked_by(host.listen()));
+        wait_until(&format!("{} to ask all liars", host.name), LONG, asked, |&asked| asked);
+    }
+    fleet.kill_tracker();
+    let (image, release) = release(&fleet, 0, "v1.raw", seed);
+    for host in &fleet.hosts {
+        image.assert_same(&host.wait_sealed(&release, LONG).path);
+    }
+    assert_eq!(fleet.left(), [0; 4], "the tracker's and the hosts' packets to addresses elsewhere");
 }
 
 /// Counts for a while.

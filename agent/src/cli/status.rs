@@ -83,7 +83,7 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
     if let Some(dht) = &report.dht {
         lines.push(match (dht.listen, &dht.problem) {
             (Some(listen), None) if dht.restarts > 0 => format!(
-                "dht          on {listen}, {} nodes known; started anew {} times, since nodes lie or are too many",
+                "dht          on {listen}, {} nodes known; started anew {} times, since its thread ended",
                 dht.nodes, dht.restarts
             ),
             (Some(listen), None) => format!("dht          on {listen}, {} nodes known", dht.nodes),

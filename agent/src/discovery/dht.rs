@@ -9,9 +9,8 @@
 //!
 //! The node begins with trackers and with hosts of the settings, of the last run and of the address book, each one port
 //! after its own. Nodes that it knew are kept in `STATE/dht.json`. One that knows nobody for a while is started anew with
-//! the addresses that are known by then, and so is one that is ill: nodes that lie can end its thread, or its lookups
-//! never. Trackers' nodes begin with nobody, so this one shows itself to them when it announces, and at once when a
-//! tracker has come back.
+//! the addresses that are known by then, and so is one whose thread has ended. Nodes know who shows itself to them: this
+//! one does so to trackers when it announces, and at once when a tracker has come back, and to whom its lookups ask.
 
 mod turns;
 
@@ -61,7 +60,7 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(60);
 const ALONE_MOST: Duration = Duration::from_secs(20);
 /// A node that is ill is given up for a new one, but for none that is younger.
 const NEW_NODE_AFTER: Duration = Duration::from_secs(10);
-/// Nodes to begin with at the most; the crate bears no more than 255 that answer.
+/// Nodes to begin with at the most.
 const BEGIN_MOST: usize = 128;
 /// How often it is looked how many nodes are known.
 const LOOK_AT_NODES: Duration = Duration::from_secs(5);
@@ -78,7 +77,7 @@ pub struct DhtStatus {
     pub nodes: usize,
     /// Why it does not run.
     pub problem: Option<String>,
-    /// How often it was given up for a new one since it was ill.
+    /// How often it was given up for a new one since its thread had ended.
     #[serde(default)]
     pub restarts: u32,
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use drover_link::durable;
+use drover_link::{durable, kept};
 use drover_protocol::id::PublisherKey;
 use drover_protocol::item::{Item, ItemSignature};
 use drover_protocol::lookup::ClusterSecret;
@@ -60,10 +60,8 @@ pub(crate) struct Wanted {
 impl Items {
     /// As the file at `path` has them.
     pub(crate) fn load(path: PathBuf) -> Self {
-        let is_ours = std::fs::metadata(&path).is_ok_and(|facts| facts.len() <= LONGEST);
-        let bytes = is_ours.then(|| std::fs::read(&path).ok()).flatten();
-        let held = bytes.and_then(|bytes| serde_json::from_slice::<BTreeMap<String, Held>>(&bytes).ok());
-        let held = held.unwrap_or_default().into_iter().take(HELD_MOST);
+        let held: BTreeMap<String, Held> = kept::load(&path, LONGEST).unwrap_or_default();
+        let held = held.into_iter().take(HELD_MOST);
         let held = held.filter_map(|(name, held)| Some((name.parse().ok()?, held))).collect();
         Items(Arc::new(Inner { path, state: Mutex::new(State { held, ..State::default() }) }))
     }

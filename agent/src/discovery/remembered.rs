@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use drover_link::durable;
+use drover_link::{durable, kept};
 use drover_protocol::id::PeerId;
 use drover_protocol::message::PeerAddress;
 use serde::{Deserialize, Serialize};
@@ -35,13 +35,7 @@ impl Remembered {
 
     /// Who was reached before the last restart.
     pub(crate) fn load(&self) -> Vec<PeerAddress> {
-        let is_ours = std::fs::metadata(&self.path).is_ok_and(|facts| facts.len() <= LONGEST);
-        let Ok(bytes) = std::fs::read(&self.path) else { return Vec::new() };
-        let hosts = serde_json::from_slice::<Vec<Host>>(&bytes).ok().filter(|_| is_ours);
-        let Some(hosts) = hosts else {
-            tracing::warn!("{} can't be understood, and is written anew", self.path.display());
-            return Vec::new();
-        };
+        let hosts: Vec<Host> = kept::load(&self.path, LONGEST).unwrap_or_default();
         let hosts = hosts.into_iter().take(REMEMBERED_MOST);
         hosts.map(|host| PeerAddress { peer: host.peer, addrs: vec![host.addr] }).collect()
     }

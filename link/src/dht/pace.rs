@@ -1,20 +1,19 @@
 //! How often a node wakes up.
 //!
-//! The crate's thread waits for a datagram for 50 ms at most, and looks at its requests, time-outs and commands whenever that
+//! The crate's thread waits for a datagram for 50 ms at most, and looks at its time-outs and commands whenever that
 //! wait has ended: twenty times a second also when nothing happens, which cost an idle daemon as much CPU as all else that
-//! it does. The wait is a property of the socket, so it is set from here: long while nothing is under way, short
-//! while something is, and a command's datagram to the node itself, which it takes for rubbish, ends a long one.
+//! it does. The wait is a property of the socket, so it is set from here; a command's datagram to the node itself, which it
+//! takes for rubbish, ends a long one. Nothing that the node does by itself is in a hurry: it pings nodes that it has not
+//! heard of for minutes.
 //!
 //! Without the socket (see [`socket`](super::socket)) the node is as it was, at its price.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The wait while something is under way, which is the crate's own.
-const SHORT: Duration = Duration::from_millis(50);
-/// And while nothing is. Pings of nodes that are due may be so much later.
-const LONG: Duration = Duration::from_secs(2);
+/// The wait. What was to end one and got lost is seen at its end.
+const WAIT: Duration = Duration::from_secs(2);
 
 /// The pace of one node; clones are the same node's.
 #[derive(Clone, Debug)]
@@ -26,21 +25,14 @@ struct Waits {
     socket: UdpSocket,
     /// Where a datagram to the node itself goes.
     node: SocketAddrV4,
-    /// What is under way.
-    under_way: Mutex<usize>,
 }
-
-/// Something under way: as long as it lives, the node looks often.
-#[derive(Debug)]
-pub(super) struct UnderWay(Option<Arc<Waits>>);
 
 impl Pace {
     /// Of the node that listens on `listen` with this socket.
     pub(super) fn of(listen: SocketAddrV4, socket: UdpSocket) -> Self {
+        socket.set_read_timeout(Some(WAIT)).expect("a wait that is not zero, on a socket that is open");
         let node = SocketAddrV4::new(waker(listen), listen.port());
-        let waits = Waits { socket, node, under_way: Mutex::new(0) };
-        waits.wait_for(LONG);
-        Pace(Some(Arc::new(waits)))
+        Pace(Some(Arc::new(Waits { socket, node })))
     }
 
     /// The crate's own, twenty times a second.
@@ -55,20 +47,6 @@ impl Pace {
         }
     }
 
-    /// Says that something is begun, at once.
-    pub(super) fn begin(&self) -> UnderWay {
-        if let Some(waits) = &self.0 {
-            let mut under_way = waits.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            *under_way += 1;
-            if *under_way == 1 {
-                waits.wait_for(SHORT);
-            }
-        }
-        UnderWay(self.0.clone())
-    }
-}
-
-impl UnderWay {
     /// Ends the wait that the node may be in; to be called when it has been told what to do.
     pub(super) fn wake(&self) {
         if let Some(waits) = &self.0 {
@@ -77,26 +55,9 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        if let Some(waits) = &self.0 {
-            let mut under_way = waits.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            *under_way -= 1;
-            if *under_way == 0 {
-                waits.wait_for(LONG);
-            }
-        }
-    }
-}
-
 impl Waits {
-    /// Ends the wait that the node may be in; lost, the node sees what is new at the end of it.
     fn wake(&self) {
         let _ = self.socket.send_to(&[], self.node);
-    }
-
-    fn wait_for(&self, wait: Duration) {
-        self.socket.set_read_timeout(Some(wait)).expect("a wait that is not zero, on a socket that is open");
     }
 }
 

@@ -63,6 +63,8 @@ async fn hosts_that_come_after_a_restart_learn_of_each_other_and_of_those_before
     let again = tracker(&state, 1);
     before.look_around(&[node]).await;
     let (one, other) = (host(12, &[node]), host(13, &[node]));
+    one.look_around(&[node]).await;
+    other.look_around(&[node]).await;
     comes_to_know(&one, &[at(11, 7445), at(13, 7445)]).await;
     comes_to_know(&other, &[at(11, 7445), at(12, 7445)]).await;
     again.shutdown().await;
@@ -74,6 +76,9 @@ async fn each_of_two_trackers_introduces_all_hosts() {
     let (one, other) = (tracker(&new_state(&folder, "one"), 21), tracker(&new_state(&folder, "other"), 22));
     let trackers = [at(21, 7441), at(22, 7441)];
     let before = [host(31, &trackers), host(32, &trackers)];
+    for host in &before {
+        host.look_around(&trackers).await;
+    }
     comes_to_know(&before[0], &[at(32, 7445)]).await;
     comes_to_know(&before[1], &[at(31, 7445)]).await;
     one.shutdown().await;

@@ -32,9 +32,12 @@ impl Table {
         let nodes: Vec<DhtNode> =
             (1..5).map(|last| start(last, if last == 1 { vec![] } else { vec![at(1)] })).collect();
         for node in &nodes {
+            node.look_around(&[]).await;
+        }
+        for node in &nodes {
             let known = async {
                 while node.nodes().await.len() < 3 {
-                    node.find([0; 20]).await;
+                    node.look_around(&[]).await;
                     sleep(Duration::from_millis(50)).await;
                 }
             };
