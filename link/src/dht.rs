@@ -250,7 +250,10 @@ impl DhtNode {
         let asker = Asker::new(self.ip, own).await;
         let mut asker = asker.inspect_err(|error| tracing::debug!(%error, "the DHT can't be asked")).ok()?;
         let mut answered = Vec::new();
-        let may_ask = |node: &SocketAddrV4| self.networks.contain((*node.ip()).into());
+        let may_ask = |node: &SocketAddrV4| {
+            let is_here = self.networks.contain((*node.ip()).into());
+            is_here && !self.contacts().was_silent(Instant::now(), node)
+        };
         asker
             .walk(&mut walk, question, may_ask, |node, told| {
                 if told.id != own {
@@ -261,7 +264,7 @@ impl DhtNode {
             .await;
         self.greet(&own, answered.iter().map(|(node, _)| *node));
         let (now, mut contacts) = (Instant::now(), self.contacts());
-        walk.silent().for_each(|node| contacts.silent(&node));
+        walk.silent().for_each(|node| contacts.silent(now, node));
         answered.into_iter().for_each(|(node, id)| contacts.answered(now, node, id));
         drop(contacts);
         Some((asker, walk))
