@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::world::{
-    MASTER_LEN, Mounted, World, assert_master_untouched, disk_usage, run, text, wait_until, write_into,
+    MASTER_LEN, Mounted, World, assert_master_untouched, described, disk_usage, run, text, wait_until, write_into,
 };
 use crate::handover::vhd::format::Footer;
-use crate::handover::{CloneRecord, CreateError, DriverName, RemoveError, Severity};
+use crate::handover::{CloneRecord, CreateError, DriverName, Master, RemoveError, Severity};
 
 /// A VHD and its chain as libvhdi shows them.
 struct Shown {
@@ -341,6 +341,68 @@ fn a_parent_that_was_moved_away_is_made_anew_for_those_that_rest_on_it() {
     assert!(world.handover.hash_base(&record).expect("it is read").is_right);
     let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
     assert_eq!(found.worst(), None, "{found:?}");
+}
+
+/// Puts another file with the same bytes in the master's place, as mending does, and gives the master as it is then.
+fn mended(world: &World) -> Master {
+    let new = world.master.path.with_extension("new");
+    fs::copy(&world.master.path, &new).expect("a copy");
+    fs::rename(&new, &world.master.path).expect("in its place");
+    Master { image: world.master.image, ..described(&world.master.path) }
+}
+
+#[test]
+fn clones_of_a_mended_master_get_a_new_parent_and_those_on_the_old_one_are_doubted() {
+    let world = World::new();
+    let old = world.make("old", DriverName::Vhd).record;
+    let parent = old.base.clone().expect("a parent");
+    let byte = fs::read(&parent).expect("the parent")[77];
+    let time = fs::metadata(&parent).and_then(|facts| facts.modified()).expect("its time");
+    // A block that both share rots, and shows in no time; then the master is mended.
+    write_into(&parent, 77, &[byte ^ 1]);
+    fs::File::open(&parent).and_then(|file| file.set_modified(time)).expect("its time");
+    assert!(world.handover.lost(std::slice::from_ref(&old)).is_empty());
+    let rotten = fs::read(&parent).expect("the parent");
+    let master = mended(&world);
+
+    let lost = world.handover.lost(std::slice::from_ref(&old));
+    assert!(lost.get(&old.name).is_some_and(|lost| lost.word() == "doubted"), "{lost:?}");
+    let found = world.handover.verify(&old.name, Some(&master)).expect("a clone");
+    assert_eq!(found.worst(), Some(Severity::Doubt), "{found:?}");
+    let make = |clone: &str| {
+        world.handover.create(&master, &world.spec(clone, DriverName::Vhd)).expect("a clone on a new parent").record
+    };
+    let new = [make("new"), make("newer")];
+    assert!(new[0].base != old.base && new[0].base == new[1].base);
+    for record in &new {
+        assert!(world.handover.hash_base(record).expect("it is read").is_right);
+        let found = world.handover.verify(&record.name, Some(&master)).expect("a clone");
+        assert_eq!(found.worst(), None, "{found:?}");
+        assert!(world.handover.lost(std::slice::from_ref(record)).is_empty());
+    }
+    if can_mount() {
+        let seen = fs::read(Shown::of(&new[0].path).disk()).expect("the disk");
+        assert!(seen == fs::read(&master.path).expect("the master"), "through the new parent");
+    }
+    assert!(fs::read(&parent).expect("the old parent") == rotten, "nothing changes below the old clone");
+    assert!(!world.handover.hash_base(&old).expect("it is read").is_right);
+
+    new.iter().for_each(|record| drop(world.handover.remove(&record.name).expect("removed")));
+    assert!(parent.exists() && !new[0].base.as_ref().expect("a parent").exists());
+    world.handover.remove(&old.name).expect("removed");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_parent_of_a_replaced_master_is_good_again_once_it_was_read() {
+    let world = World::new();
+    let old = world.make("old", DriverName::Vhd).record;
+    let master = mended(&world);
+    assert!(!world.handover.lost(std::slice::from_ref(&old)).is_empty());
+    assert!(world.handover.hash_base(&old).expect("it is read").is_right);
+    assert!(world.handover.lost(std::slice::from_ref(&old)).is_empty());
+    let new = world.handover.create(&master, &world.spec("new", DriverName::Vhd)).expect("a clone").record;
+    assert_eq!(new.base, old.base);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! Their parent is a fixed VHD, which is the master with 512 bytes behind it. It lies in the same folder as its clones, a
 //! reflink of the master where the file system has them and a sparse copy elsewhere, and is shared by all clones of that
-//! master there. Its identity, its times and so all of its bytes follow from the image alone: every host makes the same,
-//! and it can be checked like the master itself.
+//! master and size there. Its identity, its times and so all of its bytes follow from the image and the size alone: every host
+//! makes the same, and it can be checked like the master itself. Where disks rest on one that was made of a file of the master
+//! that has since been replaced, new clones get the next generation of it: the same content by another identity.
 //!
 //! qemu opens a differencing VHD without an error and reads zeros for all that the parent has, so such a clone is never
 //! given to it.
@@ -35,6 +36,10 @@ use super::reflink::{can_share, is_full};
 use super::step::{self, Step};
 use super::target::{self, Target, TargetError, make_empty, place};
 use super::verify::{Finding, in_use};
+
+/// How many parents for one image and size there can be in a folder: one more each time that the master was mended while disks
+/// rest on all that there are.
+const GENERATIONS: u32 = 64;
 
 /// Makes differencing VHDs.
 #[derive(Debug)]
@@ -92,13 +97,15 @@ impl Driver for Vhd {
     }
 
     fn base(&self, job: &Job<'_>) -> Option<PathBuf> {
-        let uuid = parent_uuid(job.master.image, job.disk_len);
-        Some(job.target.folder().ok()?.join(format!("{}.vhd", shown(uuid))))
+        let folder = job.target.folder().ok()?;
+        let uuids = parent_uuids(job.master.image, job.disk_len);
+        let mut parents = uuids.map(|uuid| folder.join(format!("{}.vhd", shown(uuid))));
+        parents.find(|base| !parent::is_left_to_others(base))
     }
 
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
         let base = site.base.ok_or_else(|| MakeError::Refused("it has no parent to rest on".to_owned()))?;
-        let footer = parent_footer(job.master.image, job.disk_len);
+        let footer = parent_footer(base, job.master.image, job.disk_len);
         let (held, copied) = hold_parent(job, base, &partial_base(site.temporary), &footer)?;
         make_empty(site.temporary)?;
         let parent = Parent {
@@ -136,7 +143,7 @@ impl Driver for Vhd {
         let file = File::open(&record.path).ok()?;
         let mut start = [0; 1536];
         let is_whole = file.read_exact_at(&mut start, 0).is_ok();
-        Some(is_whole && parent_of(&start) == Some(parent_uuid(record.image, record.disk_len)))
+        Some(is_whole && parent_of(&start) == Some(recorded_parent(record)))
     }
 
     fn lost_base(&self, record: &CloneRecord) -> Option<Lost> {
@@ -205,7 +212,7 @@ fn make_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> R
     let finished = file
         .set_len(job.disk_len)
         .and_then(|()| file.write_all_at(&footer.bytes(), job.disk_len))
-        .and_then(|()| parent::seal(&file));
+        .and_then(|()| parent::seal(&file, Some(&job.master.path)));
     finished.map_err(MakeError::io("finish the new parent"))?;
     let held = Held::made(file);
     step::reach(Step::BaseMade);
@@ -265,7 +272,7 @@ fn check_child(record: &CloneRecord, in_use: bool) -> Result<(), String> {
     if footer.kind != Kind::Differencing || footer.disk_len != record.disk_len {
         return Err(format!("{path} is not the differencing disk of {} bytes that was made", record.disk_len));
     }
-    if parent_of(&start) != Some(parent_uuid(record.image, record.disk_len)) {
+    if parent_of(&start) != Some(recorded_parent(record)) {
         return Err(format!("{path} names another parent, or its header is damaged"));
     }
     Ok(())
@@ -274,7 +281,7 @@ fn check_child(record: &CloneRecord, in_use: bool) -> Result<(), String> {
 /// Looks at the parent without reading its content.
 fn check_parent(base: &Path, record: &CloneRecord) -> Option<Finding> {
     let shown = base.display();
-    let footer = parent_footer(record.image, record.disk_len);
+    let footer = parent_footer(base, record.image, record.disk_len);
     let look = || -> io::Result<Option<Finding>> {
         let parent = File::open(base)?;
         if last_sector(&parent)? != (footer.bytes(), footer.disk_len) {
@@ -295,14 +302,34 @@ fn last_sector(file: &File) -> io::Result<([u8; 512], u64)> {
     Ok((sector, before))
 }
 
-fn parent_footer(image: ImageId, disk_len: u64) -> Footer {
-    Footer { kind: Kind::Fixed, disk_len, uuid: parent_uuid(image, disk_len), time_s: PARENT_TIME_S }
+fn parent_footer(base: &Path, image: ImageId, disk_len: u64) -> Footer {
+    let uuid = uuid_named(Some(base), image, disk_len);
+    Footer { kind: Kind::Fixed, disk_len, uuid, time_s: PARENT_TIME_S }
 }
 
-/// The identity of the parent for an image, the same on every host. A custom UUID (version 8 of RFC 9562).
-fn parent_uuid(image: ImageId, disk_len: u64) -> Uuid {
+/// The identity of the parent that a clone was made on.
+fn recorded_parent(record: &CloneRecord) -> Uuid {
+    uuid_named(record.base.as_deref(), record.image, record.disk_len)
+}
+
+/// The identity that a parent's name goes with; of another name, that of the first generation.
+fn uuid_named(base: Option<&Path>, image: ImageId, disk_len: u64) -> Uuid {
+    let is_its = |uuid: &Uuid| base.is_some_and(|base| parent::is_name_of(base, *uuid));
+    parent_uuids(image, disk_len).find(is_its).unwrap_or_else(|| parent_uuid(image, disk_len, 0))
+}
+
+/// The identities of the parents for an image, generation by generation.
+fn parent_uuids(image: ImageId, disk_len: u64) -> impl Iterator<Item = Uuid> {
+    (0..GENERATIONS).map(move |generation| parent_uuid(image, disk_len, generation))
+}
+
+/// The identity of a parent for an image, the same on every host. A custom UUID (version 8 of RFC 9562).
+fn parent_uuid(image: ImageId, disk_len: u64, generation: u32) -> Uuid {
     let mut hasher = blake3::Hasher::new_derive_key("drover vhd parent v1");
     hasher.update(image.as_bytes()).update(&disk_len.to_le_bytes());
+    if generation > 0 {
+        hasher.update(&generation.to_le_bytes());
+    }
     let hash: Uuid = hasher.finalize().as_bytes()[..16].try_into().expect("16 bytes");
     marked(hash, 8)
 }

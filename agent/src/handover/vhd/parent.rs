@@ -8,24 +8,34 @@
 //! Its time of modification belongs to it like its bytes, and follows from nothing but the format: a parent that has another
 //! was written to, or was found damaged and marked by that. No clone is made on it until a full check finds it right, which
 //! gives it its time back.
+//!
+//! A parent may share its blocks with the file of the master that it was made of, and so what the disk damages in them. When
+//! the master has another file by now, as after it was mended, the parent is doubted until a full check finds it right, and
+//! new clones get another parent. Which file it was made of is an attribute of the parent's file; file systems without such
+//! attributes share no blocks.
 
-use std::fs::{File, FileTimes, Permissions};
+use std::fs::{DirEntry, File, FileTimes, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, XattrFlags, fgetxattr, flock, fsetxattr};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::format::{EPOCH_UNIX_S, Uuid, parent_of, seems_differencing};
 use super::{file_name, shown};
+use crate::handover::disk::DiskId;
 use crate::handover::master::folder_of;
 use crate::handover::target;
 
 /// When all parents were made, as their bytes and file times say, in seconds since 2000.
 pub(super) const PARENT_TIME_S: u32 = 1;
 const PARENT_MODE: u32 = 0o444;
+/// The attribute that tells which file of the master a parent was made of, and the most that is read of it, in bytes.
+const ORIGIN: &str = "user.drover.master";
+const MAX_ORIGIN_LEN: usize = 8192;
 /// How often the lock is tried for, and how long between: a second in all, where a maker writes and syncs a small file.
 const PATIENCE: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -80,17 +90,57 @@ impl Drop for Held {
     }
 }
 
+/// Which file of the master a parent was made of, or was last found to be the same as.
+#[derive(Debug, Serialize, Deserialize)]
+struct Origin {
+    path: PathBuf,
+    disk: DiskId,
+}
+
+impl Origin {
+    fn of(parent: &File) -> Option<Origin> {
+        let mut json = vec![0; MAX_ORIGIN_LEN];
+        let len = fgetxattr(parent, ORIGIN, &mut json[..]).ok()?;
+        serde_json::from_slice(&json[..len]).ok()
+    }
+
+    /// Notes the master's present file, where the file systems of both keep what that takes.
+    fn note(parent: &File, master: &Path) {
+        let origin = DiskId::of_file(master).map(|disk| Origin { path: master.to_owned(), disk });
+        if let Some(json) = origin.and_then(|origin| serde_json::to_vec(&origin).ok()) {
+            let _ = fsetxattr(parent, ORIGIN, &json, XattrFlags::empty());
+        }
+    }
+}
+
 /// Why a parent may differ from what was made, as far as that shows without reading it.
 pub(super) fn difference(parent: &File) -> io::Result<Option<&'static str>> {
     let facts = parent.metadata()?;
     if facts.modified()? != parent_time() {
         return Ok(Some("it was written to, or found damaged"));
     }
-    Ok((facts.permissions().mode() & 0o222 != 0).then_some("it can be written to"))
+    if facts.permissions().mode() & 0o222 != 0 {
+        return Ok(Some("it can be written to"));
+    }
+    Ok(is_outdated(parent).then_some("it was made of a file of the master that another has replaced since"))
 }
 
-/// Makes a file that has all its bytes a parent, durably.
-pub(super) fn seal(file: &File) -> io::Result<()> {
+/// Whether the master has another file by now than the one that a parent was made of. One that it has none of is no doubt.
+fn is_outdated(parent: &File) -> bool {
+    let is_other = |origin: Origin| DiskId::of_file(&origin.path).is_some_and(|now| !origin.disk.is(&now));
+    Origin::of(parent).is_some_and(is_other)
+}
+
+/// Whether a parent is outdated and has disks that rest on it, which keep it as it is.
+pub(super) fn is_left_to_others(base: &Path) -> bool {
+    File::open(base).is_ok_and(|parent| is_outdated(&parent)) && has_dependants(base)
+}
+
+/// Makes a file that has all its bytes a parent of this master, durably.
+pub(super) fn seal(file: &File, master: Option<&Path>) -> io::Result<()> {
+    // Only root sets attributes of a file that can't be written.
+    file.set_permissions(Permissions::from_mode(PARENT_MODE | 0o200))?;
+    master.into_iter().for_each(|master| Origin::note(file, master));
     file.set_permissions(Permissions::from_mode(PARENT_MODE))?;
     file.set_times(FileTimes::new().set_modified(parent_time()).set_accessed(parent_time()))?;
     file.sync_all()
@@ -100,7 +150,7 @@ pub(super) fn seal(file: &File) -> io::Result<()> {
 pub(super) fn note(base: &Path, is_right: bool) -> io::Result<()> {
     let parent = File::open(base)?;
     match (is_right, difference(&parent)?) {
-        (true, Some(_)) => seal(&parent),
+        (true, Some(_)) => seal(&parent, Origin::of(&parent).map(|origin| origin.path).as_deref()),
         (false, None) => parent.set_modified(SystemTime::now()).and_then(|()| parent.sync_all()),
         _ => Ok(()),
     }
@@ -127,20 +177,29 @@ pub(super) fn remove(base: &Path) -> io::Result<Option<String>> {
 fn dependants(base: &Path) -> io::Result<Vec<String>> {
     let mut resting = Vec::new();
     for entry in folder_of(base).read_dir()? {
-        let path = entry?.path();
-        // What is no file, or gone by now, is no disk.
-        if path == base || !path.metadata().is_ok_and(|facts| facts.is_file()) {
-            continue;
-        }
-        match rests_on(&path, base) {
-            Ok(true) => resting.push(file_name(&path)),
-            Ok(false) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => resting.push(format!("{}, perhaps ({e})", file_name(&path))),
-        }
+        resting.extend(resting_as(&entry?.path(), base));
     }
     resting.sort();
     Ok(resting)
+}
+
+/// Whether there is any, or might be.
+fn has_dependants(base: &Path) -> bool {
+    let rests = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| resting_as(&entry.path(), base).is_some());
+    folder_of(base).read_dir().map_or(true, |mut entries| entries.any(rests))
+}
+
+/// The name of a file that rests on a parent, or may.
+fn resting_as(path: &Path, base: &Path) -> Option<String> {
+    // What is no file, or gone by now, is no disk.
+    if path == base || !path.metadata().is_ok_and(|facts| facts.is_file()) {
+        return None;
+    }
+    match rests_on(path, base) {
+        Ok(rests) => rests.then(|| file_name(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => Some(format!("{}, perhaps ({e})", file_name(path))),
+    }
 }
 
 /// Whether a disk names this parent; one whose header is damaged might.
@@ -153,7 +212,8 @@ fn rests_on(disk: &Path, base: &Path) -> io::Result<bool> {
     Ok(parent_of(&start).map_or_else(|| seems_differencing(&start), |uuid| is_name_of(base, uuid)))
 }
 
-fn is_name_of(base: &Path, uuid: Uuid) -> bool {
+/// Whether a parent's file has the name that goes with this identity.
+pub(super) fn is_name_of(base: &Path, uuid: Uuid) -> bool {
     base.file_stem().is_some_and(|stem| stem == shown(uuid).as_str())
 }
 
