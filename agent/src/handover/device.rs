@@ -105,8 +105,8 @@ impl Handover {
     /// Makes all finished clones of this user usable by guests, as after a reboot.
     pub fn activate_all(&self) -> Result<Vec<Activated>, DeviceError> {
         let _lock = ClonesLock::acquire(self.state())?;
-        let ready =
-            record::list_own(self.state())?.records.into_iter().filter(|record| record.state == CloneState::Ready);
+        let own = self.as_found(record::list_own(self.state())?.records);
+        let ready = own.into_iter().filter(|record| record.state == CloneState::Ready);
         let activate = |record: CloneRecord| Activated { was: self.activate_record(&record), name: record.name };
         Ok(ready.map(activate).collect())
     }

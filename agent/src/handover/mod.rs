@@ -76,6 +76,7 @@ pub use self::verify::{About, Finding, Severity, ToHash, Verification};
 
 use self::driver::{Driver, Job};
 use self::master::MasterFile;
+use self::record::BatchId;
 
 /// Makes and keeps the clones of one state folder.
 pub struct Handover {
@@ -160,37 +161,52 @@ impl Handover {
     }
 
     /// One clone's record, of a clone that a guest can be given: whole, where its record says, and on the master that the
-    /// record says, which is as it was as far as is known. Another user's is taken as it stands.
+    /// record says, which is as it was as far as is known. Only looks: what a crash left is set right by other commands.
     pub fn get_finished(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
-        let record = self.get_whole(name)?;
+        let record = record::read(&self.state, name)?.ok_or_else(|| DeviceError::Unknown(name.clone()))?;
+        if !self.is_finished(&record) {
+            return Err(DeviceError::Unfinished(name.clone()));
+        }
         self.check_there(&record)?;
         Ok(record)
     }
 
-    fn get_whole(&self, name: &Name) -> Result<CloneRecord, DeviceError> {
-        match self.finished(name) {
-            Err(DeviceError::Record(RecordError::Foreign { .. })) => match record::read(&self.state, name)? {
-                Some(record) if self.is_finished(&record) => Ok(record),
-                Some(_) => Err(DeviceError::Unfinished(name.clone())),
-                None => Err(DeviceError::Unknown(name.clone())),
-            },
-            finished => finished.map(|(_, record)| record),
+    /// Records as people are to see them: a clone that a crash kept from getting its name is not finished, whatever its
+    /// record says, nor is one that was made together with it. One question to each driver, not one a clone.
+    pub fn as_found(&self, mut records: Vec<CloneRecord>) -> Vec<CloneRecord> {
+        let (unnamed, unsettled) = (self.unnamed(&records), self.unsettled(&records));
+        let is_unfinished = |record: &CloneRecord| {
+            let waits_for_others = || record.batch.is_some_and(|batch| unsettled.contains(&batch));
+            record.state == CloneState::Ready && (unnamed.contains(&record.name) || waits_for_others())
+        };
+        for record in records.iter_mut().filter(|record| is_unfinished(record)) {
+            record.state = CloneState::Making;
         }
+        records
     }
 
-    /// Records as people are to see them: a clone that a crash kept from getting its name is not finished, whatever its
-    /// record says. One question to each driver, not one a clone.
-    pub fn as_found(&self, mut records: Vec<CloneRecord>) -> Vec<CloneRecord> {
-        let unnamed = |driver: &dyn Driver| {
+    /// Names of the clones among these that are whole and have not got their names.
+    fn unnamed(&self, records: &[CloneRecord]) -> BTreeSet<Name> {
+        let of = |driver: &dyn Driver| {
             let is_its = |record: &&CloneRecord| record.driver == driver.name() && record.state == CloneState::Ready;
             let its: Vec<&CloneRecord> = records.iter().filter(is_its).collect();
             if its.is_empty() { Vec::new() } else { driver.unnamed(&its) }
         };
-        let unnamed: BTreeSet<Name> = self.drivers().flat_map(unnamed).map(|record| record.name.clone()).collect();
-        for record in records.iter_mut().filter(|record| unnamed.contains(&record.name)) {
-            record.state = CloneState::Making;
+        self.drivers().flat_map(of).map(|record| record.name.clone()).collect()
+    }
+
+    /// The batches of these clones that a crash left open while not all of their clones had got their names.
+    fn unsettled(&self, records: &[CloneRecord]) -> BTreeSet<BatchId> {
+        let batches = records.iter().filter_map(|record| record.batch);
+        let open: BTreeSet<BatchId> = batches.filter(|batch| record::is_open(&self.state, *batch)).collect();
+        if open.is_empty() {
+            return open;
         }
-        records
+        let mut members = self.list().unwrap_or_default().records;
+        members.retain(|member| member.batch.is_some_and(|batch| open.contains(&batch)));
+        let unnamed = self.unnamed(&members);
+        let has_no_name = |member: &&CloneRecord| member.state == CloneState::Making || unnamed.contains(&member.name);
+        members.iter().filter(has_no_name).filter_map(|member| member.batch).collect()
     }
 
     /// Of these clones, those that no guest should be given, since their disks are not where they should be or what they rest
@@ -230,7 +246,7 @@ impl Handover {
 
     /// Looks at a clone and its master. `master` is what the store holds of the record's image today, if anything.
     pub fn verify(&self, name: &Name, master: Option<&Master>) -> Result<Verification, LookupError> {
-        let record = self.get(name)?;
+        let record = self.found(self.get(name)?);
         let driver = self.driver(record.driver);
         let inspection = match (record.state, driver.exists(&record.temporary)) {
             (CloneState::Ready, Ok(false)) if driver.may_look() && !driver.is_reachable(&record) => {
@@ -290,8 +306,12 @@ impl Handover {
     }
 
     fn is_finished(&self, record: &CloneRecord) -> bool {
-        let has_name = || self.driver(record.driver).unnamed(&[record]).is_empty();
-        record.state == CloneState::Ready && record.moving_to.is_none() && has_name()
+        record.moving_to.is_none() && self.found(record.clone()).state == CloneState::Ready
+    }
+
+    /// [`Handover::as_found`] of one.
+    fn found(&self, record: CloneRecord) -> CloneRecord {
+        self.as_found(vec![record]).remove(0)
     }
 
     fn state(&self) -> &Path {

@@ -295,6 +295,11 @@ fn needs_master(record: &CloneRecord) -> bool {
     record.needs_master || record.state == CloneState::Making
 }
 
+/// Whether a batch was not settled to its end: its clones are whole, and may not all have their names.
+pub(super) fn is_open(state: &Path, batch: BatchId) -> bool {
+    folder(state).join(batch_name(batch)).symlink_metadata().is_ok()
+}
+
 fn records_of(state: &Path, image: ImageId) -> Result<Vec<CloneRecord>, RecordError> {
     let mut listing = list(state)?;
     if let Some(error) = listing.unreadable.pop() {

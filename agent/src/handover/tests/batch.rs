@@ -3,7 +3,9 @@
 use std::fs;
 
 use super::world::{Machine, Mounted, World, assert_same_disk, disk_usage, name, write_into};
-use crate::handover::{Choice, CloneSpec, ClonesLock, CreateError, DriverName, Outcome, TargetError};
+use crate::handover::{
+    Choice, CloneRecord, CloneSpec, CloneState, ClonesLock, CreateError, DeviceError, DriverName, Outcome, TargetError,
+};
 
 fn specs(world: &World, driver: DriverName, count: usize) -> Vec<CloneSpec> {
     (1..=count).map(|number| world.spec(&format!("vm-{number}"), driver)).collect()
@@ -133,5 +135,39 @@ fn a_batch_with_a_clone_that_somebody_wrote_to_waits_until_the_names_are_free() 
             world.handover.remove(&record.name).expect("removed");
         }
         world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn clones_of_a_batch_that_waits_are_all_told_unfinished_and_no_look_removes_any() {
+    let world = World::new();
+    let created = world.handover.create_all(&world.master, &specs(&world, DriverName::Copy, 3)).expect("clones");
+    let records: Vec<_> = created.into_iter().map(|made| made.record).collect();
+    // As after a crash: two had their names, and something else has the third's.
+    fs::rename(&records[2].path, &records[2].temporary).expect("back to the temporary name");
+    fs::write(&records[2].path, "mine").expect("a file");
+    let lock = ClonesLock::acquire(&world.state).expect("the lock");
+    lock.commit(records[0].batch.expect("a batch")).expect("said to be whole");
+    drop(lock);
+    let assert_unfinished = |record: &CloneRecord| {
+        let found = world.handover.as_found(vec![record.clone()]);
+        assert_eq!(found[0].state, CloneState::Making, "{}", record.name);
+        let refused = world.handover.get_finished(&record.name);
+        assert!(matches!(refused, Err(DeviceError::Unfinished(_))), "{refused:?}");
+        let found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+        assert!(found.findings[0].text.contains("not finished"), "{found:?}");
+    };
+    records.iter().for_each(assert_unfinished);
+    assert!(world.handover.as_found(records.clone()).iter().all(|record| record.state == CloneState::Making));
+
+    world.handover.remove(&records[0].name).expect("removed");
+    records[1..].iter().for_each(assert_unfinished);
+    assert!(records[1].path.exists() && records[2].temporary.exists(), "looking removes nothing");
+
+    fs::remove_file(&records[2].path).expect("out of the way");
+    world.handover.recover().expect("records");
+    for record in &records[1..] {
+        world.handover.get_finished(&record.name).expect("it is whole");
+        assert_eq!(world.handover.as_found(vec![record.clone()])[0].state, CloneState::Ready);
     }
 }
