@@ -12,7 +12,7 @@ use super::choice::DriverName;
 use super::copy::next_data;
 use super::disk::Lost;
 use super::driver::{Activity, MakeError};
-use super::master::{Master, MasterError, MasterFile};
+use super::master::{Master, MasterError, MasterFile, is_one_file};
 use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError, RecordedMaster};
 use super::recover::Outcome;
@@ -131,9 +131,10 @@ impl Handover {
     pub fn confirm(&self, name: &Name, master: &Master) -> Result<(), ConfirmError> {
         let (lock, record) = self.finished(name)?;
         let source = MasterFile::open(master)?;
-        let confirmed = RecordedMaster::new(master, &source);
+        // The clone's file names it by the path that the record has.
+        let confirmed = RecordedMaster { path: record.master.path.clone(), ..RecordedMaster::new(master, &source) };
         // One that lies elsewhere is not what the clone reads.
-        let is_its = record.image == master.image && record.master.path == master.path;
+        let is_its = record.image == master.image && is_one_file(&record.master.path, &master.path);
         if is_its && record.master != confirmed {
             lock.put(&CloneRecord { master: confirmed, ..record })?;
         }

@@ -165,3 +165,9 @@ pub(super) fn is_sealed(facts: &Metadata) -> bool {
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
+
+/// Whether two absolute paths lead to one file, as they do where a folder on the way is a link.
+pub(super) fn is_one_file(one: &Path, other: &Path) -> bool {
+    let of = |path: &Path| path.metadata().ok().filter(|_| path.is_absolute()).map(|facts| (facts.dev(), facts.ino()));
+    one == other || of(one).is_some_and(|one| of(other) == Some(one))
+}

@@ -19,6 +19,7 @@ use super::copy::write_sparse;
 use super::driver::{
     Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_in_place, refuse_pool, refuse_room,
 };
+use super::master::is_one_file;
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::target::{Target, make_empty, sync_file};
@@ -159,11 +160,11 @@ impl Qcow2 {
             Err(e @ ToolError::Failed { .. }) => return findings.push(Finding::fault(format!("no qcow2 file: {e}"))),
             Err(e) => return findings.push(Finding::doubt(format!("the clone could not be looked into: {e}"))),
         };
-        let master = record.master.path.to_str();
         if info.format != "qcow2" {
             findings.push(Finding::fault(format!("its format is {}, recorded is qcow2", info.format)));
         }
-        if info.full_backing_filename.as_deref() != master {
+        let is_its = |backing: &String| is_one_file(Path::new(backing), &record.master.path);
+        if !info.full_backing_filename.as_ref().is_some_and(is_its) {
             let backing = info.full_backing_filename.as_deref().unwrap_or("none");
             let recorded = record.master.path.display();
             findings.push(Finding::fault(format!("its backing file is {backing}, recorded is {recorded}")));

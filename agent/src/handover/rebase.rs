@@ -13,7 +13,7 @@ use super::Handover;
 use super::device::{DeviceError, begins_with};
 use super::disk::{self, Lost};
 use super::driver::MakeError;
-use super::master::{Master, MasterError, MasterFile};
+use super::master::{Master, MasterError, MasterFile, is_one_file};
 use super::open_files::OpenFiles;
 use super::record::{CloneRecord, ClonesLock, MovingTo, RecordError, RecordedMaster};
 use super::recover::Outcome;
@@ -103,10 +103,10 @@ impl Handover {
         // What the clone lacks is copied from what its header names; that must be what it was made from, and as it was.
         let unmoved = |source| RebaseError::Move { name: name.clone(), source };
         let rests_on = driver.rests_on(&record).map_err(unmoved)?;
-        if rests_on != record.master.path {
+        if !is_one_file(&rests_on, &record.master.path) {
             return Err(RebaseError::Elsewhere { name: name.clone(), rests_on });
         }
-        if record.image == master.image && record.master.path == master.path {
+        if record.image == master.image && is_one_file(&record.master.path, &master.path) {
             return Ok(Rebased { record, moved: false });
         }
         if driver.in_use(&record, &OpenFiles::default()) {

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::driver::Inspection;
-use super::master::{FileIdentity, Master, NEVER_NOTED, is_sealed};
+use super::master::{FileIdentity, Master, NEVER_NOTED, is_one_file, is_sealed};
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 
@@ -140,7 +140,7 @@ fn inspect_master(record: &CloneRecord, master: Option<&Master>, findings: &mut 
         None => {
             found(Finding::doubt(format!("the store does not hold the master {} (any more)", record.image.short())));
         }
-        Some(master) if master.path != *path => {
+        Some(master) if !is_one_file(&master.path, path) => {
             let now = master.path.display();
             found(Finding::doubt(format!("the store has the master at {now}, the clone was made from {shown}")));
         }
@@ -156,7 +156,7 @@ fn inspect_master(record: &CloneRecord, master: Option<&Master>, findings: &mut 
     } else if let Some(what) = doubt_of(record, master, &FileIdentity::of(&facts)) {
         let text = format!("the master's file {shown} may have changed: {what}; hash it to be sure");
         // What the store hashes is what the store holds.
-        let is_held = master.is_some_and(|master| master.path == *path);
+        let is_held = master.is_some_and(|master| is_one_file(&master.path, path));
         found(if is_held { Finding::doubt_of_content(text) } else { Finding::doubt(text) });
     }
     if !record.master.in_place && !is_sealed(&facts) {
@@ -167,7 +167,7 @@ fn inspect_master(record: &CloneRecord, master: Option<&Master>, findings: &mut 
 /// Why the bytes of the master's file may not be right: it is not the one that the store compared last, or, of a master that
 /// the store does not hold there, not the one that the clone was made of.
 fn doubt_of(record: &CloneRecord, master: Option<&Master>, now: &FileIdentity) -> Option<String> {
-    match master.filter(|master| master.path == record.master.path) {
+    match master.filter(|master| is_one_file(&master.path, &record.master.path)) {
         Some(Master { verified: Some(verified), .. }) => verified.difference(now),
         Some(_) => Some(NEVER_NOTED.to_owned()),
         None => record.master.file.difference(now),

@@ -385,6 +385,25 @@ fn a_master_that_was_mended_is_known_as_it_is_once_it_was_hashed() {
 }
 
 #[test]
+fn a_state_folder_that_moved_behind_a_link_has_the_same_masters() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    let moved = world.folder().join("moved");
+    fs::rename(&world.state, &moved).expect("moved");
+    std::os::unix::fs::symlink(&moved, &world.state).expect("a link where it was");
+    // A daemon that was told the new place names its masters by that.
+    let master = described(&moved.join("masters/disk.raw"));
+    assert_ne!(master.path, record.master.path);
+    let found = world.handover.verify(&record.name, Some(&master)).expect("a clone");
+    assert_eq!(found.worst(), None, "{found:?}");
+    assert!(!world.handover.rebase(&record.name, &master).expect("it rests on it").moved);
+    world.handover.confirm(&record.name, &master).expect("noted");
+    assert_eq!(world.handover.get(&record.name).expect("a record").master.path, record.master.path);
+    assert_eq!(world.handover.verify(&record.name, Some(&master)).expect("a clone").worst(), None);
+    world.handover.get_finished(&record.name).expect("it is whole");
+}
+
+#[test]
 fn what_the_store_has_compared_counts_and_not_what_a_clone_was_made_of() {
     let world = World::new();
     write_into(&world.master.path, 77, b"!");
