@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use drover_protocol::release::Name;
 use rustix::fs::{Access, AtFlags, CWD, RenameFlags, accessat, renameat_with};
@@ -48,6 +48,9 @@ pub enum TargetError {
         "{0:?} has control characters, which neither people nor hypervisors can read; choose another path for the clone"
     )]
     Control(PathBuf),
+    /// It goes up again.
+    #[error("{} has `..` in it; name the path of the clone without", .0.display())]
+    Upwards(PathBuf),
     /// It names a folder.
     #[error("{} is a folder; name a file in it for the clone, such as {}", .0.display(), .0.join("disk.img").display())]
     IsFolder(PathBuf),
@@ -94,9 +97,16 @@ impl Target {
         if text.contains(char::is_control) {
             return Err(TargetError::Control(given()));
         }
-        match text.strip_prefix("/dev/") {
-            Some(rest) if !rest.starts_with("shm/") => Target::volume(rest).ok_or_else(|| TargetError::Device(given())),
-            _ => Target::file(out, text.ends_with('/')),
+        if out.components().any(|part| part == Component::ParentDir) {
+            return Err(TargetError::Upwards(given()));
+        }
+        // Without `//` and `/./`, which lead around what is looked for below.
+        let clean: PathBuf = out.components().collect();
+        match clean.strip_prefix("/dev") {
+            Ok(rest) if !rest.starts_with("shm") => {
+                rest.to_str().and_then(Target::volume).ok_or_else(|| TargetError::Device(given()))
+            }
+            _ => Target::file(&clean, text.ends_with('/') || text.ends_with("/.")),
         }
     }
 
@@ -134,6 +144,9 @@ impl Target {
         })?;
         if !folder.is_dir() {
             return Err(TargetError::NoFolder(folder));
+        }
+        if folder.starts_with("/dev") && !folder.starts_with("/dev/shm") {
+            return Err(TargetError::Device(given()));
         }
         let path = folder.join(file_name);
         if path.to_str().is_none() {

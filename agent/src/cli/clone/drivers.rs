@@ -32,7 +32,8 @@ impl Drivers {
             Some(master) => Some(find(&common.client(), master).await?),
             None => None,
         };
-        let out = absolute(&self.at)?.join("drover-probe");
+        let at = self.at.canonicalize().or_else(|_| absolute(&self.at))?;
+        let out = at.join("drover-probe");
         let reports = handover.reports(master.as_ref(), &out, self.hypervisor);
         let reports = reports.map_err(|error| refuse("clone drivers", &error))?;
         common.output().print(&reports, |reports| {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::rebase::second_master;
-use super::world::{MASTER_LEN, Mounted, World, described, name, sealed_master, write_into};
+use super::world::{MASTER_LEN, Mounted, World, described, name, sealed_master, text, write_into};
 use crate::handover::copy::Copy;
 use crate::handover::driver::{Driver, Job, Site};
 use crate::handover::master::MasterFile;
@@ -45,6 +45,21 @@ fn bad_targets_are_refused() {
     assert!(matches!(error, CreateError::Target(TargetError::Exists(_))), "{error}");
     let error = refused(&world, |spec| spec.out = taken.join("c"));
     assert!(matches!(error, CreateError::Target(TargetError::NoFolder(_))), "{error}");
+}
+
+#[test]
+fn the_way_to_dev_is_seen_however_it_is_written() {
+    let world = World::new();
+    std::os::unix::fs::symlink("/dev", world.out.join("link")).expect("a link");
+    for out in ["//dev/c", "/dev//c", "/./dev/c", "/dev/./c", text(&world.out.join("link/c"))] {
+        let error = refused(&world, |spec| spec.out = out.into());
+        assert!(matches!(error, CreateError::Target(TargetError::Device(_))), "{out}: {error}");
+    }
+    for out in ["/tmp/../dev/c", "/dev/vg0/../c", "/tmp/.."] {
+        let error = refused(&world, |spec| spec.out = out.into());
+        assert!(matches!(error, CreateError::Target(TargetError::Upwards(_))), "{out}: {error}");
+    }
+    assert_eq!(Target::check(Path::new("//dev/vg0//c")).expect("a volume").path(), Path::new("/dev/vg0/c"));
 }
 
 #[test]
