@@ -5,11 +5,11 @@
 //! because only that tells everything: a file system without reflinks, a master on another one, a btrfs folder without
 //! copy-on-write.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use rustix::fs::ioctl_ficlone;
+use rustix::fs::{IFlags, ioctl_ficlone, ioctl_getflags};
 use rustix::io::Errno;
 
 use super::choice::DriverName;
@@ -56,17 +56,16 @@ impl Driver for Reflink {
         refuse_pool(self.name(), job)?;
         let folder = job.target.folder()?;
         let shown = folder.display();
-        let nameless = tempfile::tempfile_in(folder)
-            .map_err(|e| Unusable(format!("can't make a file in {shown} to try it with: {e}")))?;
-        let Err(e) = ioctl_ficlone(&nameless, &job.source.file) else { return refuse_long(folder, job.disk_len) };
+        let Err(e) = try_clone(folder, &job.source.file) else { return refuse_long(folder, job.disk_len) };
         self.available(job.target)?;
-        Err(Unusable(match e {
-            Errno::XDEV => format!(
+        Err(Unusable(match Errno::from_io_error(&e) {
+            Some(Errno::XDEV) => format!(
                 "{shown} is on another file system than the master ({}); put both on the same one",
                 job.master.path.display()
             ),
-            Errno::NOSPC => format!("there is no space left in {shown}"),
-            e => format!("the master can't be cloned into {shown} (FICLONE: {e})"),
+            Some(Errno::NOSPC) => format!("there is no space left in {shown}"),
+            _ => differs_in_nocow(folder, &job.source.file)
+                .unwrap_or_else(|| format!("the master can't be cloned into {shown} (FICLONE: {e})")),
         }))
     }
 
@@ -96,6 +95,29 @@ pub(super) fn can_share(folder: &Path) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(&source, &[0x5a; 4096], 0)?;
     let clone = tempfile::tempfile_in(folder)?;
     Ok(ioctl_ficlone(&clone, &source)?)
+}
+
+/// Whether this file can be cloned into a file of this folder.
+pub(super) fn try_clone(folder: &Path, file: &File) -> io::Result<()> {
+    Ok(ioctl_ficlone(tempfile::tempfile_in(folder)?, file)?)
+}
+
+/// That a folder's files can't share blocks with a file, since one is written in place and the other is not, if that is so.
+pub(super) fn differs_in_nocow(folder: &Path, file: &File) -> Option<String> {
+    let is_nocow = |file: &File| Some(ioctl_getflags(file).ok()?.contains(IFlags::NOCOW));
+    let (here, masters) = (is_nocow(&tempfile::tempfile_in(folder).ok()?)?, is_nocow(file)?);
+    let shown = folder.display();
+    match (here, masters) {
+        (true, false) => Some(format!(
+            "{shown} is without copy-on-write (chattr +C), the master is not, and such files share no blocks; choose a folder \
+             without +C"
+        )),
+        (false, true) => Some(format!(
+            "the master is without copy-on-write (chattr +C), {shown} is not, and such files share no blocks; take +C off \
+             the state folder and fetch the master again"
+        )),
+        _ => None,
+    }
 }
 
 /// Whether an error says that there is no space left.

@@ -114,6 +114,23 @@ fn reflinks_are_refused_with_the_right_reason() {
 }
 
 #[test]
+fn a_folder_without_copy_on_write_is_named_as_the_reason_and_auto_takes_the_next_driver() {
+    let Some(btrfs) = Mounted::filesystem("btrfs", 256) else { return };
+    let world = World::in_folder(&btrfs.root, MASTER_LEN);
+    run("chattr", &["+C", text(&world.out)]);
+    let error = world.handover.create(&world.master, &world.spec("c", DriverName::Reflink)).expect_err("nodatacow");
+    assert!(error.to_string().contains("without copy-on-write (chattr +C)"), "{error}");
+    world.assert_nothing_left();
+    let mut spec = world.spec("c", DriverName::Reflink);
+    spec.driver = Choice::Auto;
+    let created = world.handover.create(&world.master, &spec).expect("by another driver");
+    assert_eq!(created.record.driver, DriverName::Qcow2);
+    assert!(created.not_taken[0].reason.contains("without copy-on-write"), "{:?}", created.not_taken);
+    let parent = world.make("vhd", DriverName::Vhd);
+    assert!(parent.warnings[0].contains("is a copy of the master"), "{:?}", parent.warnings);
+}
+
+#[test]
 fn a_master_that_ends_within_a_sector_is_shown_whole_with_a_warning() {
     let world = World::in_folder(&std::env::temp_dir(), 100_001);
     for (driver, format) in [(DriverName::Qcow2, "qcow2"), (DriverName::Copy, "raw")] {

@@ -14,12 +14,13 @@ mod parent;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use drover_protocol::id::ImageId;
 use rustix::fs::ioctl_ficlone;
+use rustix::io::Errno;
 
 use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of};
 use self::parent::{Held, PARENT_TIME_S};
@@ -32,7 +33,7 @@ use super::driver::{
 };
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
-use super::reflink::{can_share, is_full};
+use super::reflink::{can_share, differs_in_nocow, is_full, try_clone};
 use super::step::{self, Step};
 use super::target::{self, Target, TargetError, make_empty, place};
 use super::verify::{Finding, in_use};
@@ -86,11 +87,14 @@ impl Driver for Vhd {
             return Ok(());
         }
         let shown = folder.display();
-        let why = match can_share(folder) {
-            Ok(()) if on_one_disk(folder, &job.source.file) => return Ok(()),
-            Ok(()) => format!("{shown} is on another file system than the master"),
+        let why = match can_share(folder).and_then(|()| try_clone(folder, &job.source.file)) {
+            Ok(()) => return Ok(()),
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::XDEV) => {
+                format!("{shown} is on another file system than the master")
+            }
             Err(e) if is_full(&e) => format!("there is no space left in {shown} to try reflinks"),
-            Err(_) => format!("the file system of {shown} has no reflinks"),
+            Err(_) => differs_in_nocow(folder, &job.source.file)
+                .unwrap_or_else(|| format!("the file system of {shown} has no reflinks")),
         };
         refuse_full(folder, job.source.data_len)
             .map_err(|full| Unusable(format!("{why}, so its parent would be a copy of the master: {full}")))
@@ -367,12 +371,6 @@ fn file_name(path: &Path) -> String {
 /// What a parent is called while a maker fills it.
 fn partial_base(temporary: &Path) -> PathBuf {
     temporary.with_extension("base")
-}
-
-/// Whether a file lies on the file system of a folder.
-fn on_one_disk(folder: &Path, file: &File) -> bool {
-    let device = |facts: std::fs::Metadata| facts.dev();
-    folder.metadata().map(device).ok() == file.metadata().map(device).ok()
 }
 
 /// Reads any bytes as a differencing VHD. A footer is written back as it was read.
