@@ -1,5 +1,6 @@
 //! What a guest sees in a clone, what a write to it reaches, and what it costs.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -32,6 +33,45 @@ fn qcow2_clones_show_the_master_and_keep_writes_to_themselves() {
     assert_same_disk("qcow2", &second.path, &world.master.path);
     assert_master_untouched(&world.master);
     assert!(disk_usage(&second.path) <= 200 << 10, "a clone takes {} bytes", disk_usage(&second.path));
+}
+
+/// Where the data of a clone lies, as `qemu-img map` tells it: start, length and depth of each part.
+fn data_of(clone: &Path) -> Vec<(u64, u64, u64)> {
+    let answer = run("qemu-img", &["map", "-f", "qcow2", "--output=json", text(clone)]);
+    let parts: Vec<serde_json::Value> = serde_json::from_str(&answer).expect("JSON");
+    let number = |part: &serde_json::Value, key: &str| part[key].as_u64().expect("a number");
+    let described = |part| (number(part, "start"), number(part, "length"), number(part, "depth"));
+    parts.iter().filter(|part| part["data"] == true).map(described).collect()
+}
+
+/// The files that a clone's data lies in, which `qemu-img map` names for people alone.
+fn files_of(clone: &Path) -> BTreeSet<String> {
+    let answer = run("qemu-img", &["map", "-f", "qcow2", text(clone)]);
+    let file = |line: &str| line.split_whitespace().nth(3).expect("a file").to_owned();
+    answer.lines().skip(1).map(file).collect()
+}
+
+#[test]
+fn all_data_of_a_fresh_qcow2_clone_lies_in_the_master_and_its_own_is_what_was_written() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    let [own_file, masters_file] = [&record.path, &world.master.path].map(|path| text(path).to_owned());
+    let fresh = data_of(&record.path);
+    assert!(!fresh.is_empty() && fresh.iter().all(|(.., depth)| *depth == 1), "{fresh:?}");
+    assert_eq!(files_of(&record.path), BTreeSet::from([masters_file.clone()]));
+    let len_of = |parts: &[(u64, u64, u64)]| parts.iter().map(|(_, len, _)| len).sum::<u64>();
+
+    // Two clusters of 64 KiB: the first is data in the master, the second a hole.
+    for at in ["131072", "3145728"] {
+        run("qemu-io", &["-f", "qcow2", "-c", &format!("write -P 0xab {at} 65536"), text(&record.path)]);
+    }
+
+    let (own, masters): (Vec<_>, Vec<_>) = data_of(&record.path).into_iter().partition(|(.., depth)| *depth == 0);
+    assert_eq!(own, [(131_072, 65_536, 0), (3_145_728, 65_536, 0)]);
+    assert!(masters.iter().all(|(.., depth)| *depth == 1), "{masters:?}");
+    assert_eq!(len_of(&masters), len_of(&fresh) - 65_536);
+    assert_eq!(files_of(&record.path), BTreeSet::from([masters_file, own_file]));
+    run("qemu-img", &["check", "-q", "-f", "qcow2", text(&record.path)]);
 }
 
 #[test]
