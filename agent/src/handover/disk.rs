@@ -55,7 +55,7 @@ pub enum Lost {
     /// It is there, and no disk of differences to the master that it was made from any more: what it shows with that below
     /// it is nobody's.
     OtherBase(PathBuf),
-    /// It is shorter than the disk that was made.
+    /// It is shorter than the disk that was made, or than a file of differences can be.
     Short(PathBuf),
     /// What it rests on is gone or damaged.
     Broken(BadBase),
@@ -113,8 +113,8 @@ pub(super) fn lost<D: Driver + ?Sized>(driver: &D, record: &CloneRecord) -> Opti
         Ok(false) if !driver.is_reachable(record) => Some(Lost::Unreachable(unreachable(record))),
         Ok(false) => Some(Lost::Gone(record.path.clone())),
         Ok(true) if !is_own(driver, record) => Some(Lost::Replaced(record.path.clone())),
-        Ok(true) if driver.names_base(record) == Some(false) => Some(Lost::OtherBase(record.path.clone())),
         Ok(true) if driver.is_long_enough(record) == Some(false) => Some(Lost::Short(record.path.clone())),
+        Ok(true) if driver.names_base(record) == Some(false) => Some(Lost::OtherBase(record.path.clone())),
         Ok(true) | Err(_) => None,
     }
 }

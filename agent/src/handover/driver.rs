@@ -177,7 +177,8 @@ pub(super) trait Driver {
         None
     }
 
-    /// Whether the file at a clone's path is as long as the disk at least, where its bytes are the disk's.
+    /// Whether the file at a clone's path is as long as it must be at least: as the disk, where its bytes are the disk's, or as
+    /// the tables that its header names.
     fn is_long_enough(&self, _record: &CloneRecord) -> Option<bool> {
         None
     }

@@ -4,6 +4,7 @@
 //! disk, also what looks like a header. qemu's own check is blind to a changed master; that is looked at elsewhere. A
 //! clone that a virtual machine has open is locked by qemu, which makes its check fail: that is told apart from damage.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -255,9 +256,15 @@ impl Driver for Qcow2 {
     fn names_base(&self, record: &CloneRecord) -> Option<bool> {
         let backing = backing_of(&record.path).ok()?;
         let moving_to = record.moving_to.as_ref().map(|moving_to| &moving_to.master);
-        let mut masters =
-            moving_to.into_iter().chain([&record.master]).map(|master| master.path.as_os_str().as_bytes());
-        Some(backing.is_some_and(|backing| masters.any(|master| master == backing)))
+        let mut masters = moving_to.into_iter().chain([&record.master]).map(|master| &master.path);
+        let is_one = |backing: &[u8]| masters.any(|master| is_one_file(Path::new(OsStr::from_bytes(backing)), master));
+        Some(backing.as_deref().is_some_and(is_one))
+    }
+
+    fn is_long_enough(&self, record: &CloneRecord) -> Option<bool> {
+        let file = File::open(&record.path).ok()?;
+        let len = file.metadata().ok()?.len();
+        Some(shortest(&file).ok()?.is_none_or(|shortest| shortest <= len))
     }
 
     fn rests_on(&self, record: &CloneRecord) -> Result<PathBuf, MakeError> {
@@ -354,6 +361,21 @@ fn backing_of(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut name = vec![0; len as usize];
     file.read_exact_at(&mut name, at)?;
     Ok(Some(name))
+}
+
+/// Where the tables end that the header of a qcow2 file names, if it is one: the file can't be shorter.
+fn shortest(file: &File) -> io::Result<Option<u64>> {
+    let mut header = [0; 60];
+    match file.read_exact_at(&mut header, 0) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let be32 = |at: usize| u64::from(u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes")));
+    let be64 = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    // Of the first level: entries and offset. Of the counts: clusters, as a power of two, and offset.
+    let first_level = be64(40).saturating_add(be32(36) * 8);
+    let counts = be64(48).saturating_add(be32(56) << be32(20).min(31));
+    Ok(header.starts_with(b"QFI\xfb").then_some(first_level.max(counts)))
 }
 
 /// How many snapshots a qcow2 file has inside, as its header says.

@@ -249,3 +249,18 @@ fn a_raw_file_that_is_shorter_than_the_disk_is_not_the_clone() {
     assert!(matches!(refused, DeviceError::Lost { lost: Lost::Short(_), .. }), "{refused}");
     assert!(world.handover.remove(&record.name).expect("it is the clone's own").file_existed);
 }
+
+#[test]
+fn a_file_of_differences_that_was_cut_off_within_its_tables_is_told() {
+    for driver in [DriverName::Qcow2, DriverName::Vhd] {
+        let world = World::new();
+        let record = world.make("c", driver).record;
+        assert!(world.handover.lost(std::slice::from_ref(&record)).is_empty(), "{driver}: it is whole");
+        let len = fs::metadata(&record.path).expect("a file").len();
+        let file = fs::OpenOptions::new().write(true).open(&record.path).expect("the clone");
+        // What lies behind the tables of a fresh VHD is the name of its parent.
+        file.set_len(if driver == DriverName::Vhd { 1600 } else { len - 1 }).expect("cut off");
+        let lost = world.handover.lost(std::slice::from_ref(&record));
+        assert!(matches!(lost.get(&record.name), Some(Lost::Short(_))), "{driver}: {lost:?}");
+    }
+}

@@ -148,6 +148,14 @@ pub(in crate::handover) fn parent_of(bytes: &[u8]) -> Option<Uuid> {
     whole.then(|| header[40..56].try_into().ok()).flatten()
 }
 
+/// The least that a differencing disk is long, in bytes, as its first 1,536 say: its table, and a footer behind it.
+pub(in crate::handover) fn shortest(bytes: &[u8]) -> Option<u64> {
+    parent_of(bytes)?;
+    let header = &bytes[FOOTER_LEN..FOOTER_LEN + HEADER_LEN];
+    let table_at = u64::from_be_bytes(header[16..24].try_into().ok()?);
+    Some(table_at.saturating_add(4 * u64::from(be32(header, 28))).saturating_add(SECTOR_LEN))
+}
+
 /// Whether a file that begins so is a differencing disk, or was one before it was damaged.
 pub(in crate::handover) fn seems_differencing(bytes: &[u8]) -> bool {
     let is = |at: usize, cookie: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(cookie));

@@ -22,7 +22,7 @@ use drover_protocol::id::ImageId;
 use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
-use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of};
+use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of, shortest};
 use self::parent::{Held, PARENT_TIME_S};
 use super::base::{BadBase, is_absence};
 use super::choice::DriverName;
@@ -148,6 +148,14 @@ impl Driver for Vhd {
         let mut start = [0; 1536];
         let is_whole = file.read_exact_at(&mut start, 0).is_ok();
         Some(is_whole && parent_of(&start) == Some(recorded_parent(record)))
+    }
+
+    fn is_long_enough(&self, record: &CloneRecord) -> Option<bool> {
+        let file = File::open(&record.path).ok()?;
+        let mut start = [0; 1536];
+        file.read_exact_at(&mut start, 0).ok()?;
+        let len = file.metadata().ok()?.len();
+        Some(shortest(&start).is_none_or(|shortest| shortest <= len))
     }
 
     fn lost_base(&self, record: &CloneRecord) -> Option<Lost> {
@@ -378,7 +386,7 @@ pub fn read_any(bytes: &[u8]) {
     if let Some(footer) = bytes.first_chunk().and_then(Footer::read) {
         assert_eq!(Footer::read(&footer.bytes()), Some(footer), "a footer that is read back as another");
     }
-    let _ = parent_of(bytes);
+    let _ = (parent_of(bytes), shortest(bytes));
 }
 
 /// Some differencing VHDs, to begin with.
