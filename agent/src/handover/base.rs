@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Lost;
 use super::driver::Driver;
-use super::master::FileIdentity;
+use super::master::{FileIdentity, is_sealed};
 use super::record::CloneRecord;
 use crate::store::Noted;
 
@@ -64,9 +64,15 @@ pub(super) fn lost_master(record: &CloneRecord) -> Option<Lost> {
         return broken(format!("is damaged: {} of its chunks", noted.damaged_chunks));
     }
     // An earlier version noted nothing beside it.
-    let what = noted.verified.unwrap_or(record.master.file).difference(&FileIdentity::of(&facts))?;
+    let changed = noted.verified.unwrap_or(record.master.file).difference(&FileIdentity::of(&facts));
+    let is_open = !record.master.in_place && !is_sealed(&facts);
+    let what = match changed {
+        Some(what) => format!("may have changed: {what}"),
+        None if is_open => "is not sealed: it can be written to".to_owned(),
+        None => return None,
+    };
     let todo = format!("`drover verify {label}` reads it again and settles that");
-    Some(Lost::Doubted(BadBase { path: path.clone(), what: format!("may have changed: {what}"), todo }))
+    Some(Lost::Doubted(BadBase { path: path.clone(), what, todo }))
 }
 
 /// Whether an error says that there is no such file.

@@ -1,6 +1,7 @@
 //! What has a clone's path by now and is not what was made there: named, and left alone.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::world::{Mounted, World, described, name, run, text, write_into};
@@ -214,6 +215,13 @@ fn a_clone_is_given_to_no_guest_while_what_it_rests_on_is_gone_damaged_or_doubte
     assert!(world.handover.lost(&all)[&qcow2.name].to_string().contains("is damaged: 2 of its chunks"));
     beside("damaged.json", "[]".to_owned());
     assert!(world.handover.hash_base(&vhd).expect("it is read").is_right);
+    assert_eq!(lost(), []);
+
+    fs::set_permissions(master, Permissions::from_mode(0o644)).expect("its mode");
+    assert_eq!(lost(), only("qcow2", "doubted"));
+    let refused = world.handover.get_finished(&qcow2.name).expect_err("it can be written to").to_string();
+    assert!(refused.contains("is not sealed") && refused.contains("`drover verify debian@3`"), "{refused}");
+    fs::set_permissions(master, Permissions::from_mode(0o444)).expect("its mode");
 
     let parent = vhd.base.as_ref().expect("a parent");
     write_into(parent, 77, b"!");
