@@ -104,6 +104,14 @@ pub enum LookupError {
         /// Its path.
         path: PathBuf,
     },
+    /// What is at its path is a link.
+    #[error("{} is a link, and a clone is its disk itself; move that to where the link is and adopt {name} then", path.display())]
+    Link {
+        /// The clone.
+        name: Name,
+        /// Its path.
+        path: PathBuf,
+    },
     /// What is at its path is too short to be its disk.
     #[error("{} is shorter than the disk of {name}, so it is not that clone, or not all of it", path.display())]
     Short {
@@ -230,6 +238,10 @@ impl Handover {
             return Err(LookupError::BeingMade(name.clone()));
         }
         let driver = self.driver(record.driver);
+        // Device mapper's and LVM's paths are links.
+        if record.state == CloneState::Ready && !record.path.starts_with("/dev") && record.path.is_symlink() {
+            return Err(LookupError::Link { name: name.clone(), path: record.path });
+        }
         if record.state == CloneState::Ready && driver.names_base(&record) == Some(false) {
             return Err(LookupError::OtherBase { name: name.clone(), path: record.path });
         }

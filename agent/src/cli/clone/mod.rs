@@ -169,9 +169,10 @@ pub(super) fn refuse(what: &str, error: &CreateError) -> Problem {
 fn lookup(what: &str, clone: &Name, error: &LookupError) -> Problem {
     match error {
         LookupError::Unknown(_) => Problem::explained(Code::NotFound, format!("{what} {clone}"), error),
-        LookupError::BeingMade(_) | LookupError::OtherBase { .. } | LookupError::Short { .. } => {
-            Problem::explained(Code::Refused, format!("{what} {clone}"), error)
-        }
+        LookupError::BeingMade(_)
+        | LookupError::OtherBase { .. }
+        | LookupError::Link { .. }
+        | LookupError::Short { .. } => Problem::explained(Code::Refused, format!("{what} {clone}"), error),
         LookupError::Record(error) => records(what, error),
     }
 }

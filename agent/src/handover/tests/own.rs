@@ -272,3 +272,15 @@ fn a_file_of_differences_that_was_cut_off_within_its_tables_is_told() {
         assert!(matches!(lost.get(&record.name), Some(Lost::Short(_))), "{driver}: {lost:?}");
     }
 }
+
+#[test]
+fn a_link_is_not_adopted_in_place_of_a_disk() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Copy).record;
+    let moved = world.out.join("moved.img");
+    fs::rename(&record.path, &moved).expect("moved by hand");
+    std::os::unix::fs::symlink(&moved, &record.path).expect("a link");
+    let refused = world.handover.adopt(&record.name).expect_err("a link is no disk").to_string();
+    assert!(refused.contains("is a link") && refused.contains("move that"), "{refused}");
+    assert_eq!(world.handover.get(&record.name).expect("as it was"), record);
+}
