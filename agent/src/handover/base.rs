@@ -23,9 +23,12 @@ pub struct BadBase {
     pub path: PathBuf,
     /// What is wrong with it, for people.
     pub what: String,
-    /// What to do about it.
+    /// What to do about it. [`THE_CLONE`] stands for the clone's name: many may rest on it.
     pub todo: String,
 }
+
+/// Stands for the name of a clone in what to do.
+pub(super) const THE_CLONE: &str = "{clone}";
 
 impl fmt::Display for BadBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -20,7 +20,7 @@ use drover_protocol::release::Name;
 use rustix::fs::statfs;
 use serde::{Deserialize, Serialize};
 
-use super::base::BadBase;
+use super::base::{BadBase, THE_CLONE};
 use super::driver::{Driver, unreachable};
 use super::record::CloneRecord;
 
@@ -135,7 +135,7 @@ impl Lost {
     /// What to do about it.
     pub fn advice(&self, clone: &Name) -> String {
         match self {
-            Lost::Broken(base) | Lost::Doubted(base) => base.todo.clone(),
+            Lost::Broken(base) | Lost::Doubted(base) => base.todo.replace(THE_CLONE, clone.as_str()),
             Lost::OtherBase(_) => format!(
                 "if somebody made it a disk of its own, `drover clone rm --forget {clone}` leaves it to them and removes the \
                  record alone"

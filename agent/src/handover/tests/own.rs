@@ -284,3 +284,15 @@ fn a_link_is_not_adopted_in_place_of_a_disk() {
     assert!(refused.contains("is a link") && refused.contains("move that"), "{refused}");
     assert_eq!(world.handover.get(&record.name).expect("as it was"), record);
 }
+
+#[test]
+fn each_clone_of_a_doubted_parent_is_told_to_be_checked_by_its_own_name() {
+    let world = World::new();
+    let records = ["one", "two"].map(|clone| world.make(clone, DriverName::Vhd).record);
+    write_into(records[0].base.as_ref().expect("a parent"), 77, b"!");
+    let lost = world.handover.lost(&records);
+    for record in &records {
+        let advice = lost[&record.name].advice(&record.name);
+        assert!(advice.contains(&format!("`drover clone verify {} --full`", record.name)), "{advice}");
+    }
+}

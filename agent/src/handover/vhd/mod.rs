@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of, shortest};
 use self::parent::{Held, PARENT_TIME_S};
-use super::base::{BadBase, is_absence};
+use super::base::{BadBase, THE_CLONE, is_absence};
 use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
 use super::disk::Lost;
@@ -163,7 +163,7 @@ impl Driver for Vhd {
         match File::open(&base).and_then(|parent| parent::difference(&parent)) {
             Ok(what) => {
                 let what = format!("may be damaged: {}", what?);
-                let todo = format!("`drover clone verify {} --full` reads it and settles that", record.name);
+                let todo = format!("`drover clone verify {THE_CLONE} --full` reads it and settles that");
                 Some(Lost::Doubted(BadBase { path: base, what, todo }))
             }
             Err(e) if is_absence(&e) => {
