@@ -190,9 +190,16 @@ fn fetching_brings_back_what_was_removed_or_changed_by_hand() {
         assert!(problem(host).as_str().is_some_and(|problem| problem.contains("not there any more")), "{listed:#}");
     };
 
+    let out = fleet.path("vm.qcow2");
+    let create = ["clone", "create", "golden", "vm", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")];
+    fleet.hosts[1].run(&create).ok();
+
     for what in [&*master.path, master.path.parent().expect("its folder")] {
         remove(what);
         is_listed(&fleet.hosts[1]);
+        let checked = fleet.hosts[1].run(&["clone", "verify", "vm", "--full"]);
+        assert_eq!(checked.code, Some(1), "{checked:#?}");
+        assert!(checked.stdout.contains("is gone; `drover fetch golden@1` mends it"), "{checked:#?}");
         fetch(&fleet.hosts[1]);
     }
     // Also of what was removed before the daemon started there is a note.

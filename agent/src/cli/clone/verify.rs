@@ -51,6 +51,7 @@ async fn in_full(client: &Client, handover: &Handover, record: &CloneRecord) -> 
     let (found, _) = look(client, handover, record).await?;
     let damage = match &found.to_hash {
         ToHash::Nothing => return Ok(found),
+        ToHash::Master(_) if let Some(text) = gone(handover, record) => Some(text),
         ToHash::Master(image) => hash_master(client, &record.name, *image).await?,
         ToHash::Base(base) => hash_base(handover, record, base),
     };
@@ -79,6 +80,13 @@ fn hash_base(handover: &Handover, record: &CloneRecord, base: &Path) -> Option<S
     }
     (!hashed.is_right)
         .then(|| format!("{} does not have the master's content; no clone is made on it from now on", base.display()))
+}
+
+/// That the master's file is gone, and what to do, if it is.
+fn gone(handover: &Handover, record: &CloneRecord) -> Option<String> {
+    let is_gone = matches!(record.master.path.try_exists(), Ok(false));
+    let lost = handover.lost(std::slice::from_ref(record)).remove(&record.name).filter(|_| is_gone)?;
+    Some(format!("{lost}; {}", lost.advice(&record.name)))
 }
 
 /// What is wrong with a master's content, if anything is.
