@@ -1,5 +1,7 @@
 //! From a sealed master to clones that have its content and nothing to do with each other.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -97,6 +99,10 @@ fn a_clone_moves_to_the_next_version_and_hypervisors_are_told_of_it() {
     let out = fleet.path("vm.img");
     let text = out.to_str().expect("ASCII");
     host.run(&["clone", "create", "golden@1", "vm", "--driver", "qcow2", "--out", text]).ok();
+    let failing = failing_qemu_img(&fleet.path("programs"));
+    let failed = run(host.command().args(["clone", "rebase", "vm", "golden@2"]).env("PATH", failing));
+    assert_eq!(failed.code, Some(1), "{failed:#?}");
+    assert_eq!(failed.stderr.matches("nope").count(), 1, "{failed:#?}");
     host.run(&["clone", "rebase", "vm", "golden@2"]).ok();
     assert_identical(&fleet.path("v1.raw"), &out, "qcow2");
     host.run(&["clone", "verify", "vm", "--full"]).ok();
@@ -157,6 +163,16 @@ fn a_clone_without_its_file_is_shown_and_told_so_and_a_foreign_file_in_its_place
 }
 
 #[track_caller]
+/// A search path with a `qemu-img` that can do all but move a clone.
+fn failing_qemu_img(folder: &Path) -> String {
+    let (program, path) = (folder.join("qemu-img"), std::env::var("PATH").expect("a path"));
+    let script =
+        format!("#!/bin/sh\ncase $1 in rebase) echo nope >&2; exit 1;; esac\nPATH={path} exec qemu-img \"$@\"\n");
+    std::fs::create_dir(folder).and_then(|()| std::fs::write(&program, script)).expect("a program");
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("its mode");
+    format!("{}:{path}", folder.display())
+}
+
 fn assert_identical(raw: &Path, clone: &Path, format: &str) {
     compare(raw, clone, format).ok();
 }
