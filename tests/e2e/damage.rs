@@ -305,6 +305,38 @@ fn a_parent_that_a_full_check_finds_damaged_gets_no_clones_until_it_is_made_anew
 }
 
 #[test]
+fn vhds_of_a_mended_master_are_told_to_be_checked_and_new_ones_get_another_parent() {
+    let seed = seed("vhds_of_a_mended_master_are_told_to_be_checked_and_new_ones_get_another_parent");
+    let (fleet, _) = with_golden(2, NO_SCRUB, seed);
+    let host = &fleet.hosts[1];
+    host.run(&["fetch", "golden"]).ok();
+    let master = host.wait_sealed("golden@1", LONG);
+    let clone = |name: &str| {
+        let out = fleet.path(&format!("{name}.vhd"));
+        let out = out.to_str().expect("ASCII");
+        host.run(&["clone", "create", "golden", name, "--driver", "vhd", "--out", out]).ok();
+        host.run(&["clone", "info", name, "--json"]).json()
+    };
+    let (old, before) = (clone("old"), clone("before"));
+    assert_eq!((&old["state"], &old["base"]), (&"ready".into(), &before["base"]));
+    flip(&master.path);
+    let verified = host.run(&["verify", "golden"]);
+    assert!(verified.code == Some(1) && verified.stderr.contains("before, old"), "{verified:#?}");
+    host.run(&["fetch", "golden"]).ok();
+
+    for name in ["old", "before"] {
+        assert_is(host, name, "doubted", &format!("`drover clone verify {name} --full`"));
+    }
+    let new = clone("new");
+    assert!(new["state"] == "ready" && new["base"] != old["base"], "{new:#}");
+    host.run(&["clone", "verify", "new", "--full"]).ok();
+    // Only the file of the master was damaged, by a write that a shared block is kept from.
+    host.run(&["clone", "verify", "old", "--full"]).ok();
+    host.run(&["clone", "verify", "before"]).ok();
+    host.run(&["clone", "rm", "old", "before", "new"]).ok();
+}
+
+#[test]
 fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     let seed = seed("the_scrub_finds_a_flipped_bit_and_mends_it_by_itself");
     let (fleet, image) = with_golden(2, "scrub_every = \"1s\"\nscrub_rate = \"64MB\"", seed);

@@ -136,7 +136,8 @@ pub(super) trait Driver {
     fn probe(&self, job: &Job<'_>) -> Result<(), Unusable>;
 
     /// What its clones at this target rest on besides the master and share: a file or volume whose name follows from the
-    /// image. It is made with the first of them and removed with the last, whoever has that.
+    /// image, and from how many of that name are left to other clones. It is made with the first of them and removed with the
+    /// last, whoever has that.
     fn base(&self, _job: &Job<'_>) -> Option<PathBuf> {
         None
     }
