@@ -47,6 +47,9 @@ pub enum DeviceError {
         /// Why not.
         why: String,
     },
+    /// A crash left it unfinished, or another of its batch that something else has the path of.
+    #[error("a crash kept the clone {0} from being finished or removed, and nothing of it is left now; make it anew")]
+    Cleaned(Name),
     /// Its disk is not where it should be.
     #[error("the clone {name} can't be used: {lost}; {}", lost.advice(name))]
     Lost {
@@ -185,8 +188,10 @@ impl Handover {
     pub(super) fn finished(&self, name: &Name) -> Result<(ClonesLock, CloneRecord), DeviceError> {
         let lock = ClonesLock::acquire(self.state())?;
         let read = || record::read_own(self.state(), name)?.ok_or_else(|| DeviceError::Unknown(name.clone()));
-        if let Some(Outcome::Left(why)) = self.settle(&lock, &read()?)? {
-            return Err(DeviceError::Left { name: name.clone(), why });
+        match self.settle(&lock, &read()?)? {
+            Some(Outcome::Left(why)) => return Err(DeviceError::Left { name: name.clone(), why }),
+            Some(Outcome::Cleaned) => return Err(DeviceError::Cleaned(name.clone())),
+            _ => {}
         }
         let record = read()?;
         if record.state != CloneState::Ready || record.moving_to.is_some() {

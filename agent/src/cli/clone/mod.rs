@@ -188,9 +188,11 @@ fn code_of(error: &RecordError) -> Code {
 fn refuse_device(what: &str, error: &DeviceError) -> Problem {
     let code = match error {
         DeviceError::Unknown(_) => Code::NotFound,
-        DeviceError::Unfinished(_) | DeviceError::Left { .. } | DeviceError::Lost { .. } | DeviceError::InUse(_) => {
-            Code::Refused
-        }
+        DeviceError::Unfinished(_)
+        | DeviceError::Left { .. }
+        | DeviceError::Cleaned(_)
+        | DeviceError::Lost { .. }
+        | DeviceError::InUse(_) => Code::Refused,
         DeviceError::Record(error) => code_of(error),
         DeviceError::Device { .. } => Code::Failed,
     };

@@ -82,7 +82,8 @@ fn a_batch_of_which_one_has_its_name_and_another_cant_have_it_goes_with_all() {
     assert!(records[0].path.exists() && records[2].temporary.exists());
     drop(machine);
     // Whoever asks for one of them settles all.
-    assert!(world.handover.activate(&records[0].name).is_err());
+    let refused = world.handover.activate(&records[0].name).expect_err("nothing of it is left");
+    assert!(matches!(refused, DeviceError::Cleaned(_)), "{refused}");
     world.assert_only_left(&records[1].path);
     assert_eq!(fs::read(&records[1].path).expect("a file"), b"mine");
 }
