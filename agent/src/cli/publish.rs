@@ -50,7 +50,7 @@ pub(super) struct Publish {
     /// Its format (default: told from the file)
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Serve the given file itself, which must not change any more; it has to be raw
+    /// Serve the given file itself (of a link, the file that it leads to), which must not change any more; it has to be raw
     #[arg(long, conflicts_with = "copy")]
     in_place: bool,
     /// Copy the bytes even where the file system could share them

@@ -120,6 +120,20 @@ fn a_withdrawn_master_can_be_fetched_from_others() {
 }
 
 #[test]
+fn a_link_that_is_published_in_place_stands_for_the_file_that_it_leads_to() {
+    let state = TestState::new();
+    let store = state.open();
+    let (path, link) = (state.file("disk.img"), state.file("link.img"));
+    let content = content(7, 500_000);
+    fs::write(&path, &content).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let imported = import_as(&store, &link, ImportMode::InPlace).unwrap();
+    assert_eq!(imported.master.path, path.canonicalize().unwrap());
+    fs::remove_file(&link).unwrap();
+    assert_eq!(read_all(&store, imported.image).unwrap(), content);
+}
+
+#[test]
 fn a_copy_takes_the_place_of_a_master_in_place() {
     let state = TestState::new();
     let store = state.open();
