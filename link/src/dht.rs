@@ -246,7 +246,7 @@ impl DhtNode {
         mut on_told: impl FnMut(SocketAddrV4, &Told),
     ) -> Option<(Asker, Walk)> {
         let own = self.own_id().await?;
-        let mut walk = self.begin(target).await;
+        let mut walk = self.begin(target, &own).await;
         let asker = Asker::new(self.ip, own).await;
         let mut asker = asker.inspect_err(|error| tracing::debug!(%error, "the DHT can't be asked")).ok()?;
         let mut answered = Vec::new();
@@ -270,14 +270,16 @@ impl DhtNode {
         Some((asker, walk))
     }
 
-    /// A lookup that begins with nodes that have answered, and while these are few with all that are known.
-    async fn begin(&self, target: NodeId) -> Walk {
+    /// A lookup that begins with nodes that have answered, and with all that are known while these are at few addresses or it is this
+    /// node that is looked up.
+    async fn begin(&self, target: NodeId, own: &NodeId) -> Walk {
         let mut walk = Walk::new(target);
         let answered = self.contacts().all(Instant::now());
         for (id, node) in &answered {
             walk.begin_with(*id, *node);
         }
-        if answered.len() < NEAREST {
+        let addresses: BTreeSet<&Ipv4Addr> = answered.iter().map(|(_, node)| node.ip()).collect();
+        if addresses.len() < NEAREST || target == *own {
             let asked = self.table().await.into_iter().take(ASKED_MOST);
             self.bootstraps.iter().copied().chain(asked).for_each(|node| walk.begin_at(node));
         }
