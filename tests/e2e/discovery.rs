@@ -244,8 +244,8 @@ fn hosts_that_cannot_reach_each_other_find_a_release_in_the_hash_table() {
     }
 }
 
-/// No table of the others comes to name who joins when the trackers are dead, since a node takes in whom it asks. What a newcomer
-/// announces and puts is kept by the nodes that it asks, and found by whoever asks these.
+/// Who joins when the trackers are dead is known to the nodes that it asks, and what it announces and puts there is found by
+/// whoever asks these.
 #[test]
 fn a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still() {
     if !outer::runs_inside("discovery::a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still") {
