@@ -1,3 +1,5 @@
+//! Lookups in tables with machines that lie, each from a seed.
+
 use super::*;
 use crate::rng::Rng;
 
