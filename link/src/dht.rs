@@ -20,8 +20,8 @@ use std::time::Duration;
 use drover_protocol::hints::FOUND_MOST;
 use drover_protocol::id::PublisherKey;
 use drover_protocol::item::{Item, MAX_VALUE_LEN};
-use drover_protocol::krpc::{NodeId, Question, Told};
-use drover_protocol::lookup::KEY_LEN;
+use drover_protocol::krpc::{LONGEST, NodeId, Question, Told};
+use drover_protocol::lookup::{KEY_LEN, PASS_LEN};
 use drover_protocol::networks::Networks;
 use drover_protocol::walk::{NEAREST, Walk};
 use futures_util::future::join;
@@ -80,6 +80,8 @@ pub struct DhtSettings {
     pub bootstraps: Vec<SocketAddrV4>,
     /// Networks that hosts are in.
     pub networks: Networks,
+    /// The cluster's, without which nobody is heard.
+    pub pass: [u8; PASS_LEN],
 }
 
 /// A running node. It ends when the last clone is dropped.
@@ -90,8 +92,9 @@ pub struct DhtNode {
     pace: Pace,
     health: Health,
     networks: Networks,
-    /// Where its questions come from.
+    /// Where its questions come from, and as whose.
     ip: Ipv4Addr,
+    asker: NodeId,
     bootstraps: Arc<[SocketAddrV4]>,
     contacts: Arc<Mutex<Contacts>>,
 }
@@ -105,15 +108,16 @@ pub fn beside(endpoint: SocketAddr) -> Option<SocketAddrV4> {
     }
 }
 
-/// Whether a node hears this host, asked from its address `from` on a port of its own. It is a ping, for which no node takes
-/// the asker into its table.
-pub async fn answers(from: Ipv4Addr, node: SocketAddrV4) -> io::Result<bool> {
+/// Whether a node hears this host, asked from its address `from` on a port of its own, with the cluster's pass. No node takes the
+/// asker into its table for it.
+pub async fn answers(from: Ipv4Addr, node: SocketAddrV4, pass: [u8; PASS_LEN]) -> io::Result<bool> {
     let socket = UdpSocket::bind((from, 0)).await?;
     socket.connect(node).await?;
+    let question = Question::Hosts([0; KEY_LEN]).encode(&asker_with(pass), *b"ping");
     for _ in 0..PINGS {
         // What is wrong may be over at the next try, as when nobody listens there yet.
-        let _ = socket.send(PING).await;
-        match timeout(PING_WAIT, socket.recv(&mut [0; 512])).await {
+        let _ = socket.send(&question).await;
+        match timeout(PING_WAIT, socket.recv(&mut [0; LONGEST])).await {
             Ok(Ok(_)) => return Ok(true),
             Ok(Err(_)) => sleep(PING_WAIT).await,
             Err(_) => {}
@@ -125,7 +129,7 @@ pub async fn answers(from: Ipv4Addr, node: SocketAddrV4) -> io::Result<bool> {
 impl DhtNode {
     /// Starts a node, which has a thread of its own.
     pub fn start(settings: DhtSettings) -> io::Result<Self> {
-        let DhtSettings { listen, bootstraps, networks } = settings;
+        let DhtSettings { listen, bootstraps, networks, pass } = settings;
         let server = ServerSettings {
             max_info_hashes: KEYS_KEPT,
             max_peers_per_info_hash: HOSTS_KEPT,
@@ -137,31 +141,28 @@ impl DhtNode {
         builder.server_mode().server_settings(server).bind_address(*listen.ip()).port(listen.port());
         // Without this the crate takes public bootstraps.
         builder.no_bootstrap();
-        // It could not show itself to others.
-        if !socket::can_be_had(*listen.ip()) {
-            builder.extra_bootstrap(&bootstraps);
-        }
         let dht = builder.build()?.as_async();
         let pace = match socket::at(listen) {
             Ok(socket) => {
                 // Whom the settings name may be elsewhere.
                 let is_elsewhere = |ip: &Ipv4Addr| !networks.contain((*ip).into());
                 let named: Vec<Ipv4Addr> = bootstraps.iter().map(|node| *node.ip()).filter(is_elsewhere).collect();
-                if let Err(error) = fence::raise(&socket, pace::waker(listen), &networks, &named) {
-                    tracing::warn!("the DHT takes packets from outside of the cluster's networks: {error}");
+                if let Err(error) = fence::raise(&socket, pace::waker(listen), pass, &networks, &named) {
+                    tracing::warn!("the DHT takes packets of strangers: {error}");
                 }
                 Pace::of(listen, socket)
             }
             Err(error) => {
                 tracing::warn!(
-                    "the DHT takes packets from outside of the cluster's networks, wakes up often and has lookups of its \
-                     own that liars can lengthen: its socket can't be had: {error}"
+                    "the DHT takes packets of strangers, wakes up often, and others do not come to know this host's node: \
+                     its socket can't be had: {error}"
                 );
                 Pace::of_the_crate()
             }
         };
-        let (ip, bootstraps) = (*listen.ip(), bootstraps.into());
-        Ok(DhtNode { dht, pace, health: Health::default(), networks, ip, bootstraps, contacts: Arc::default() })
+        let (ip, asker, bootstraps) = (*listen.ip(), asker_with(pass), bootstraps.into());
+        let (health, contacts) = (Health::default(), Arc::default());
+        Ok(DhtNode { dht, pace, health, networks, ip, asker, bootstraps, contacts })
     }
 
     /// Why this node is of no more use, if it is not: a new one has to be started.
@@ -247,7 +248,7 @@ impl DhtNode {
     ) -> Option<(Asker, Walk)> {
         let own = self.own_id().await?;
         let mut walk = self.begin(target, &own).await;
-        let asker = Asker::new(self.ip, own).await;
+        let asker = Asker::new(self.ip, self.asker).await;
         let mut asker = asker.inspect_err(|error| tracing::debug!(%error, "the DHT can't be asked")).ok()?;
         let mut answered = Vec::new();
         let may_ask = |node: &SocketAddrV4| {
@@ -289,7 +290,7 @@ impl DhtNode {
     /// Asks these nodes from this one's own socket, by which they take it into their tables.
     fn greet(&self, own: &NodeId, nodes: impl Iterator<Item = SocketAddrV4>) {
         // The crate takes no answer to a question that it did not ask.
-        let question = Question::NearMe.encode(own, [0xff; 4]);
+        let question = Question::NearMe(*own).encode(&self.asker, [0xff; 4]);
         nodes.for_each(|node| self.pace.send(&question, node));
     }
 
@@ -312,6 +313,14 @@ impl DhtNode {
     async fn woken<T>(&self, command: impl Future<Output = T>) -> T {
         join(command, async { self.pace.wake() }).await.0
     }
+}
+
+/// An id to ask with.
+fn asker_with(pass: [u8; PASS_LEN]) -> NodeId {
+    let mut id = NodeId::default();
+    getrandom::fill(&mut id[PASS_LEN..]).expect("the kernel gives random bytes");
+    id[..PASS_LEN].copy_from_slice(&pass);
+    id
 }
 
 /// By what an item is found (BEP 44).
@@ -354,9 +363,6 @@ pub fn save_nodes(path: &Path, networks: &Networks, nodes: &[SocketAddrV4]) -> R
 
 const NO_LOOKUP: &str = "the node can't ask others";
 
-/// A question whether somebody is there (BEP 5), by a node of any number.
-const PING: &[u8] = b"d1:ad2:id20:a host of the fleet.e1:q4:ping1:t4:ping1:y1:qe";
-
 /// Lets in requests from the cluster's networks only.
 #[derive(Clone, Debug)]
 struct OfTheCluster(Networks);
@@ -377,11 +383,12 @@ mod tests {
     use super::*;
 
     const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
+    const PASS: [u8; PASS_LEN] = *b"let us i";
 
     fn node(last: u8, port: u16, bootstraps: &[SocketAddrV4], networks: &str) -> (DhtNode, SocketAddrV4) {
         let listen = SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, last), port);
         let (bootstraps, networks) = (bootstraps.to_vec(), networks.parse().expect("a network"));
-        (DhtNode::start(DhtSettings { listen, bootstraps, networks }).expect("a free port"), listen)
+        (DhtNode::start(DhtSettings { listen, bootstraps, networks, pass: PASS }).expect("a free port"), listen)
     }
 
     /// Waits until `key` is found at `at`, asked of `node`.
@@ -558,18 +565,23 @@ mod tests {
     }
 
     /// What a node asks for itself, and where it does so from.
-    fn asking(ip: [u8; 4], to: SocketAddrV4) -> UdpSocket {
+    fn asking(ip: [u8; 4], pass: [u8; PASS_LEN], to: SocketAddrV4) -> UdpSocket {
         let socket = UdpSocket::bind((Ipv4Addr::from(ip), 17_445)).expect("a free port");
         socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a wait that is not zero");
-        socket.send_to(&Question::NearMe.encode(&[ip[1]; 20], *b"here"), to).expect("sent");
+        socket.send_to(&Question::NearMe([ip[1]; 20]).encode(&asker_with(pass), *b"here"), to).expect("sent");
         socket
     }
 
     #[tokio::test]
-    async fn who_asks_from_elsewhere_comes_into_no_table_and_gets_no_answer() {
+    async fn who_asks_from_elsewhere_or_without_the_pass_comes_into_no_table_and_gets_no_answer() {
         let (first, at) = node(41, 17_441, &[], "127.66.0.0/16");
-        let strangers = [asking([127, 67, 0, 41], at), asking([127, 65, 255, 41], at)];
-        let member = asking([127, 66, 1, 41], at);
+        let strangers = [
+            asking([127, 67, 0, 41], PASS, at),
+            asking([127, 65, 255, 41], PASS, at),
+            asking([127, 66, 2, 41], *b"let us o", at),
+            asking([127, 66, 3, 41], *b"Let us i", at),
+        ];
+        let member = asking([127, 66, 1, 41], PASS, at);
         let mut answer = [0; 2048];
         // Packets are taken in the order in which they came.
         assert!(member.recv(&mut answer).is_ok(), "who is in the networks is answered");
@@ -583,7 +595,8 @@ mod tests {
     #[tokio::test]
     async fn whether_a_node_hears_this_host_can_be_asked_and_leaves_nothing_in_its_table() {
         let (first, at) = node(48, 17_441, &[], "127.66.0.0/16");
-        let asked = async |from: [u8; 4], node| answers(from.into(), node).await.expect("an address of this machine");
+        let asked =
+            async |from: [u8; 4], node| answers(from.into(), node, PASS).await.expect("an address of this machine");
         assert!(asked([127, 66, 1, 48], at).await);
         assert!(!asked([127, 67, 0, 48], at).await, "from outside of its networks");
         assert!(!asked([127, 66, 1, 48], SocketAddrV4::new(*at.ip(), 9)).await, "nobody is there");
@@ -595,7 +608,8 @@ mod tests {
         let (_first, at) = node(42, 17_441, &[], "127.0.0.0/8");
         let listen = SocketAddrV4::new(Ipv4Addr::new(127, 67, 0, 42), 17_445);
         let networks = "127.67.0.0/16".parse().expect("a network");
-        let host = DhtNode::start(DhtSettings { listen, bootstraps: vec![at], networks }).expect("a free port");
+        let host =
+            DhtNode::start(DhtSettings { listen, bootstraps: vec![at], networks, pass: PASS }).expect("a free port");
         host.look_around(&[]).await;
         let answered = host.contacts().all(Instant::now());
         assert_eq!(answered.into_iter().map(|(_, node)| node).collect::<Vec<_>>(), [at]);

@@ -1,6 +1,8 @@
 //! Messages of the hash table, as a node asks another and is answered: KRPC of BEP 5, with items of BEP 44.
 //!
-//! Numbers of questions have four bytes and a put names its target, which is what the nodes of `mainline` want.
+//! Numbers of questions have four bytes and a put names its target, which is what the nodes of `mainline` want. Who asks has an id of
+//! its own, which is not that of its node and begins with the cluster's [pass](crate::lookup::ClusterSecret::pass): it is always at
+//! [`ASKER_AT`], where a node's kernel looks for it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -15,6 +17,9 @@ use crate::lookup::KEY_LEN;
 pub type NodeId = [u8; KEY_LEN];
 /// What tells a question's answer from others.
 pub type Number = [u8; 4];
+
+/// Where the asker's id is in a question, in bytes.
+pub const ASKER_AT: usize = 12;
 
 /// Longest message that is read. An answer with a value, hosts and nodes has less than 2 KB.
 pub const LONGEST: usize = 2048;
@@ -44,8 +49,8 @@ pub enum Question<'a> {
         /// What the node has told who asked it for an item.
         token: &'a [u8],
     },
-    /// Which nodes are near to the asker, whom a node with this question comes to know.
-    NearMe,
+    /// Which nodes are near to this one, which asks and whom a node with this question comes to know.
+    NearMe(NodeId),
 }
 
 /// What a node told.
@@ -91,14 +96,13 @@ impl ToldItem {
 }
 
 impl Question<'_> {
-    /// The question as the node `asker` sends it. Who asks so wants no questions where it asks from (BEP 43), but for
-    /// [`Question::NearMe`].
+    /// The question as `asker` sends it. Who asks so wants no questions where it asks from (BEP 43), but for [`Question::NearMe`].
     pub fn encode(&self, asker: &NodeId, number: Number) -> Vec<u8> {
         let (id, plain) = (Bytes::new(asker), Arguments::default());
         let (q, a) = match self {
             Question::Hosts(key) => ("get_peers", Arguments { info_hash: Some(Bytes::new(key)), ..plain }),
             Question::Item(target) => ("get", Arguments { target: Some(Bytes::new(target)), ..plain }),
-            Question::NearMe => ("find_node", Arguments { target: Some(id), ..plain }),
+            Question::NearMe(own) => ("find_node", Arguments { target: Some(Bytes::new(own)), ..plain }),
             Question::Announce { key, port, token } => {
                 let (info_hash, token) = (Some(Bytes::new(key)), Some(Bytes::new(token)));
                 ("announce_peer", Arguments { info_hash, port: Some(*port), token, ..plain })
@@ -112,7 +116,7 @@ impl Question<'_> {
                 ("put", Arguments { target, token, ..item })
             }
         };
-        let ro = u8::from(!matches!(self, Question::NearMe));
+        let ro = u8::from(!matches!(self, Question::NearMe(_)));
         let asked = Asked { a: Arguments { id: Some(id), ..a }, q, ro, t: Bytes::new(&number), y: "q" };
         serde_bencode::to_bytes(&asked).expect("bytes and numbers are plain bencode")
     }
@@ -230,8 +234,8 @@ mod tests {
     fn questions_are_as_bep_5_and_44_have_them() {
         let encoded = |question: Question<'_>| String::from_utf8(question.encode(&ASKER, *b"aabb")).expect("text");
         assert_eq!(
-            encoded(Question::NearMe),
-            "d1:ad2:id20:abcdefghij01234567896:target20:abcdefghij0123456789e1:q9:find_node2:roi0e1:t4:aabb1:y1:qe"
+            encoded(Question::NearMe(KEY)),
+            "d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e1:q9:find_node2:roi0e1:t4:aabb1:y1:qe"
         );
         assert_eq!(
             encoded(Question::Hosts(KEY)),
@@ -242,6 +246,26 @@ mod tests {
             "d1:ad2:id20:abcdefghij01234567899:info_hash20:mnopqrstuvwxyz1234564:porti6881e5:token8:aoeusnthe\
              1:q13:announce_peer2:roi1e1:t4:aabb1:y1:qe"
         );
+    }
+
+    #[test]
+    fn the_askers_id_is_always_at_the_same_place() {
+        let item = Item {
+            publisher: PublisherKey::from_bytes([1; 32]),
+            salt: KEY,
+            seq: 4,
+            value: vec![1; 500],
+            signature: ItemSignature::from_bytes([2; 64]),
+        };
+        for question in [
+            Question::Hosts(KEY),
+            Question::Item(KEY),
+            Question::NearMe(KEY),
+            Question::Announce { key: KEY, port: 1, token: b"t" },
+            Question::Put { target: KEY, item: &item, token: b"t" },
+        ] {
+            assert_eq!(question.encode(&ASKER, *b"aabb")[ASKER_AT..][..KEY_LEN], ASKER, "{question:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::release::Name;
 /// Length of a key, as BEP 5 has it.
 pub const KEY_LEN: usize = 20;
 
+/// Length of what questions to nodes begin with.
+pub const PASS_LEN: usize = 8;
+
 /// What all members of a cluster know and nobody else does. It protects no content: who has it can find hosts, not join
 /// them.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,11 @@ impl ClusterSecret {
     /// Where any host of the cluster is found.
     pub fn key_of_cluster(&self) -> [u8; KEY_LEN] {
         self.key(b"hosts", &[])
+    }
+
+    /// What questions to nodes of the table begin with: a node hears no others.
+    pub fn pass(&self) -> [u8; PASS_LEN] {
+        first(&keyed(&self.0, b"nodes", &[]))
     }
 
     /// By what the releases of a name are found.
@@ -114,6 +122,8 @@ mod tests {
             ours.of_name(&"silver".parse().unwrap()).salt(),
             theirs.of_name(&"golden".parse().unwrap()).salt(),
         ];
+        assert_ne!(ours.pass(), theirs.pass());
+        assert!(keys.iter().all(|key| key[..PASS_LEN] != ours.pass()));
         for (at, key) in keys.iter().enumerate() {
             assert!(!keys[..at].contains(key), "key {at}");
         }

@@ -1,4 +1,4 @@
-//! Machines in the cluster's networks that lie in its hash table: what packets honest nodes send because of it.
+//! Members' machines that lie in the cluster's hash table: what packets honest nodes send because of it.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use drover_harness::{Fleet, LONG, outer, run, seed, wait_until};
+use drover_link::ca::CertificateAuthority;
+use drover_protocol::krpc::Question;
 
 use crate::discovery::release;
 
@@ -30,15 +32,18 @@ struct Liar {
 
 impl Liar {
     /// On the bridge, beside the fleet; it shows itself to the tracker, which tells hosts of it. What it names is in this /16.
-    fn start(number: u8, tracker: &str, names_in: [u8; 2]) -> Self {
+    fn start(number: u8, fleet: &Fleet, names_in: [u8; 2]) -> Self {
         let ip = Ipv4Addr::new(10, 66, 0, 200 + number);
         run(Command::new("ip").args(["address", "add", &format!("{ip}/24"), "dev", "fleet"])).ok();
         let socket = UdpSocket::bind((ip, 7445)).expect("a free port");
         let (at, asked_by) = (socket.local_addr().expect("it is bound"), Arc::default());
         let liar = Liar { at, asked_by: Arc::clone(&asked_by) };
-        let tracker: SocketAddr = tracker.parse().expect("an address");
+        let tracker: SocketAddr = fleet.tracker_addr().parse().expect("an address");
         let own = [200 + number; 20];
-        let hello = [b"d1:ad2:id20:", &own[..], b"6:target20:", &own, b"e1:q9:find_node1:t4:hey!1:y1:qe"].concat();
+        let pass = CertificateAuthority::load(&fleet.tracker_state()).expect("a cluster").cluster_secret().pass();
+        let mut asker = own;
+        asker[..pass.len()].copy_from_slice(&pass);
+        let hello = Question::NearMe(own).encode(&asker, *b"hey!");
         socket.send_to(&hello, (tracker.ip(), tracker.port() + 1)).expect("sent");
         std::thread::spawn(move || {
             let mut question = [0; 2048];
@@ -88,8 +93,7 @@ fn nodes_that_lie_make_a_host_send_so_many_packets_and_no_more() {
     let seed = seed("nodes_that_lie_make_a_host_send_so_many_packets_and_no_more");
     let mut fleet = Fleet::wired();
     fleet.count_what_leaves(1 + HOSTS);
-    let liars: Vec<Liar> =
-        (0..LIARS).map(|number| Liar::start(number, &fleet.tracker_addr(), IN_THE_NETWORKS)).collect();
+    let liars: Vec<Liar> = (0..LIARS).map(|number| Liar::start(number, &fleet, IN_THE_NETWORKS)).collect();
     for _ in 0..HOSTS {
         fleet.add_host("subscribe = [\"golden\"]\nnetworks = [\"10.66.0.0/16\"]");
     }
@@ -119,7 +123,7 @@ fn what_nodes_that_lie_name_outside_of_the_networks_gets_no_packet() {
     let seed = seed("what_nodes_that_lie_name_outside_of_the_networks_gets_no_packet");
     let mut fleet = Fleet::wired();
     fleet.count_what_leaves(1 + 3);
-    let liars: Vec<Liar> = (0..2).map(|number| Liar::start(number, &fleet.tracker_addr(), ELSEWHERE)).collect();
+    let liars: Vec<Liar> = (0..2).map(|number| Liar::start(number, &fleet, ELSEWHERE)).collect();
     for _ in 0..3 {
         fleet.add_host("subscribe = [\"golden\"]\nnetworks = [\"10.66.0.0/16\"]");
     }

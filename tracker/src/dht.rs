@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use drover_link::dht::{DhtNode, DhtSettings, beside};
+use drover_protocol::lookup::PASS_LEN;
 use drover_protocol::networks::Networks;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -15,13 +16,13 @@ use tracing::{info, warn};
 /// When to try again to listen.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Runs the node that belongs to a tracker on `tracker`, for hosts in these networks, until dropped.
-pub(crate) async fn run(tracker: SocketAddr, networks: Networks) {
+/// Runs the node that belongs to a tracker on `tracker`, for hosts in these networks that know the pass, until dropped.
+pub(crate) async fn run(tracker: SocketAddr, networks: Networks, pass: [u8; PASS_LEN]) {
     let Some(listen) = beside(tracker) else {
         return warn!("no DHT: it needs an IPv4 address to listen on, and a port below 65535");
     };
     loop {
-        match DhtNode::start(DhtSettings { listen, bootstraps: Vec::new(), networks: networks.clone() }) {
+        match DhtNode::start(DhtSettings { listen, bootstraps: Vec::new(), networks: networks.clone(), pass }) {
             Ok(_node) => {
                 info!(%listen, "the node of the DHT runs");
                 return core::future::pending().await;

@@ -188,7 +188,8 @@ impl Tracker {
             tokio::spawn(upkeep(dir.to_owned(), server.clone(), endpoint.clone())),
             tokio::spawn(shut_out_revoked(server.clone())),
         ];
-        tasks.extend(dht.map(|networks| tokio::spawn(dht::run(local_addr, networks))));
+        let pass = server.ca.cluster_secret().pass();
+        tasks.extend(dht.map(|networks| tokio::spawn(dht::run(local_addr, networks, pass))));
         let http_addr = status.as_ref().map(|(_, addr)| *addr);
         if let Some((listener, _)) = status {
             tasks.push(tokio::spawn(http::serve(Arc::downgrade(&server), listener)));

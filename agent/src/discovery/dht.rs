@@ -174,7 +174,12 @@ pub(crate) async fn run(mut parts: Parts) {
             sleep(KEEP_FIRST).await;
             continue;
         }
-        let settings = DhtSettings { listen, bootstraps: bootstraps.clone(), networks: parts.networks.clone() };
+        let settings = DhtSettings {
+            listen,
+            bootstraps: bootstraps.clone(),
+            networks: parts.networks.clone(),
+            pass: secret.pass(),
+        };
         let node = match DhtNode::start(settings) {
             Ok(node) => node,
             Err(error) => {

@@ -370,9 +370,13 @@ async fn watch_node(parts: &Parts, status: &watch::Sender<TrackerStatus>, tracke
     else {
         return core::future::pending().await;
     };
+    let mut known = parts.secret.watch();
+    let Ok(secret) = known.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
+        return core::future::pending().await;
+    };
     loop {
         // What can't be asked is not known.
-        let is_silent = answers(from, node).await.is_ok_and(|answers| !answers);
+        let is_silent = answers(from, node, secret.pass()).await.is_ok_and(|answers| !answers);
         let problem = is_silent.then(|| {
             format!(
                 "its node of the DHT ({node}, UDP) does not answer this host, which so meets others there only by hosts that \

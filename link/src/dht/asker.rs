@@ -24,7 +24,7 @@ const AT_ONCE: usize = 32;
 /// The questions of one lookup.
 pub(super) struct Asker {
     socket: UdpSocket,
-    own: NodeId,
+    id: NodeId,
     under_way: BTreeMap<Number, Asked>,
 }
 
@@ -42,9 +42,9 @@ struct Outcome {
 }
 
 impl Asker {
-    /// Asks from the address `from` for the node `own`.
-    pub(super) async fn new(from: Ipv4Addr, own: NodeId) -> io::Result<Self> {
-        Ok(Asker { socket: UdpSocket::bind((from, 0)).await?, own, under_way: BTreeMap::new() })
+    /// Asks from the address `from` with this id.
+    pub(super) async fn new(from: Ipv4Addr, id: NodeId) -> io::Result<Self> {
+        Ok(Asker { socket: UdpSocket::bind((from, 0)).await?, id, under_way: BTreeMap::new() })
     }
 
     /// Asks the same of all whom `walk` names, as far as `may_ask`, and gives what they told.
@@ -103,7 +103,7 @@ impl Asker {
     async fn ask(&mut self, node: SocketAddrV4, question: Question<'_>) {
         let mut number = Number::default();
         getrandom::fill(&mut number).expect("the kernel gives random bytes");
-        let packet = question.encode(&self.own, number);
+        let packet = question.encode(&self.id, number);
         self.send(&packet, node).await;
         self.under_way.insert(number, Asked { node, packet, at: Instant::now(), is_again: false });
     }

@@ -2,20 +2,11 @@
 //!
 //! It is found among this process's own by its address, and duplicated by `pidfd_getfd`, which may be forbidden.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
 use std::{fs, io};
 
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-
-/// Whether sockets of this process can be had, tried with another one at this address.
-pub(super) fn can_be_had(ip: Ipv4Addr) -> bool {
-    let found = UdpSocket::bind((ip, 0)).and_then(|socket| match socket.local_addr()? {
-        SocketAddr::V4(addr) => at(addr),
-        SocketAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
-    });
-    found.is_ok()
-}
 
 /// The UDP socket of this process that is bound to `listen`.
 pub(super) fn at(listen: SocketAddrV4) -> io::Result<UdpSocket> {

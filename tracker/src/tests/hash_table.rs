@@ -2,6 +2,7 @@
 
 use std::net::SocketAddrV4;
 
+use drover_link::ca::CertificateAuthority;
 use drover_link::dht::{DhtNode, DhtSettings, PORT_FREE};
 use tokio::time::sleep;
 
@@ -16,12 +17,14 @@ fn at(last: u8, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(127, 69, 0, last), port)
 }
 
-fn host(last: u8, trackers: &[SocketAddrV4]) -> DhtNode {
-    let settings = DhtSettings { listen: at(last, 7445), bootstraps: trackers.to_vec(), networks: networks() };
+/// A host's node, in the cluster of this tracker.
+fn host(state: &Path, last: u8, trackers: &[SocketAddrV4]) -> DhtNode {
+    let pass = CertificateAuthority::load(state).expect("a cluster").cluster_secret().pass();
+    let settings = DhtSettings { listen: at(last, 7445), bootstraps: trackers.to_vec(), networks: networks(), pass };
     DhtNode::start(settings).expect("a free port")
 }
 
-/// A tracker on an address of its own, in a cluster of its own.
+/// A tracker on an address of its own.
 fn tracker(state: &Path, last: u8) -> Tracker {
     let listen = SocketAddr::from(at(last, 7440));
     let options =
@@ -55,14 +58,14 @@ async fn hosts_that_come_after_a_restart_learn_of_each_other_and_of_those_before
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (state, node) = (new_state(&folder, "tracker"), at(1, 7441));
     let first = tracker(&state, 1);
-    let before = host(11, &[node]);
+    let before = host(&state, 11, &[node]);
     before.look_around(&[]).await;
     first.shutdown().await;
     sleep(PORT_FREE).await;
 
     let again = tracker(&state, 1);
     before.look_around(&[node]).await;
-    let (one, other) = (host(12, &[node]), host(13, &[node]));
+    let (one, other) = (host(&state, 12, &[node]), host(&state, 13, &[node]));
     one.look_around(&[node]).await;
     other.look_around(&[node]).await;
     comes_to_know(&one, &[at(11, 7445), at(13, 7445)]).await;
@@ -73,9 +76,11 @@ async fn hosts_that_come_after_a_restart_learn_of_each_other_and_of_those_before
 #[tokio::test]
 async fn each_of_two_trackers_introduces_all_hosts() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (one, other) = (tracker(&new_state(&folder, "one"), 21), tracker(&new_state(&folder, "other"), 22));
+    let (state, another) = (new_state(&folder, "one"), folder.path().join("other"));
+    cluster::init_another(&another, LOOPBACK, &state).expect("another tracker of the same cluster");
+    let (one, other) = (tracker(&state, 21), tracker(&another, 22));
     let trackers = [at(21, 7441), at(22, 7441)];
-    let before = [host(31, &trackers), host(32, &trackers)];
+    let before = [host(&state, 31, &trackers), host(&state, 32, &trackers)];
     for host in &before {
         host.look_around(&trackers).await;
     }
@@ -83,7 +88,7 @@ async fn each_of_two_trackers_introduces_all_hosts() {
     comes_to_know(&before[1], &[at(31, 7445)]).await;
     one.shutdown().await;
     // Who comes now has the other alone to learn from.
-    let late = host(33, &trackers);
+    let late = host(&state, 33, &trackers);
     comes_to_know(&late, &[at(31, 7445), at(32, 7445)]).await;
     other.shutdown().await;
 }

@@ -27,7 +27,13 @@ impl Table {
         let networks: Networks = "127.0.0.0/8".parse().unwrap();
         let at = |last| SocketAddrV4::new(Ipv4Addr::new(127, 68, net, last), 17_445);
         let start = |last: u8, bootstraps| {
-            DhtNode::start(DhtSettings { listen: at(last), bootstraps, networks: networks.clone() }).unwrap()
+            DhtNode::start(DhtSettings {
+                listen: at(last),
+                bootstraps,
+                networks: networks.clone(),
+                pass: SECRET.pass(),
+            })
+            .unwrap()
         };
         let nodes: Vec<DhtNode> =
             (1..5).map(|last| start(last, if last == 1 { vec![] } else { vec![at(1)] })).collect();
