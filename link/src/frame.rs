@@ -1,15 +1,20 @@
 //! Frames of `drover_protocol::codec` on QUIC streams.
 //!
 //! A frame's length is compared with what its kind may have before room is made for it, and room is made only as the
-//! bytes come. Reading never takes a byte beyond the frame, because payload may follow it. Nothing here has a deadline:
-//! who waits for a stranger sets one.
+//! bytes come. Reading never takes a byte beyond the frame, because payload may follow it. A frame may begin at any time,
+//! unless who waits for it sets a deadline, and is then to come whole within ten seconds: who sends it has all of it.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use drover_protocol::codec::{self, DecodeError, EncodeError, FRAME_HEADER_LEN, Message};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::PROMPT;
+
+/// How long a frame that has begun may take to come.
+const WHOLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,9 @@ pub enum FrameError {
     /// The stream ended within a frame, or where one had to be.
     #[error("the stream ended before the {0} did")]
     Ended(&'static str),
+    /// A frame began and did not come whole in time.
+    #[error("the {0} began and did not come whole in time")]
+    Slow(&'static str),
 }
 
 /// Why a question got no answer.
@@ -61,6 +69,8 @@ struct Partial {
     header: [u8; FRAME_HEADER_LEN],
     header_len: usize,
     body: Vec<u8>,
+    /// When all of it has to be there, once it has begun.
+    due: Option<Instant>,
 }
 
 /// The next frame, or `None` if the stream ended before it began.
@@ -128,18 +138,31 @@ impl<M: Message> FrameReceiver<M> {
 impl Partial {
     async fn read<M: Message>(&mut self, stream: &mut RecvStream) -> Result<Option<M>, FrameError> {
         while self.header_len < FRAME_HEADER_LEN {
-            match stream.read(&mut self.header[self.header_len..]).await? {
-                Some(len) => self.header_len += len,
+            let read = stream.read(&mut self.header[self.header_len..]);
+            match by::<M, _>(self.due, read).await? {
+                Some(len) => {
+                    self.header_len += len;
+                    self.due.get_or_insert_with(|| Instant::now() + WHOLE_WITHIN);
+                }
                 None if self.header_len == 0 => return Ok(None),
                 None => return Err(FrameError::Ended(M::NAME)),
             }
         }
         let len = codec::body_len::<M>(self.header)?;
         while self.body.len() < len {
-            let chunk = stream.read_chunk(len - self.body.len(), true).await?;
+            let chunk = by::<M, _>(self.due, stream.read_chunk(len - self.body.len(), true)).await?;
             self.body.extend_from_slice(&chunk.ok_or(FrameError::Ended(M::NAME))?.bytes);
         }
         let partial = std::mem::take(self);
         Ok(Some(codec::decode(&partial.body)?))
     }
+}
+
+/// What is read of a message until it is due.
+async fn by<M: Message, T>(
+    due: Option<Instant>,
+    read: impl Future<Output = Result<T, ReadError>>,
+) -> Result<T, FrameError> {
+    let Some(due) = due else { return Ok(read.await?) };
+    Ok(timeout_at(due, read).await.map_err(|_| FrameError::Slow(M::NAME))??)
 }

@@ -155,6 +155,30 @@ async fn a_frame_that_comes_byte_by_byte_survives_being_interrupted() {
 }
 
 #[tokio::test]
+async fn a_frame_that_begins_and_does_not_end_is_given_up_however_often_a_byte_comes() {
+    let cluster = Cluster::new();
+    let (anna, bert) = (cluster.member(Role::Host, "anna"), cluster.endpoint("bert"));
+    let peer = anna.peer_id();
+    let anna = bind(&anna);
+    let (dialled, accepted) = meet(&bert, &anna, Expect::Peer(peer)).await;
+    let (dialled, accepted) = (dialled.expect("a member"), accepted.expect("a member"));
+    let (_link, send, _receive) = dialled.split();
+    let (_other, _other_send, mut receive) = accepted.split();
+    let mut stream = send.into_inner();
+    stream.write_all(&(PeerMessage::MAX_LEN as u32).to_le_bytes()).await.expect("sent");
+    let trickle = async {
+        while stream.write_all(&[0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let error = tokio::select! {
+        received = receive.next() => received.expect_err("it never ends"),
+        () = trickle => panic!("the stream was closed"),
+    };
+    assert!(matches!(&error, FrameError::Slow(_)), "{error}");
+}
+
+#[tokio::test]
 async fn many_handshakes_make_strangers_prove_their_address_and_then_wait_outside() {
     let cluster = Cluster::new();
     let anna = cluster.endpoint("anna");
