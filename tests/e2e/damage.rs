@@ -293,7 +293,8 @@ fn a_parent_that_a_full_check_finds_damaged_gets_no_clones_until_it_is_made_anew
     let full = host.run(&["clone", "verify", "vm1", "--full"]);
     assert_eq!(full.code, Some(1), "{full:#?}");
     assert!(full.stdout.contains("does not have the master's content"), "{full:#?}");
-    clone("vm2").refused(&["vm1.vhd", "drover clone verify", "move it away"]);
+    assert_is(host, "vm1", "broken", "`drover verify golden@1`");
+    clone("vm2").refused(&["vm1.vhd", "drover verify golden@1", "move it away"]);
 
     fs::rename(&base, fleet.path("damaged.vhd")).expect("moved away");
     clone("vm2").ok();

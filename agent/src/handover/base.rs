@@ -53,7 +53,7 @@ impl<'a> Bases<'a> {
 /// How a clone is lost that reads its master, if that is not as it should be.
 pub(super) fn lost_master(record: &CloneRecord) -> Option<Lost> {
     let path = &record.master.path;
-    let label = record.release.clone().unwrap_or_else(|| record.image.to_string());
+    let label = record.master_label();
     let mend = || format!("`drover fetch {label}` mends it, if another host has it; else publish it again");
     let broken = |what: String| Some(Lost::Broken(BadBase { path: path.clone(), what, todo: mend() }));
     let facts = match path.metadata() {

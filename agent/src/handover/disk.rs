@@ -65,7 +65,7 @@ pub enum Lost {
 
 impl DiskId {
     /// What the file of this name is known by, if its file system is of a kind that keeps that.
-    pub(super) fn of_file(path: &Path) -> Option<DiskId> {
+    pub(crate) fn of_file(path: &Path) -> Option<DiskId> {
         let facts = path.symlink_metadata().ok()?;
         let kind = statfs(path).ok()?.f_type as u32;
         LASTING.contains(&kind).then(|| DiskId::File { inode: facts.ino(), born_unix_ns: born_unix_ns(&facts) })

@@ -87,6 +87,13 @@ pub enum MasterError {
     },
 }
 
+impl Master {
+    /// What people call it.
+    pub fn label(&self) -> String {
+        self.release.clone().unwrap_or_else(|| self.image.to_string())
+    }
+}
+
 impl FileIdentity {
     /// The identity of the file behind these facts.
     pub fn of(facts: &Metadata) -> FileIdentity {

@@ -148,7 +148,7 @@ impl Handover {
             match name {
                 DriverName::Reflink => Box::new(reflink::Reflink),
                 DriverName::Qcow2 => Box::new(qcow2::Qcow2::new(tools.clone())),
-                DriverName::Vhd => Box::new(vhd::Vhd),
+                DriverName::Vhd => Box::new(vhd::Vhd::new(state)),
                 DriverName::LvmThin => Box::new(lvm::Lvm::new(tools.clone(), lvm::Kind::Thin)),
                 DriverName::LvmThick => Box::new(lvm::Lvm::new(tools.clone(), lvm::Kind::Thick)),
                 DriverName::Dm => Box::new(dm::Dm::new(tools.clone())),

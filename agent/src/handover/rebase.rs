@@ -168,10 +168,7 @@ fn check_content(begun: &CloneRecord) -> Result<(), RebaseError> {
     let (name, master) = (begun.name.clone(), &begun.master);
     match File::open(&master.path).and_then(|file| begins_with(&file, master)) {
         Ok(true) => Ok(()),
-        Ok(false) => {
-            let label = begun.release.clone().unwrap_or_else(|| begun.image.to_string());
-            Err(RebaseError::Damaged { name, label })
-        }
+        Ok(false) => Err(RebaseError::Damaged { name, label: begun.master_label() }),
         Err(e) => Err(RebaseError::Move { name, source: MakeError::io("read the master that it rests on")(e) }),
     }
 }

@@ -183,6 +183,13 @@ pub enum RecordError {
     },
 }
 
+impl CloneRecord {
+    /// What people call its master.
+    pub fn master_label(&self) -> String {
+        self.release.clone().unwrap_or_else(|| self.image.to_string())
+    }
+}
+
 impl RecordedMaster {
     /// A master as it is now.
     pub(super) fn new(master: &Master, source: &MasterFile) -> RecordedMaster {

@@ -90,9 +90,9 @@ impl Verification {
         Verification { name: record.name.to_string(), in_use, findings, to_hash }
     }
 
-    /// Takes note that what it rests on was read and is right. That settles doubts of the content, and no others.
+    /// Takes note that what it rests on was read and is right. That settles what was found of the content before, and nothing else.
     pub fn content_is_right(&mut self) {
-        self.findings.retain(|found| found.severity != Severity::Doubt || found.about != About::Content);
+        self.findings.retain(|found| found.about != About::Content);
     }
 
     /// Takes note that what it rests on is not right, and how that was found.
@@ -122,6 +122,10 @@ impl Finding {
 
     pub(super) fn doubt_of_content(text: String) -> Finding {
         Finding { about: About::Content, ..Finding::doubt(text) }
+    }
+
+    pub(super) fn fault_of_content(text: String) -> Finding {
+        Finding { about: About::Content, ..Finding::fault(text) }
     }
 
     pub(super) fn fault(text: String) -> Finding {

@@ -5,16 +5,18 @@
 //! STATE/incoming/<image id>/           disk.raw, manifest, journal: a master on its way in
 //! STATE/masters/<image id>/            disk.raw, manifest, verified.json: sealed
 //!                                      or source.json, manifest: served in place
+//! STATE/masters/<image id>.removed     what file it had, for clones that outlive it
 //! STATE/releases/<name>/<version>      signed releases
 //! STATE/clones/                        clone records, which the hand-over writes
 //! ```
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(super) use drover_durability::{DISK, MANIFEST};
 use drover_durability::{DiskError, Doing};
+use drover_protocol::id::ImageId;
 
 use super::host_disk::{FOLDER_MODE, HostDisk};
 
@@ -26,6 +28,11 @@ pub(super) const DAMAGED: &str = "damaged.json";
 pub(super) const CHECKED: &str = "checked";
 pub(super) const VERIFIED: &str = "verified.json";
 pub(super) const WITHDRAWN: &str = "withdrawn";
+
+/// The folder of a master below a state folder.
+pub(crate) fn folder_of_master(state: &Path, image: ImageId) -> PathBuf {
+    Layout::new(HostDisk, state).master_of(image)
+}
 
 /// Makes the folders of a state folder that are missing, and it as well.
 pub(super) fn make(layout: &Layout) -> Result<(), DiskError> {

@@ -16,6 +16,7 @@ mod fault;
 mod host_disk;
 mod image;
 pub mod import;
+mod last_file;
 mod layout;
 mod lock;
 mod open;
@@ -42,6 +43,8 @@ pub use drover_durability::{AcceptError, Accepted};
 #[cfg(test)]
 pub(crate) use fault::refuse_writes_while;
 pub use image::{CHECKPOINT_AFTER, CHECKPOINT_AFTER_BYTES, CheckpointError, Image, ReadError, Stored, WriteError};
+pub(crate) use last_file::LastFile;
+pub(crate) use layout::folder_of_master;
 pub use lock::Holder;
 pub use open::StoreError;
 pub use remove::RemoveError;

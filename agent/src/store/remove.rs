@@ -2,14 +2,16 @@
 //!
 //! A clone's record names the master that it began with, and says whether the clone would be lost without it. Records are
 //! read under the lock that making a clone takes, so a master can't go between a clone's check and its record. A reflink or a
-//! copy outlives it: such a clone holds no master, and its record stays.
+//! copy outlives it: such a clone holds no master, and its record stays. What was known of its file is noted for those that
+//! share blocks with it (see `last_file.rs`).
 
 use drover_protocol::id::ImageId;
 
 use super::Store;
 use super::disk_error::DiskError;
+use super::last_file::LastFile;
 use super::layout::discard;
-use crate::handover::record::{ClonesLock, RecordError, clones_that_need};
+use crate::handover::record::{ClonesLock, RecordError, clones_of, clones_that_need};
 
 /// Why a master is not removed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,7 @@ impl Store {
             used.become_removed();
         }
         if master_there {
+            LastFile::note(&master_folder, !clones_of(self.state(), image)?.is_empty())?;
             discard(layout, &master_folder)?;
         }
         if master.is_some() {

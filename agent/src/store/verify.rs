@@ -193,7 +193,7 @@ pub(super) fn load_damage(folder: &Path, geometry: &Geometry) -> Vec<ChunkIndex>
     load_numbers(folder).into_iter().filter_map(|number| geometry.chunk(number)).collect()
 }
 
-fn load_numbers(folder: &Path) -> Vec<u32> {
+pub(super) fn load_numbers(folder: &Path) -> Vec<u32> {
     let bytes = fs::read(folder.join(layout::DAMAGED)).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }

@@ -27,7 +27,7 @@ pub(super) async fn run(
     }
     if let Some(problem) = rests_on.and_then(|master| master.problem) {
         let why = format!("the master that it rests on is damaged, and a move would copy that into it: {problem}");
-        let label = record.release.clone().unwrap_or_else(|| record.image.to_string());
+        let label = record.master_label();
         return Err(
             Problem::new(Code::Refused, what, why).todo(format!("`drover fetch {label}` mends the master first"))
         );

@@ -304,26 +304,27 @@ fn no_clone_is_made_on_a_damaged_parent_and_those_that_rest_on_it_are_named() {
     let byte = fs::read(&base).expect("the parent")[77];
     let time = fs::metadata(&base).and_then(|facts| facts.modified()).expect("its time");
     let is_right = || there.handover.hash_base(&theirs).expect("it is read").is_right;
-    let refused = || {
+    let refused = |todo: &str| {
         let error = here.handover.create(&here.master, &here.spec("ours", DriverName::Vhd)).expect_err("it is damaged");
         let error = error.to_string();
-        let told = ["theirs.img", text(&base), "`drover clone verify CLONE --full`", "move it away"];
+        let told = ["theirs.img", text(&base), todo, "move it away"];
         assert!(told.iter().all(|part| error.contains(part)), "{error}");
         assert!(here.handover.list().expect("records").records.is_empty());
     };
     write_into(&base, 77, &[byte ^ 1]);
-    refused();
+    refused("`drover clone verify CLONE --full`");
     assert!(!is_right());
+    refused("`drover verify debian@3`");
 
     // Bits that flip by themselves show in no time: a full check finds them, and leaves a mark.
     fs::File::open(&base).and_then(|file| file.set_modified(time)).expect("its time");
     assert!(!is_right());
-    refused();
+    refused("`drover verify debian@3`");
     let found = there.handover.verify(&theirs.name, Some(&there.master)).expect("a clone");
-    assert_eq!(found.worst(), Some(Severity::Doubt), "{found:?}");
+    assert_eq!(found.worst(), Some(Severity::Fault), "{found:?}");
 
     write_into(&base, 77, &[byte]);
-    refused();
+    refused("`drover clone verify CLONE --full`");
     assert!(is_right());
     let found = there.handover.verify(&theirs.name, Some(&there.master)).expect("a clone");
     assert_eq!(found.worst(), None, "{found:?}");
@@ -391,6 +392,31 @@ fn clones_of_a_mended_master_get_a_new_parent_and_those_on_the_old_one_are_doubt
     assert!(parent.exists() && !new[0].base.as_ref().expect("a parent").exists());
     world.handover.remove(&old.name).expect("removed");
     world.assert_nothing_left();
+}
+
+#[test]
+fn clones_on_a_parent_that_a_full_check_found_damaged_are_broken_also_when_its_master_is_mended_and_goes() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Vhd).record;
+    let parent = record.base.clone().expect("a parent");
+    let right = fs::read(&parent).expect("the parent")[77];
+    write_into(&parent, 77, &[right ^ 1]);
+    mended(&world);
+    let lost = || world.handover.lost(std::slice::from_ref(&record)).remove(&record.name);
+    assert!(lost().is_some_and(|lost| lost.word() == "doubted"));
+    assert!(!world.handover.hash_base(&record).expect("it is read").is_right);
+    let assert_broken = || {
+        let lost = lost().expect("it is lost");
+        let told = format!("{lost}; {}", lost.advice(&record.name));
+        assert_eq!(lost.word(), "broken", "{told}");
+        assert!(told.contains("was found damaged") && told.contains("move it away"), "{told}");
+    };
+    assert_broken();
+    fs::remove_dir_all(world.state.join("masters")).expect("the master goes");
+    assert_broken();
+    write_into(&parent, 77, &[right]);
+    assert!(world.handover.hash_base(&record).expect("it is read").is_right);
+    assert_eq!(lost(), None);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
 use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of, shortest};
-use self::parent::{Held, PARENT_TIME_S};
+use self::parent::{Flaw, Held, MasterAt, PARENT_TIME_S};
 use super::base::{BadBase, THE_CLONE, is_absence};
 use super::choice::DriverName;
 use super::copy::{copy_data, refuse_full};
@@ -31,12 +31,14 @@ use super::disk::Lost;
 use super::driver::{
     Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
 };
+use super::master::folder_of;
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
 use super::reflink::{can_share, differs_in_nocow, is_full, try_clone};
 use super::step::{self, Step};
 use super::target::{self, Target, TargetError, make_empty, place};
 use super::verify::{Finding, in_use};
+use crate::store::folder_of_master;
 
 /// How many parents for one image and size there can be in a folder: one more each time that the master was mended while disks
 /// rest on all that there are.
@@ -44,7 +46,28 @@ const GENERATIONS: u32 = 64;
 
 /// Makes differencing VHDs.
 #[derive(Debug)]
-pub(super) struct Vhd;
+pub(super) struct Vhd {
+    /// The state folder.
+    state: PathBuf,
+}
+
+impl Vhd {
+    pub(super) fn new(state: &Path) -> Vhd {
+        Vhd { state: state.to_owned() }
+    }
+
+    /// Where the master of a job is, also when another file will have taken the place of its own.
+    fn master_at(&self, job: &Job<'_>) -> MasterAt {
+        let path = job.master.path.clone();
+        let folder = if job.master.in_place {
+            let folder = folder_of_master(&self.state, job.master.image);
+            std::path::absolute(&folder).unwrap_or(folder)
+        } else {
+            folder_of(&path).to_owned()
+        };
+        MasterAt { path, folder }
+    }
+}
 
 impl Driver for Vhd {
     fn name(&self) -> DriverName {
@@ -110,7 +133,7 @@ impl Driver for Vhd {
     fn create(&self, job: &Job<'_>, site: &Site<'_>) -> Result<Made, MakeError> {
         let base = site.base.ok_or_else(|| MakeError::Refused("it has no parent to rest on".to_owned()))?;
         let footer = parent_footer(base, job.master.image, job.disk_len);
-        let (held, copied) = hold_parent(job, base, &partial_base(site.temporary), &footer)?;
+        let (held, copied) = hold_parent(job, base, &partial_base(site.temporary), &footer, &self.master_at(job))?;
         make_empty(site.temporary)?;
         let parent = Parent {
             uuid: footer.uuid,
@@ -160,11 +183,17 @@ impl Driver for Vhd {
 
     fn lost_base(&self, record: &CloneRecord) -> Option<Lost> {
         let base = record.base.clone()?;
-        match File::open(&base).and_then(|parent| parent::difference(&parent)) {
-            Ok(what) => {
-                let what = format!("may be damaged: {}", what?);
-                let todo = format!("`drover clone verify {THE_CLONE} --full` reads it and settles that");
-                Some(Lost::Doubted(BadBase { path: base, what, todo }))
+        match File::open(&base).and_then(|parent| parent::flaw(&parent)) {
+            Ok(flaw) => {
+                let flaw = flaw?;
+                let (path, what) = (base, flaw.to_string());
+                Some(match flaw {
+                    Flaw::Damaged => Lost::Broken(BadBase { path, what, todo: to_mend(&record.master_label()) }),
+                    Flaw::Doubt(_) => {
+                        let todo = format!("`drover clone verify {THE_CLONE} --full` reads it and settles that");
+                        Lost::Doubted(BadBase { path, what, todo })
+                    }
+                })
             }
             Err(e) if is_absence(&e) => {
                 let todo =
@@ -192,18 +221,24 @@ impl Driver for Vhd {
 
 /// Keeps the parent from being removed while a clone is made on it, and makes it first if need be. Says whether that took a
 /// copy.
-fn hold_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> Result<(Held, bool), MakeError> {
+fn hold_parent(
+    job: &Job<'_>,
+    base: &Path,
+    partial: &Path,
+    footer: &Footer,
+    master: &MasterAt,
+) -> Result<(Held, bool), MakeError> {
     loop {
         match Held::shared(base).map_err(MakeError::io("open the parent"))? {
             Some(held) => match check_held(&held, base, footer)? {
                 None => return Ok((held, false)),
-                Some(what) => {
+                Some(flaw) => {
                     drop(held);
-                    discard_doubtful(base, what)?;
+                    discard_flawed(job, base, flaw)?;
                 }
             },
             None => {
-                if let Some(made) = make_parent(job, base, partial, footer)? {
+                if let Some(made) = make_parent(job, base, partial, footer, master)? {
                     return Ok(made);
                 }
             }
@@ -212,7 +247,13 @@ fn hold_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> R
 }
 
 /// Makes the fixed VHD of the master, and says whether that took a copy; nothing if another maker was quicker.
-fn make_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> Result<Option<(Held, bool)>, MakeError> {
+fn make_parent(
+    job: &Job<'_>,
+    base: &Path,
+    partial: &Path,
+    footer: &Footer,
+    master: &MasterAt,
+) -> Result<Option<(Held, bool)>, MakeError> {
     make_empty(partial)?;
     let opened = OpenOptions::new().read(true).write(true).open(partial);
     let file = opened.map_err(MakeError::io("open the new parent"))?;
@@ -224,7 +265,7 @@ fn make_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> R
     let finished = file
         .set_len(job.disk_len)
         .and_then(|()| file.write_all_at(&footer.bytes(), job.disk_len))
-        .and_then(|()| parent::seal(&file, Some(&job.master.path)));
+        .and_then(|()| parent::seal(&file, master));
     finished.map_err(MakeError::io("finish the new parent"))?;
     let held = Held::made(file);
     step::reach(Step::BaseMade);
@@ -240,8 +281,8 @@ fn make_parent(job: &Job<'_>, base: &Path, partial: &Path, footer: &Footer) -> R
     Ok(Some((held, !shared)))
 }
 
-/// Whether the file has the footer that the parent must have, and why it may be damaged all the same.
-fn check_held(held: &Held, base: &Path, footer: &Footer) -> Result<Option<&'static str>, MakeError> {
+/// Whether the file has the footer that the parent must have, and what is wrong with it all the same.
+fn check_held(held: &Held, base: &Path, footer: &Footer) -> Result<Option<Flaw>, MakeError> {
     let read = last_sector(&held.file).map_err(MakeError::io("read the parent"))?;
     if read != (footer.bytes(), footer.disk_len) {
         return Err(MakeError::Refused(format!(
@@ -249,20 +290,31 @@ fn check_held(held: &Held, base: &Path, footer: &Footer) -> Result<Option<&'stat
             base.display()
         )));
     }
-    parent::difference(&held.file).map_err(MakeError::io("look at the parent"))
+    parent::flaw(&held.file).map_err(MakeError::io("look at the parent"))
 }
 
-/// Removes a parent that may be damaged, so that it is made anew; one that disks rest on is only named.
-fn discard_doubtful(base: &Path, what: &str) -> Result<(), MakeError> {
-    match parent::remove(base).map_err(MakeError::io("remove a parent that may be damaged"))? {
-        None => Ok(()),
-        Some(why) => Err(MakeError::Refused(format!(
-            "{} may be damaged: {what}. {why}. `drover clone verify CLONE --full` of one of them settles it. If it is \
-             damaged, stop their machines, move it away and make this clone again: that makes the parent anew, and they \
-             rest on it",
-            base.display()
-        ))),
-    }
+/// Removes a parent that is or may be damaged, so that it is made anew; one that disks rest on is only named.
+fn discard_flawed(job: &Job<'_>, base: &Path, flaw: Flaw) -> Result<(), MakeError> {
+    let Some(why) = parent::remove(base).map_err(MakeError::io("remove a parent that may be damaged"))? else {
+        return Ok(());
+    };
+    let todo = to_mend(&job.master.label());
+    let todo = match flaw {
+        Flaw::Damaged => todo,
+        Flaw::Doubt(_) => {
+            format!("`drover clone verify CLONE --full` of one of them settles it. If it is damaged, {todo}")
+        }
+    };
+    Err(MakeError::Refused(format!("{} {flaw}. {why}. {todo}", base.display())))
+}
+
+/// What to do about a parent that is damaged and that disks rest on. It may share the damage with the master.
+fn to_mend(label: &str) -> String {
+    format!(
+        "`drover verify {label}` tells whether the master is damaged, too; then `drover fetch {label}` mends that, and new \
+         clones get another parent. To mend this one for those that rest on it, stop their machines, move it away and make a \
+         clone of that master and size in that folder: that makes it anew"
+    )
 }
 
 /// The footer at the end is looked at only while nobody writes: Xen's tapdisk puts blocks in its place as they come, and writes
@@ -299,8 +351,14 @@ fn check_parent(base: &Path, record: &CloneRecord) -> Option<Finding> {
         if last_sector(&parent)? != (footer.bytes(), footer.disk_len) {
             return Ok(Some(Finding::fault(format!("its parent {shown} is not the one that was made"))));
         }
-        let doubt = |what| Finding::doubt_of_content(format!("its parent {shown} may be damaged: {what}"));
-        Ok(parent::difference(&parent)?.map(doubt))
+        let found = |flaw| {
+            let text = format!("its parent {shown} {flaw}");
+            match flaw {
+                Flaw::Damaged => Finding::fault_of_content(format!("{text}; {}", to_mend(&record.master_label()))),
+                Flaw::Doubt(_) => Finding::doubt_of_content(text),
+            }
+        };
+        Ok(parent::flaw(&parent)?.map(found))
     };
     look().unwrap_or_else(|e| Some(Finding::fault(format!("its parent {shown} can't be read: {e}"))))
 }

@@ -6,21 +6,24 @@
 //! Where a file system has no such locks, the parent stays.
 //!
 //! Its time of modification belongs to it like its bytes, and follows from nothing but the format: a parent that has another
-//! was written to, or was found damaged and marked by that. No clone is made on it until a full check finds it right, which
-//! gives it its time back.
+//! was written to, and one that a full check found damaged is marked by a time that nothing else has. No clone is made on it
+//! until a full check finds it right, which gives it its time back.
 //!
 //! A parent may share its blocks with the file of the master that it was made of, and so what the disk damages in them. When
-//! the master has another file by now, as after it was mended, the parent is doubted until a full check finds it right, and
-//! new clones get another parent. Which file it was made of is an attribute of the parent's file; file systems without such
-//! attributes share no blocks.
+//! that file is known to be damaged, or the master has another by now, as after it was mended, the parent is doubted until a
+//! full check finds it right, and new clones get another parent. That the master was removed since changes nothing of this:
+//! what it had last is noted. Which file a parent was made of is an attribute of its own file; file systems without such
+//! attributes share no blocks. One that was found right while it was doubted shares none with the master's file any more, as
+//! far as anybody knows, and loses the attribute.
 
+use std::fmt;
 use std::fs::{DirEntry, File, FileTimes, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, XattrFlags, fgetxattr, flock, fsetxattr};
+use rustix::fs::{FlockOperation, XattrFlags, fgetxattr, flock, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -29,10 +32,13 @@ use super::{file_name, shown};
 use crate::handover::disk::DiskId;
 use crate::handover::master::folder_of;
 use crate::handover::target;
+use crate::store::LastFile;
 
 /// When all parents were made, as their bytes and file times say, in seconds since 2000.
 pub(super) const PARENT_TIME_S: u32 = 1;
 const PARENT_MODE: u32 = 0o444;
+/// What those have as the time when they were last modified that were found damaged, in seconds since 2000.
+const DAMAGED_TIME_S: u32 = 100;
 /// The attribute that tells which file of the master a parent was made of, and the most that is read of it, in bytes.
 const ORIGIN: &str = "user.drover.master";
 const MAX_ORIGIN_LEN: usize = 8192;
@@ -90,10 +96,12 @@ impl Drop for Held {
     }
 }
 
-/// Which file of the master a parent was made of, or was last found to be the same as.
+/// Which file of the master a parent was made of.
 #[derive(Debug, Serialize, Deserialize)]
 struct Origin {
-    path: PathBuf,
+    /// Where the store has the master: its folder, or as earlier versions noted it, its file.
+    #[serde(alias = "path")]
+    master: PathBuf,
     disk: DiskId,
 }
 
@@ -105,30 +113,70 @@ impl Origin {
     }
 
     /// Notes the master's present file, where the file systems of both keep what that takes.
-    fn note(parent: &File, master: &Path) {
-        let origin = DiskId::of_file(master).map(|disk| Origin { path: master.to_owned(), disk });
+    fn note(parent: &File, master: &MasterAt) {
+        let origin = DiskId::of_file(&master.path).map(|disk| Origin { master: master.folder.clone(), disk });
         if let Some(json) = origin.and_then(|origin| serde_json::to_vec(&origin).ok()) {
             let _ = fsetxattr(parent, ORIGIN, &json, XattrFlags::empty());
         }
     }
 }
 
-/// Why a parent may differ from what was made, as far as that shows without reading it.
-pub(super) fn difference(parent: &File) -> io::Result<Option<&'static str>> {
-    let facts = parent.metadata()?;
-    if facts.modified()? != parent_time() {
-        return Ok(Some("it was written to, or found damaged"));
-    }
-    if facts.permissions().mode() & 0o222 != 0 {
-        return Ok(Some("it can be written to"));
-    }
-    Ok(is_outdated(parent).then_some("it was made of a file of the master that another has replaced since"))
+/// Where a master is.
+#[derive(Debug)]
+pub(super) struct MasterAt {
+    /// Its file.
+    pub(super) path: PathBuf,
+    /// The store's folder for it.
+    pub(super) folder: PathBuf,
 }
 
-/// Whether the master has another file by now than the one that a parent was made of. One that it has none of is no doubt.
+/// Why no clone is made on a parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// A full check found it damaged.
+    Damaged,
+    /// It may differ from what was made, for this reason.
+    Doubt(&'static str),
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::Damaged => f.write_str("was found damaged"),
+            Flaw::Doubt(what) => write!(f, "may be damaged: {what}"),
+        }
+    }
+}
+
+/// What is wrong with a parent, as far as that shows without reading it.
+pub(super) fn flaw(parent: &File) -> io::Result<Option<Flaw>> {
+    let facts = parent.metadata()?;
+    let time = facts.modified()?;
+    if time == time_at(DAMAGED_TIME_S) {
+        return Ok(Some(Flaw::Damaged));
+    }
+    if time != time_at(PARENT_TIME_S) {
+        return Ok(Some(Flaw::Doubt("it was written to")));
+    }
+    if facts.permissions().mode() & 0o222 != 0 {
+        return Ok(Some(Flaw::Doubt("it can be written to")));
+    }
+    Ok(doubt_of_origin(parent).map(Flaw::Doubt))
+}
+
+/// Why the blocks may be damaged that a parent shares with the file of the master that it was made of.
+fn doubt_of_origin(parent: &File) -> Option<&'static str> {
+    if is_outdated(parent) {
+        return Some("it was made of a file of the master that another has replaced since");
+    }
+    let is_damaged = LastFile::of(&Origin::of(parent)?.master)?.is_damaged;
+    is_damaged.then_some("the master's file that it was made of was found damaged")
+}
+
+/// Whether the master has another file by now than the one that a parent was made of, or had when it was removed.
 fn is_outdated(parent: &File) -> bool {
-    let is_other = |origin: Origin| DiskId::of_file(&origin.path).is_some_and(|now| !origin.disk.is(&now));
-    Origin::of(parent).is_some_and(is_other)
+    let is_other = |origin: Origin| LastFile::of(&origin.master)?.disk.map(|now| !origin.disk.is(&now));
+    Origin::of(parent).and_then(is_other).unwrap_or(false)
 }
 
 /// Whether a parent is outdated and has disks that rest on it, which keep it as it is.
@@ -136,23 +184,33 @@ pub(super) fn is_left_to_others(base: &Path) -> bool {
     File::open(base).is_ok_and(|parent| is_outdated(&parent)) && has_dependants(base)
 }
 
-/// Makes a file that has all its bytes a parent of this master, durably.
-pub(super) fn seal(file: &File, master: Option<&Path>) -> io::Result<()> {
+/// Makes a file that has all the bytes of this master a parent, durably.
+pub(super) fn seal(file: &File, master: &MasterAt) -> io::Result<()> {
+    seal_with(file, || Origin::note(file, master))
+}
+
+/// Gives a parent its mode and time, with this change of its attribute.
+fn seal_with(file: &File, change: impl FnOnce()) -> io::Result<()> {
     // Only root sets attributes of a file that can't be written.
     file.set_permissions(Permissions::from_mode(PARENT_MODE | 0o200))?;
-    master.into_iter().for_each(|master| Origin::note(file, master));
+    change();
     file.set_permissions(Permissions::from_mode(PARENT_MODE))?;
-    file.set_times(FileTimes::new().set_modified(parent_time()).set_accessed(parent_time()))?;
+    let time = time_at(PARENT_TIME_S);
+    file.set_times(FileTimes::new().set_modified(time).set_accessed(time))?;
     file.sync_all()
 }
 
 /// Takes note of what a full check found, by the parent's time.
 pub(super) fn note(base: &Path, is_right: bool) -> io::Result<()> {
     let parent = File::open(base)?;
-    match (is_right, difference(&parent)?) {
-        (true, Some(_)) => seal(&parent, Origin::of(&parent).map(|origin| origin.path).as_deref()),
-        (false, None) => parent.set_modified(SystemTime::now()).and_then(|()| parent.sync_all()),
-        _ => Ok(()),
+    match (is_right, flaw(&parent)?) {
+        (true, Some(_)) => seal_with(&parent, || {
+            if doubt_of_origin(&parent).is_some() {
+                let _ = fremovexattr(&parent, ORIGIN);
+            }
+        }),
+        (true, None) | (false, Some(Flaw::Damaged)) => Ok(()),
+        (false, _) => parent.set_modified(time_at(DAMAGED_TIME_S)).and_then(|()| parent.sync_all()),
     }
 }
 
@@ -237,6 +295,6 @@ fn lock(file: &File, how: FlockOperation) -> Result<(), Errno> {
     }
 }
 
-fn parent_time() -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(EPOCH_UNIX_S + u64::from(PARENT_TIME_S))
+fn time_at(since_2000_s: u32) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(EPOCH_UNIX_S + u64::from(since_2000_s))
 }

@@ -5,6 +5,7 @@ mod durability;
 mod formats;
 mod importing;
 mod journal;
+mod last_file;
 mod refusals;
 mod releases;
 
