@@ -23,7 +23,6 @@ use self::report::{
     Answer, DAMAGED, FIELDS, GROUP_FIELDS, Group, Groups, Volume, Volumes, dependants, number, usage_of,
 };
 
-use crate::handover::base::BadBase;
 use crate::handover::choice::DriverName;
 use crate::handover::copy::copy_data;
 use crate::handover::disk::{DiskId, Lost};
@@ -313,8 +312,12 @@ impl Driver for Lvm {
         if volume.origin != base {
             findings.push(Finding::fault(format!("its origin is {:?}, recorded is {base:?}", volume.origin)));
         }
-        if let Some(what) = find(&base).and_then(Volume::doubt) {
-            findings.push(Finding::doubt(format!("{base}, which it rests on, may be damaged: {what}")));
+        match find(&base).map(|base| (base.is_damaged(), base.doubt())) {
+            Some((true, _)) => findings.push(Finding::fault(format!("{base}, which it rests on, was found damaged"))),
+            Some((false, Some(what))) => {
+                findings.push(Finding::doubt(format!("{base}, which it rests on, may be damaged: {what}")));
+            }
+            _ => {}
         }
         if self.kind == Kind::Thin && number(&volume.lv_size) < record.disk_len {
             let (is, recorded) = (&volume.lv_size, record.disk_len);
@@ -366,7 +369,10 @@ impl Driver for Lvm {
                     let now = DiskId::Volume { uuid: volume.lv_uuid.clone() };
                     match &record.disk {
                         Some(made) if !made.is(&now) => Lost::Replaced(record.path.clone()),
-                        _ => doubted_base(record, volumes)?,
+                        _ => {
+                            let base = record.base.clone()?;
+                            volumes.iter().find(|volume| volume.lv_name == split(&base).1)?.lost(base)?
+                        }
                     }
                 }
             };
@@ -508,15 +514,6 @@ impl Kind {
             Kind::Thick => "thick",
         }
     }
-}
-
-/// How a clone is lost by the copy of the master that it rests on, if that may be damaged. lvm lets none of them go without
-/// all that rests on it.
-fn doubted_base(record: &CloneRecord, volumes: &[Volume]) -> Option<Lost> {
-    let path = record.base.clone()?;
-    let what = volumes.iter().find(|volume| volume.lv_name == split(&path).1)?.doubt()?;
-    let todo = format!("`drover clone verify {} --full` reads it and settles that", record.name);
-    Some(Lost::Doubted(BadBase { path, what: format!("may be damaged: {what}"), todo }))
 }
 
 /// How long a classic snapshot must be for what may be written to it.

@@ -1,7 +1,11 @@
 //! What `lvs` and `vgs` report, in JSON: volumes, groups, who rests on whom, how full what is.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
+use crate::handover::base::{BadBase, THE_CLONE};
+use crate::handover::disk::Lost;
 use crate::handover::usage::Usage;
 
 /// What `lvs` is asked for.
@@ -68,9 +72,28 @@ impl Volume {
         self.lv_attr.starts_with(kind)
     }
 
+    /// Whether a copy of a master was read and found wrong.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.lv_tags.split(',').any(|tag| tag == DAMAGED)
+    }
+
+    /// How a clone is lost that rests on this copy of a master, if that is or may be damaged. lvm lets none of them go without
+    /// all that rests on it.
+    pub(super) fn lost(&self, path: PathBuf) -> Option<Lost> {
+        let doubt = self.doubt()?;
+        Some(if self.is_damaged() {
+            let todo = "so is what it shows wherever it has nothing of its own: save what is needed of it and make a clone by \
+                        another driver or in another group";
+            Lost::Broken(BadBase { path, what: "was found damaged".to_owned(), todo: todo.to_owned() })
+        } else {
+            let todo = format!("`drover clone verify {THE_CLONE} --full` reads it and settles that");
+            Lost::Doubted(BadBase { path, what: format!("may be damaged: {doubt}"), todo })
+        })
+    }
+
     /// Why a copy of a master may differ from it, as far as that shows without reading it.
     pub(super) fn doubt(&self) -> Option<&'static str> {
-        if self.lv_tags.split(',').any(|tag| tag == DAMAGED) {
+        if self.is_damaged() {
             return Some("it was found damaged");
         }
         (self.lv_attr.as_bytes().get(1) == Some(&b'w')).then_some("it can be written to")
@@ -138,11 +161,12 @@ mod tests {
     #[test]
     fn a_copy_of_a_master_that_is_marked_or_can_be_written_to_is_doubted() {
         let mut base = volumes().remove(1);
-        assert_eq!(base.doubt(), None);
+        let word = |base: &Volume| base.lost(PathBuf::new()).map(|lost| lost.word());
+        assert_eq!((base.doubt(), word(&base)), (None, None));
         base.lv_tags = "drover,drover-damaged".to_owned();
-        assert_eq!(base.doubt(), Some("it was found damaged"));
+        assert_eq!((base.doubt(), word(&base)), (Some("it was found damaged"), Some("broken")));
         let writable = Volume { lv_attr: "owi-------".to_owned(), lv_tags: "drover".to_owned(), ..base };
-        assert_eq!(writable.doubt(), Some("it can be written to"));
+        assert_eq!((writable.doubt(), word(&writable)), (Some("it can be written to"), Some("doubted")));
     }
 
     #[test]
