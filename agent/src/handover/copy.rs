@@ -2,11 +2,15 @@
 //!
 //! Only data is read and written. What is a hole in the master stays one, and what is data but zero becomes one, so a
 //! copy never takes more room than its master and often less.
+//!
+//! Whoever copies a master reads all of it anyway, so it is hashed on the way, holes as well: what the disk damaged unnoticed
+//! would be the copy's own from then on, and nothing could tell it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use blake3::Hasher;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
@@ -59,7 +63,7 @@ impl Driver for Copy {
         make_empty(site.temporary)?;
         let clone = OpenOptions::new().write(true).open(site.temporary).map_err(MakeError::io("open the new file"))?;
         clone.set_len(job.disk_len).map_err(MakeError::io("set the length of the new file"))?;
-        copy_data(&job.source.file, &clone, job.source.identity.len)?;
+        copy_master(job, &clone)?;
         clone.sync_all().map_err(MakeError::io("sync the new file"))?;
         Ok(Made::default())
     }
@@ -107,15 +111,34 @@ pub(super) fn refuse_long(folder: &Path, len: u64) -> Result<(), Unusable> {
     )))
 }
 
-/// Copies what is data among the first `len` bytes and not zero, to where there are zeros.
-pub(super) fn copy_data(from: &File, to: &File, len: u64) -> Result<(), MakeError> {
-    let mut buffer = vec![0; READ_LEN];
-    let mut at = 0;
+/// Copies what is data in the master and not zero to where there are zeros, and makes sure that the master has its content.
+pub(super) fn copy_master(job: &Job<'_>, to: &File) -> Result<(), MakeError> {
+    let (from, len) = (&job.source.file, job.source.identity.len);
+    let (mut hasher, mut buffer, mut at) = (Hasher::new(), vec![0; READ_LEN], 0);
     while let Some((start, end)) = next_data(from, at, len)? {
-        copy_run(from, to, start, end, &mut buffer)?;
+        hash_hole(&mut hasher, start - at);
+        copy_run(from, to, start, end, &mut buffer, &mut hasher)?;
         at = end;
     }
-    Ok(())
+    hash_hole(&mut hasher, len - at);
+    if hasher.finalize().as_bytes() == job.master.content_hash.as_bytes() {
+        return Ok(());
+    }
+    let (path, label) = (job.master.path.display(), job.master.label());
+    Err(MakeError::Refused(format!(
+        "the master's file {path} is damaged, and a copy would be as well; `drover verify {label}` tells what is damaged, and \
+         `drover fetch {label}` mends it"
+    )))
+}
+
+/// Hashes so many zeros, which a hole is read as.
+fn hash_hole(hasher: &mut Hasher, len: u64) {
+    let (zeros, mut left) = ([0; 1 << 16], len);
+    while left > 0 {
+        let part_len = left.min(zeros.len() as u64);
+        hasher.update(&zeros[..part_len as usize]);
+        left -= part_len;
+    }
 }
 
 /// The next run of data at or after `from`, as start and end in bytes; on file systems that know no holes, all the rest.
@@ -134,12 +157,20 @@ pub(super) fn next_data(file: &File, from: u64, len: u64) -> Result<Option<(u64,
     Ok((start < end).then_some((start, end)))
 }
 
-fn copy_run(from: &File, to: &File, start: u64, end: u64, buffer: &mut [u8]) -> Result<(), MakeError> {
+fn copy_run(
+    from: &File,
+    to: &File,
+    start: u64,
+    end: u64,
+    buffer: &mut [u8],
+    hasher: &mut Hasher,
+) -> Result<(), MakeError> {
     let mut at = start;
     while at < end {
         let part_len = (end - at).min(buffer.len() as u64) as usize;
         let part = &mut buffer[..part_len];
         from.read_exact_at(part, at).map_err(MakeError::io("read the master"))?;
+        hasher.update(part);
         write_data(to, part, at).map_err(MakeError::io("write the new file"))?;
         at += part_len as u64;
     }

@@ -100,6 +100,15 @@ impl Verification {
         self.findings.insert(0, Finding { severity: Severity::Fault, about: About::Content, text });
     }
 
+    /// Takes note that a full check had nothing to read beside what every check looks at.
+    pub fn stands_alone(&mut self) {
+        self.findings.push(Finding::note(
+            "it stands alone: its file and that one's length were looked at, and no content was compared, since what guests \
+             write to it is recorded nowhere"
+                .to_owned(),
+        ));
+    }
+
     /// The worst finding, if there is any.
     pub fn worst(&self) -> Option<Severity> {
         self.findings.first().map(|finding| finding.severity)

@@ -48,9 +48,12 @@ async fn look(
 
 /// The same after all of what the clone rests on was read. That is kept: a file may have been mended since the clone was made.
 async fn in_full(client: &Client, handover: &Handover, record: &CloneRecord) -> Result<Verification, Problem> {
-    let (found, _) = look(client, handover, record).await?;
+    let (mut found, _) = look(client, handover, record).await?;
     let damage = match &found.to_hash {
-        ToHash::Nothing => return Ok(found),
+        ToHash::Nothing => {
+            found.stands_alone();
+            return Ok(found);
+        }
         ToHash::Master(_) if let Some(text) = gone(handover, record) => Some(text),
         ToHash::Master(image) => hash_master(client, &record.name, *image).await?,
         ToHash::Base(base) => hash_base(handover, record, base),

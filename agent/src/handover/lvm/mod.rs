@@ -10,7 +10,7 @@
 mod report;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use self::report::{
 };
 
 use crate::handover::choice::DriverName;
-use crate::handover::copy::copy_data;
+use crate::handover::copy::copy_master;
 use crate::handover::disk::{DiskId, Lost};
 use crate::handover::dm::store_len;
 use crate::handover::driver::{
@@ -161,7 +161,7 @@ impl Lvm {
         let (group, partial_name) = split(partial);
         let size = format!("{}b", job.master.content_len);
         self.lvm(&["lvcreate", "-y", "-Wn", "-Zn", "--addtag", TAG, "-L", &size, "-n", &partial_name, &group])?;
-        fill(&job.source.file, partial, job.master.content_len)?;
+        fill(job, partial)?;
         let partial_id = format!("{group}/{partial_name}");
         self.lvm(&["lvchange", "-y", "--permission", "r", &partial_id])?;
         if self.kind == Kind::Thin {
@@ -533,7 +533,7 @@ fn partial_base(temporary: &Path) -> PathBuf {
 }
 
 /// Makes a volume, which has who knows what in it, zeros and the master's data, durably.
-fn fill(master: &File, volume: &Path, len: u64) -> Result<(), MakeError> {
+fn fill(job: &Job<'_>, volume: &Path) -> Result<(), MakeError> {
     let opened = OpenOptions::new().read(true).write(true).open(volume);
     let device = opened.map_err(MakeError::io("open the new volume"))?;
     let volume_len =
@@ -548,7 +548,7 @@ fn fill(master: &File, volume: &Path, len: u64) -> Result<(), MakeError> {
             at += part;
         }
     }
-    copy_data(master, &device, len)?;
+    copy_master(job, &device)?;
     device.sync_all().map_err(MakeError::io("sync the new volume"))
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::world::{
-    MASTER_LEN, Mounted, World, assert_master_untouched, assert_same_disk, disk_usage, name, run, text,
+    MASTER_LEN, Mounted, World, assert_master_untouched, assert_same_disk, disk_usage, name, run, text, write_into,
 };
 use crate::handover::{Choice, DriverName, Profile};
 
@@ -108,6 +108,29 @@ fn copies_are_the_master_byte_for_byte_and_no_larger() {
 
     assert_same_disk("raw", &second.path, &world.master.path);
     assert_master_untouched(&world.master);
+}
+
+#[test]
+fn a_master_that_the_disk_damaged_unnoticed_is_copied_by_nobody() {
+    let world = World::without_reflinks();
+    let path = &world.master.path;
+    let time = fs::metadata(path).and_then(|facts| facts.modified()).expect("its time");
+    let right = fs::read(path).expect("the master")[1_100_000];
+    let flip = |byte: u8| {
+        write_into(path, 1_100_000, &[byte]);
+        fs::File::open(path).and_then(|file| file.set_modified(time)).expect("its time");
+    };
+    flip(right ^ 1);
+    for driver in [DriverName::Copy, DriverName::Vhd] {
+        let refused = world.handover.create(&world.master, &world.spec("c", driver)).expect_err("it would be damaged");
+        assert!(refused.to_string().contains("`drover verify debian@3`"), "{driver}: {refused}");
+        world.assert_nothing_left();
+    }
+    flip(right);
+    let record = world.make("c", DriverName::Copy).record;
+    let mut found = world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+    found.stands_alone();
+    assert!(found.is_sound() && found.findings[0].text.contains("no content was compared"), "{found:?}");
 }
 
 #[test]

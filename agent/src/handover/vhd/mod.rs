@@ -26,7 +26,7 @@ use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN,
 use self::parent::{Flaw, Held, MasterAt, PARENT_TIME_S};
 use super::base::{BadBase, THE_CLONE, is_absence};
 use super::choice::DriverName;
-use super::copy::{copy_data, refuse_full};
+use super::copy::{copy_master, refuse_full};
 use super::disk::Lost;
 use super::driver::{
     Driver, Inspection, Job, Made, MakeError, Site, Unusable, refuse_pool, refuse_profile, refuse_room,
@@ -260,7 +260,7 @@ fn make_parent(
     let shared = ioctl_ficlone(&file, &job.source.file).is_ok();
     if !shared {
         file.set_len(job.disk_len).map_err(MakeError::io("set the length of the new parent"))?;
-        copy_data(&job.source.file, &file, job.source.identity.len)?;
+        copy_master(job, &file)?;
     }
     let finished = file
         .set_len(job.disk_len)
