@@ -140,7 +140,11 @@ impl Lost {
                 "if somebody made it a disk of its own, `drover clone rm --forget {clone}` leaves it to them and removes the \
                  record alone"
             ),
-            _ => format!(
+            // What is there is the clone's own, which is removed and not forgotten.
+            Lost::Short(_) => format!(
+                "bring its disk back and `drover clone adopt {clone}`, or `drover clone rm {clone}` and make it anew"
+            ),
+            Lost::Unreachable(_) | Lost::Gone(_) | Lost::Replaced(_) => format!(
                 "bring its disk back and `drover clone adopt {clone}`, or `drover clone rm --forget {clone}` and make it anew"
             ),
         }

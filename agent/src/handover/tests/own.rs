@@ -255,6 +255,9 @@ fn a_raw_file_that_is_shorter_than_the_disk_is_not_the_clone() {
     fs::OpenOptions::new().write(true).open(&record.path).and_then(|file| file.set_len(0)).expect("cut off");
     let refused = world.handover.get_finished(&record.name).expect_err("no guest is given it");
     assert!(matches!(refused, DeviceError::Lost { lost: Lost::Short(_), .. }), "{refused}");
+    assert!(matches!(world.handover.forget(&record.name), Err(RemoveError::Reachable { .. })));
+    let refused = refused.to_string();
+    assert!(refused.contains("`drover clone rm c`") && !refused.contains("--forget"), "{refused}");
     assert!(world.handover.remove(&record.name).expect("it is the clone's own").file_existed);
 }
 
