@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use drover_protocol::release::Name;
 
-use super::Handover;
 use super::choice::DriverName;
 use super::copy::next_data;
 use super::disk::Lost;
-use super::driver::{Activity, MakeError};
+use super::driver::{Activity, Driver, MakeError};
 use super::master::{Master, MasterError, MasterFile, is_one_file};
 use super::open_files::OpenFiles;
 use super::record::{self, CloneRecord, CloneState, ClonesLock, RecordError, RecordedMaster};
 use super::recover::Outcome;
 use super::usage::Usage;
+use super::{Handover, LookupError};
 
 /// A clone whose device was asked for.
 #[derive(Debug)]
@@ -86,6 +86,22 @@ pub enum ConfirmError {
     /// The record can't be written.
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+/// Why what a clone rests on besides the master was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// There is no such clone, or its record is another user's.
+    #[error(transparent)]
+    Clone(#[from] LookupError),
+    /// The system refused.
+    #[error("{} can't be read: {source}", path.display())]
+    Unreadable {
+        /// What it rests on.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// What a clone rests on besides the master, after all of it was read.
@@ -158,16 +174,15 @@ impl Handover {
     }
 
     /// Reads what a clone rests on besides the master, and says whether it has the master's content. Takes as long as reading
-    /// all of it. No clone is made on one that was found wrong, until it was made anew or found right.
-    pub fn hash_base(&self, record: &CloneRecord) -> io::Result<HashedBase> {
+    /// all of it. No clone is made on one that was found wrong, until it was made anew or found right. That is noted with
+    /// what the record names, so it must be this user's.
+    pub fn hash_base(&self, name: &Name) -> Result<HashedBase, HashError> {
+        let record = record::read_own(self.state(), name).map_err(LookupError::from)?;
+        let record = record.ok_or_else(|| LookupError::Unknown(name.clone()))?;
         let Some(base) = &record.base else { return Ok(HashedBase { is_right: true, unnoted: None }) };
         let driver = self.driver(record.driver);
-        let shown = driver.show_base(base).map_err(io::Error::other)?;
-        let is_masters = is_masters(base, record);
-        if shown {
-            driver.hide_base(base).map_err(io::Error::other)?;
-        }
-        let is_right = is_masters?;
+        let is_right =
+            read_base(driver, base, &record).map_err(|source| HashError::Unreadable { path: base.clone(), source })?;
         Ok(HashedBase { is_right, unnoted: driver.note_base(base, is_right).err() })
     }
 
@@ -199,6 +214,16 @@ impl Handover {
         }
         Ok((lock, record))
     }
+}
+
+/// Makes a base readable if need be, and says whether it is the master.
+fn read_base(driver: &dyn Driver, base: &Path, record: &CloneRecord) -> io::Result<bool> {
+    let shown = driver.show_base(base).map_err(io::Error::other)?;
+    let is_masters = is_masters(base, record);
+    if shown {
+        driver.hide_base(base).map_err(io::Error::other)?;
+    }
+    is_masters
 }
 
 /// Whether a base is the master with zeros behind it, as far as the clone's disk goes.

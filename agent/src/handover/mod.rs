@@ -57,7 +57,7 @@ use serde::Serialize;
 pub use self::base::BadBase;
 pub use self::choice::{Choice, DriverName, Hypervisor, ParseChoiceError, Profile};
 pub use self::create::{CloneSpec, CreateError, Created};
-pub use self::device::{Activated, ConfirmError, DeviceError, HashedBase};
+pub use self::device::{Activated, ConfirmError, DeviceError, HashError, HashedBase};
 pub use self::disk::{DiskId, Lost};
 pub use self::driver::{Activity, MakeError, NotTaken, Unusable};
 pub use self::machine::{MachineError, qemu_arguments, xen_disk, xml_disk};

@@ -11,7 +11,7 @@ use crate::cli::{Common, Exit};
 use crate::control::Problem;
 use crate::control::api::{Event, Master, MasterRef, Verify};
 use crate::control::client::Client;
-use crate::handover::{CloneRecord, Handover, ToHash, Verification};
+use crate::handover::{CloneRecord, Handover, HashError, ToHash, Verification};
 
 pub(super) async fn run(common: &Common, handover: &Handover, clone: &Name, full: bool) -> Result<Exit, Problem> {
     let record = handover.get(clone).map_err(|error| lookup("clone verify", clone, &error))?;
@@ -56,7 +56,7 @@ async fn in_full(client: &Client, handover: &Handover, record: &CloneRecord) -> 
         }
         ToHash::Master(_) if let Some(text) = gone(handover, record) => Some(text),
         ToHash::Master(image) => hash_master(client, &record.name, *image).await?,
-        ToHash::Base(base) => hash_base(handover, record, base),
+        ToHash::Base(base) => hash_base(handover, &record.name, base)?,
     };
     let (mut found, master) = look(client, handover, record).await?;
     if let Some(text) = damage {
@@ -73,16 +73,17 @@ async fn in_full(client: &Client, handover: &Handover, record: &CloneRecord) -> 
 }
 
 /// What is wrong with what a clone rests on beside the master, if anything is.
-fn hash_base(handover: &Handover, record: &CloneRecord, base: &Path) -> Option<String> {
-    let hashed = match handover.hash_base(record) {
+fn hash_base(handover: &Handover, clone: &Name, base: &Path) -> Result<Option<String>, Problem> {
+    let hashed = match handover.hash_base(clone) {
         Ok(hashed) => hashed,
-        Err(error) => return Some(format!("{} can't be read: {error}", base.display())),
+        Err(HashError::Clone(error)) => return Err(lookup("clone verify", clone, &error)),
+        Err(error @ HashError::Unreadable { .. }) => return Ok(Some(error.to_string())),
     };
     if let Some(error) = hashed.unnoted {
         warn(&format!("what was found of {} could not be noted for other clones: {error}", base.display()));
     }
-    (!hashed.is_right)
-        .then(|| format!("{} does not have the master's content; no clone is made on it from now on", base.display()))
+    let wrong = || format!("{} does not have the master's content; no clone is made on it from now on", base.display());
+    Ok((!hashed.is_right).then(wrong))
 }
 
 /// That the master's file is gone, and what to do, if it is.

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::world::*;
 use crate::handover::record::clones_of;
-use crate::handover::{Activity, CloneState, ClonesLock, DeviceError, DriverName, Outcome, RecordError, RemoveError};
+use crate::handover::{
+    Activity, CloneState, ClonesLock, DeviceError, DriverName, HashError, LookupError, Outcome, RecordError,
+    RemoveError,
+};
 
 const DAEMON: u32 = 4711;
 
@@ -91,6 +94,20 @@ fn a_record_that_another_user_wrote_makes_root_remove_rename_and_map_nothing() {
     }
     world.handover.remove(&name("mine")).expect("its own record is acted on");
     assert_untouched(&precious);
+}
+
+#[test]
+fn what_a_record_that_another_user_wrote_rests_on_is_not_read_and_not_marked() {
+    let Some(world) = world_of_the_daemons() else { return };
+    let record = world.make("mine", DriverName::Vhd).record;
+    let (base, precious) = (record.base.expect("a parent"), precious(&world));
+    let time = fs::metadata(&precious).and_then(|facts| facts.modified()).expect("its time");
+    forge(&world, "mine", "theirs", &[(text(&base), text(&precious))]);
+    let refused = world.handover.hash_base(&name("theirs")).expect_err("it is another user's");
+    assert!(matches!(refused, HashError::Clone(LookupError::Record(RecordError::Foreign { .. }))), "{refused}");
+    assert!(refused.to_string().contains("drover clone adopt theirs"), "{refused}");
+    assert_eq!(fs::metadata(&precious).and_then(|facts| facts.modified()).expect("its time"), time);
+    assert!(world.handover.hash_base(&record.name).expect("it is read").is_right);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_vhd_of_a_damaged_master_stays_doubted_when_that_is_mended_and_removed() {
     assert_ne!(new.base, old.base);
     store.remove(master.image).unwrap();
     assert_eq!((lost(&state, &old), lost(&state, &new)), (Some("doubted"), None));
-    assert!(Handover::new(&state.path()).hash_base(&old).unwrap().is_right);
+    assert!(Handover::new(&state.path()).hash_base(&old.name).unwrap().is_right);
     assert_eq!(lost(&state, &old), None);
 }
 
