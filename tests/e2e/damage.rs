@@ -338,6 +338,33 @@ fn vhds_of_a_mended_master_are_told_to_be_checked_and_new_ones_get_another_paren
 }
 
 #[test]
+fn a_move_that_finds_the_old_master_damaged_has_that_noted_so_that_fetching_mends_it() {
+    let seed = seed("a_move_that_finds_the_old_master_damaged_has_that_noted_so_that_fetching_mends_it");
+    let (fleet, _) = with_golden(2, NO_SCRUB, seed);
+    let host = &fleet.hosts[1];
+    host.run(&["fetch", "golden"]).ok();
+    let master = host.wait_sealed("golden@1", LONG);
+    let out = fleet.path("vm1.qcow2");
+    host.run(&["clone", "create", "golden", "vm1", "--driver", "qcow2", "--out", out.to_str().expect("ASCII")]).ok();
+    let next = TestImage::make(&fleet.path("next.raw"), 8 << 20, 8 << 20, seed + 1);
+    fleet.publish(&next.path, "golden", &[]);
+    host.run(&["fetch", "golden@2"]).ok();
+    flip(&master.path);
+    host.run(&["clone", "verify", "vm1"]).ok();
+
+    let refused = host.run(&["clone", "rebase", "vm1", "golden@2"]);
+    assert_eq!(refused.code, Some(4), "{refused:#?}");
+    refused.refused(&["is damaged", "`drover fetch golden@1`"]);
+    assert_is(host, "vm1", "broken", "`drover fetch golden@1`");
+    host.run(&["fetch", "golden@1"]).ok();
+    assert_is(host, "vm1", "ready", "");
+    host.run(&["clone", "rebase", "vm1", "golden@2"]).ok();
+
+    let unknown = host.run(&["clone", "rebase", "nosuch", "golden"]);
+    assert!(unknown.stderr.contains("clone rebase nosuch: there is no clone nosuch"), "{unknown:#?}");
+}
+
+#[test]
 fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     let seed = seed("the_scrub_finds_a_flipped_bit_and_mends_it_by_itself");
     let (fleet, image) = with_golden(2, "scrub_every = \"1s\"\nscrub_rate = \"64MB\"", seed);

@@ -2,11 +2,13 @@
 
 use drover_protocol::release::Name;
 
+use super::verify::hash_master;
 use super::{find, lookup, of_record, refuse_device};
 use crate::cli::list::settle;
-use crate::cli::output::say;
+use crate::cli::output::{say, warn};
 use crate::cli::{Common, Exit};
 use crate::control::api::MasterRef;
+use crate::control::client::Client;
 use crate::control::{Code, Problem};
 use crate::handover::{CloneRecord, Handover, RebaseError};
 
@@ -19,7 +21,7 @@ pub(super) async fn run(
     let what = format!("clone rebase {clone} {master}");
     let client = common.client();
     let source = find(&client, master).await?;
-    let record = handover.get(clone).map_err(|error| lookup(&what, clone, &error))?;
+    let record = handover.get(clone).map_err(|error| lookup("clone rebase", clone, &error))?;
     let rests_on = of_record(&client, &record).await?;
     if let Some((master, doubt)) = rests_on.as_ref().and_then(|master| Some((master, master.doubt.as_ref()?))) {
         let why = format!("the master that it rests on may have changed, and a move would copy that into it: {doubt}");
@@ -34,7 +36,15 @@ pub(super) async fn run(
     }
     let name = clone.clone();
     let done = tokio::task::spawn_blocking(move || handover.rebase(&name, &source)).await;
-    let rebased = done.map_err(|error| Problem::failed(&what, error))?.map_err(|error| refuse(&what, &error))?;
+    let rebased = match done.map_err(|error| Problem::failed(&what, error))? {
+        Ok(rebased) => rebased,
+        Err(error) => {
+            if matches!(error, RebaseError::Damaged { .. }) {
+                have_noted(&client, &record).await;
+            }
+            return Err(refuse(&what, &error));
+        }
+    };
     common.output().print(&rebased.record, |record: &CloneRecord| {
         format!("{} rests on {}", record.name, record.master.path.display())
     })?;
@@ -42,6 +52,13 @@ pub(super) async fn run(
         say(&format!("{clone} rested on {master} already"));
     }
     Ok(Exit::Done)
+}
+
+/// Has the daemon read a master that was found damaged: it notes what is, so that no clone is made of it and fetching mends it.
+async fn have_noted(client: &Client, record: &CloneRecord) {
+    if let Err(problem) = hash_master(client, &record.name, record.image).await {
+        warn(&format!("that the master is damaged could not be noted: {problem}"));
+    }
 }
 
 fn refuse(what: &str, error: &RebaseError) -> Problem {

@@ -94,7 +94,7 @@ fn gone(handover: &Handover, record: &CloneRecord) -> Option<String> {
 }
 
 /// What is wrong with a master's content, if anything is.
-async fn hash_master(client: &Client, clone: &Name, image: ImageId) -> Result<Option<String>, Problem> {
+pub(super) async fn hash_master(client: &Client, clone: &Name, image: ImageId) -> Result<Option<String>, Problem> {
     let request = Verify { master: MasterRef::Image(image) };
     let verified = match client.stream("/v1/verify", &request).await?.last(|_| {}).await? {
         Event::Verified(verified) => verified,
