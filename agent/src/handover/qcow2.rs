@@ -208,7 +208,10 @@ impl Qcow2 {
             (Some(0 | CHECK_DAMAGED | CHECK_LEAKS), Err(e)) => Some(unchecked(self.tool().nonsense(e))),
             // Started a moment ago, after the look at the lock.
             _ if said(&output).contains("Is another process using the image") => return true,
-            _ => Some(Finding::fault(format!("qemu-img check fails: {}", said(&output)))),
+            _ => Some(match self.tool().failure(&output) {
+                ToolError::Failed { said, .. } => Finding::fault(format!("qemu-img check fails: {said}")),
+                e => unchecked(e),
+            }),
         });
         false
     }

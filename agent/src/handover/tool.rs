@@ -6,7 +6,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use super::driver::Unusable;
 
@@ -64,6 +64,14 @@ pub enum ToolError {
         program: PathBuf,
         /// What it said.
         said: String,
+    },
+    /// It ended with an error and did not say which.
+    #[error("{} failed ({status}) without a word", program.display())]
+    Silent {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
     },
     /// It did not come to its end.
     #[error("{} was ended by signal {signal} before it was done", program.display())]
@@ -123,7 +131,16 @@ impl Tool<'_> {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(ToolError::Failed { program: self.program.to_owned(), said: said(&output) })
+        Err(self.failure(&output))
+    }
+
+    /// Why it failed that ended with an error.
+    pub(super) fn failure(&self, output: &Output) -> ToolError {
+        let (program, said) = (self.program.to_owned(), said(output));
+        if said.is_empty() {
+            return ToolError::Silent { program, status: output.status };
+        }
+        ToolError::Failed { program, said }
     }
 
     pub(super) fn nonsense(&self, what: impl ToString) -> ToolError {
@@ -135,8 +152,5 @@ impl Tool<'_> {
 pub(super) fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() {
-        return format!("{} without a word", output.status);
-    }
     lines.join("; ").chars().take(QUOTE_LEN).collect()
 }

@@ -55,8 +55,17 @@ impl Create {
         let what = format!("clone create {} {}", self.master, self.clone);
         let specs = self.specs().map_err(|error| Problem::new(Code::Usage, &what, error))?;
         let master = find(&common.client(), &self.master).await?;
-        // A full copy takes minutes; an interrupt in between leaves it to the daemon's next start to clean up.
-        let made = tokio::task::spawn_blocking(move || handover.create_all(&master, &specs)).await;
+        // A full copy takes minutes, and so do many clones.
+        let made = tokio::select! {
+            made = tokio::task::spawn_blocking(move || handover.create_all(&master, &specs)) => made,
+            _ = tokio::signal::ctrl_c() => {
+                warn(
+                    "it was interrupted: `drover clone activate --all` clears or completes what is unfinished, as does the \
+                     daemon when it starts, of what its own user makes",
+                );
+                return Ok(Exit::Interrupted);
+            }
+        };
         let created = made.map_err(|error| Problem::failed(&what, error))?.map_err(|error| refuse(&what, &error))?;
         // Many clones have the same to say.
         let mut warnings: Vec<&String> = created.iter().flat_map(|created| &created.warnings).collect();

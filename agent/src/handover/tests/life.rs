@@ -459,6 +459,7 @@ fn a_qemu_img_that_fails_by_itself_is_no_fault_of_the_clone() {
     let program = world.folder().join("qemu-img-broken");
     for (does, words) in [
         ("kill -9 $$", "was ended by signal 9"),
+        ("exit 1", "without a word"),
         ("echo nonsense", "gave an answer that can't be understood"),
         ("[ \"$1\" != check ] || exit 2; exec qemu-img \"$@\"", "gave an answer that can't be understood"),
     ] {
