@@ -40,7 +40,8 @@ impl Liar {
         let liar = Liar { at, asked_by: Arc::clone(&asked_by) };
         let tracker: SocketAddr = fleet.tracker_addr().parse().expect("an address");
         let own = [200 + number; 20];
-        let pass = CertificateAuthority::load(&fleet.tracker_state()).expect("a cluster").cluster_secret().pass();
+        let pass =
+            CertificateAuthority::load(&fleet.tracker_state().join("ca")).expect("a cluster").cluster_secret().pass();
         let mut asker = own;
         asker[..pass.len()].copy_from_slice(&pass);
         let hello = Question::NearMe(own).encode(&asker, *b"hey!");

@@ -19,7 +19,7 @@ fn at(last: u8, port: u16) -> SocketAddrV4 {
 
 /// A host's node, in the cluster of this tracker.
 fn host(state: &Path, last: u8, trackers: &[SocketAddrV4]) -> DhtNode {
-    let pass = CertificateAuthority::load(state).expect("a cluster").cluster_secret().pass();
+    let pass = CertificateAuthority::load(&cluster::ca_folder(state)).expect("a cluster").cluster_secret().pass();
     let settings = DhtSettings { listen: at(last, 7445), bootstraps: trackers.to_vec(), networks: networks(), pass };
     DhtNode::start(settings).expect("a free port")
 }
