@@ -23,7 +23,7 @@ pub struct BadBase {
     pub path: PathBuf,
     /// What is wrong with it, for people.
     pub what: String,
-    /// What to do about it. [`THE_CLONE`] stands for the clone's name: many may rest on it.
+    /// What to do about it. `THE_CLONE` stands for the clone's name: many may rest on it.
     pub todo: String,
 }
 
