@@ -125,7 +125,7 @@ impl Question<'_> {
 impl Answer {
     /// The answer that these bytes are; `None` if they are none, or longer than [`LONGEST`].
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() > LONGEST {
+        if bytes.len() > LONGEST || !is_shallow(bytes) {
             return None;
         }
         let message: Message = serde_bencode::from_bytes(bytes).ok()?;
@@ -215,6 +215,41 @@ fn item(k: Option<ByteBuf>, seq: Option<i64>, sig: Option<ByteBuf>, v: Option<By
     Some(ToldItem { publisher, seq: u64::try_from(seq?).ok()?, value: v?.into_vec(), signature })
 }
 
+/// Deepest nesting that an answer has need of: hosts in a list, in what is told, in the message.
+const DEEPEST: usize = 8;
+
+/// Whether lists and dictionaries are nested so little that reading them takes no stack to speak of.
+fn is_shallow(mut bytes: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    while let Some((&kind, rest)) = bytes.split_first() {
+        let skipped = match kind {
+            b'l' | b'd' => {
+                depth += 1;
+                Some(0)
+            }
+            b'e' => {
+                depth = depth.saturating_sub(1);
+                Some(0)
+            }
+            b'i' => rest.iter().position(|&byte| byte == b'e').map(|at| at + 1),
+            _ => string_len(bytes).map(|len| len - 1),
+        };
+        let Some(rest) = skipped.and_then(|skipped| rest.get(skipped..)) else { return false };
+        if depth > DEEPEST {
+            return false;
+        }
+        bytes = rest;
+    }
+    true
+}
+
+/// How many bytes a text takes that these begin with, with its length before it.
+fn string_len(bytes: &[u8]) -> Option<usize> {
+    let colon = bytes.iter().position(|&byte| byte == b':')?;
+    let len: usize = core::str::from_utf8(&bytes[..colon]).ok()?.parse().ok()?;
+    len.checked_add(colon + 1)
+}
+
 /// An address in six bytes.
 const ADDR_LEN: usize = 6;
 
@@ -281,6 +316,16 @@ mod tests {
         assert_eq!(decoded, Some(Answer { number: *b"aabb", told: Ok(told) }));
         let refused = Answer::decode(b"d1:eli203e9:Bad tokene1:t4:aabb1:y1:ee").map(|answer| answer.told);
         assert_eq!(refused, Some(Err("203: Bad token".to_owned())));
+    }
+
+    #[test]
+    fn what_is_nested_deeply_is_not_read_and_texts_are_not_looked_into() {
+        let nested = |depth: usize| [vec![b'l'; depth], vec![b'e'; depth]].concat();
+        assert!(is_shallow(&nested(DEEPEST)) && !is_shallow(&nested(DEEPEST + 1)));
+        assert!(is_shallow(b"d1:a20:llllllllllllllllllll1:bi-7ee"));
+        for broken in [&b"9:short"[..], b"i7", b"18446744073709551615:a", b"x", b"-1:a"] {
+            assert!(!is_shallow(broken), "{}", String::from_utf8_lossy(broken));
+        }
     }
 
     #[test]
