@@ -1,10 +1,10 @@
 //! Messages of the hash table, as a node asks another and is answered: KRPC of BEP 5, with items of BEP 44.
 //!
-//! Numbers of questions have four bytes and a put names its target, which is what the nodes of `mainline` want. Who asks has an id of
-//! its own, which is not that of its node and begins with the cluster's [pass](crate::lookup::ClusterSecret::pass): it is always at
-//! [`ASKER_AT`], where a node's kernel looks for it.
+//! Numbers of questions have four bytes and a put names its target, which is what the nodes of `mainline` want. Who asks has
+//! an id of its own, which is not that of its node and begins with the cluster's
+//! [pass](crate::lookup::ClusterSecret::pass): it is always at [`ASKER_AT`], where a node's kernel looks for it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
@@ -96,7 +96,8 @@ impl ToldItem {
 }
 
 impl Question<'_> {
-    /// The question as `asker` sends it. Who asks so wants no questions where it asks from (BEP 43), but for [`Question::NearMe`].
+    /// The question as `asker` sends it. Who asks so wants no questions where it asks from (BEP 43), but for
+    /// [`Question::NearMe`].
     pub fn encode(&self, asker: &NodeId, number: Number) -> Vec<u8> {
         let (id, plain) = (Bytes::new(asker), Arguments::default());
         let (q, a) = match self {

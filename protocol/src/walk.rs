@@ -1,7 +1,7 @@
 //! A lookup in the hash table that nodes which lie can neither lengthen nor fill.
 //!
-//! It is Kademlia's (Maymounkov and Mazières, 2002): whoever is nearest to the target is asked for nodes that are nearer, until
-//! the nearest [`NEAREST`] have answered. Against liars
+//! It is Kademlia's (Maymounkov and Mazières, 2002): whoever is nearest to the target is asked for nodes that are nearer,
+//! until the nearest [`NEAREST`] have answered. Against liars
 //!
 //! - a lookup has so many questions at most, however near the nodes are that are named;
 //! - nodes at one address, but for the nearest of them, come after those at all others, whatever they call themselves;
@@ -10,8 +10,8 @@
 //! So a machine that lies costs a lookup some questions, and honest nodes are asked all the same. One that answers from many
 //! addresses near to a target can fill what is nearest to it.
 
+use core::net::{Ipv4Addr, SocketAddrV4};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::krpc::NodeId;
 

@@ -1,8 +1,9 @@
 //! The tracker's node in the cluster's hash table: where hosts begin to find each other, while it lives, so that they
 //! know each other when it is gone.
 //!
-//! It asks nobody, also after a restart and beside other trackers, and takes those into its table who ask it. Every host asks all trackers of its settings, when it starts and when one can be reached again, so each tracker
-//! knows all hosts, and no tracker needs to know another.
+//! It looks up nothing, also after a restart and beside other trackers, and takes those into its table who ask it. Every
+//! host asks all trackers of its settings, when it starts and when one can be reached again, so each tracker knows all
+//! hosts, and no tracker needs to know another.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A drop-in for the daemon's unit, by which the kernel lets it reach nobody but who the settings name.
 //!
-//! The daemon keeps to the networks of the settings by itself; this is for who wants a second lock on the same door. systemd does not
-//! know the settings, so they are written down for it.
+//! The daemon keeps to the networks of the settings by itself; this is for who wants a second lock on the same door.
+//! systemd does not know the settings, so they are written down for it.
 
 use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;

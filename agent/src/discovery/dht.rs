@@ -157,10 +157,7 @@ struct Task {
 /// Runs until dropped.
 pub(crate) async fn run(mut parts: Parts) {
     say(&parts, |status| status.problem = Some(parts.secret.why_unknown().to_owned()));
-    let mut known = parts.secret.watch();
-    let Ok(secret) = known.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
-        return;
-    };
+    let secret = parts.secret.known().await;
     // The port before the node's.
     let port = parts.port.map_or(parts.listen.port(), |port| port.saturating_sub(1));
     let Some(listen) = beside(SocketAddr::new(parts.listen.ip(), port)) else {

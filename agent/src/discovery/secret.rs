@@ -46,9 +46,16 @@ impl Secret {
         }
     }
 
-    /// Changes as it becomes known.
-    pub(crate) fn watch(&self) -> watch::Receiver<Option<ClusterSecret>> {
-        self.known.subscribe()
+    /// The secret, as soon as it is known.
+    pub(crate) async fn known(&self) -> ClusterSecret {
+        let mut known = self.known.subscribe();
+        let told = known.wait_for(Option::is_some).await.expect("this one has the sender");
+        told.expect("waited for")
+    }
+
+    /// The secret, if it is known now.
+    pub(crate) fn now(&self) -> Option<ClusterSecret> {
+        *self.known.borrow()
     }
 
     /// Why it is not known, as long as nobody has told it.
@@ -87,12 +94,12 @@ mod tests {
             std::fs::write(&path, damage).expect("written");
             let secret = load();
             assert!(secret.why_unknown().contains(what) && secret.why_unknown().contains("copy the file"));
-            assert_eq!(*secret.watch().borrow(), None);
+            assert_eq!(secret.now(), None);
         }
         let workers = Workers::start("test", 1).expect("a thread");
         let told = ClusterSecret::from_bytes([5; 32]);
         load().learn(told, &workers).await;
-        assert_eq!(*load().watch().borrow(), Some(told));
+        assert_eq!(load().known().await, told);
 
         std::fs::remove_file(&path).and_then(|()| std::fs::create_dir(&path)).expect("a test's folder");
         assert!(load().why_unknown().contains("can't read"), "{}", load().why_unknown());

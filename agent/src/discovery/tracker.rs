@@ -370,10 +370,7 @@ async fn watch_node(parts: &Parts, status: &watch::Sender<TrackerStatus>, tracke
     else {
         return core::future::pending().await;
     };
-    let mut known = parts.secret.watch();
-    let Ok(secret) = known.wait_for(Option::is_some).await.map(|known| known.expect("waited for")) else {
-        return core::future::pending().await;
-    };
+    let secret = parts.secret.known().await;
     loop {
         // What can't be asked is not known.
         let is_silent = answers(from, node, secret.pass()).await.is_ok_and(|answers| !answers);

@@ -410,7 +410,7 @@ impl Exchange {
     /// What a publisher signs an item of the hash table with; `None` if this host takes no part in the table, or has not
     /// been told the cluster's secret.
     pub fn name_secret(&self, name: &Name) -> Option<NameSecret> {
-        let secret = *self.0.secret.watch().borrow();
+        let secret = self.0.secret.now();
         self.0.dht.as_ref().and(secret).map(|secret| secret.of_name(name))
     }
 

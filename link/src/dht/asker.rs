@@ -80,24 +80,24 @@ impl Asker {
         }
     }
 
-    /// Has these nodes keep what `question` makes of each one's token. Gives how many do, or why none does.
+    /// Has these nodes keep what `question` makes of each one's token. The error says why none does.
     pub(super) async fn keep<'a>(
         &mut self,
         nodes: Vec<(SocketAddrV4, &'a [u8])>,
         question: impl Fn(&'a [u8]) -> Question<'a>,
-    ) -> Result<usize, String> {
-        let (mut kept, mut why) = (0, "no node answered".to_owned());
+    ) -> Result<(), String> {
+        let mut kept = Err("no node answered".to_owned());
         for (node, token) in nodes {
             self.ask(node, question(token)).await;
         }
         while !self.under_way.is_empty() {
             match self.next().await.answer.map(|answer| answer.told) {
-                Some(Ok(_)) => kept += 1,
-                Some(Err(refused)) => why = format!("refused: {refused}"),
+                Some(Ok(_)) => kept = Ok(()),
+                Some(Err(refused)) => kept = kept.map_err(|_| format!("refused: {refused}")),
                 None => {}
             }
         }
-        if kept == 0 { Err(why) } else { Ok(kept) }
+        kept
     }
 
     async fn ask(&mut self, node: SocketAddrV4, question: Question<'_>) {

@@ -1,9 +1,9 @@
 //! Which packets come to a node: questions with the cluster's pass, from its networks and from the nodes that it begins with.
 //!
 //! The crate asks its filter before it answers a request, but has by then taken the sender into its table, as many of one
-//! machine as it says that it is, and tells others of them, who send them packets; and the address of a sender can be forged. So
-//! the kernel drops what comes from elsewhere and what has no pass, by a program of classic BPF on the node's socket.
-//! Answers to the crate's pings are dropped so, too, which it makes nothing of.
+//! machine as it says that it is, and tells others of them, who send them packets; and the address of a sender can be
+//! forged. So the kernel drops what comes from elsewhere and what has no pass, by a program of classic BPF on the node's
+//! socket. Answers to the crate's pings are dropped so, too, which it makes nothing of.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};

@@ -115,14 +115,19 @@ async fn streams_and_bytes_of_a_member_are_bounded() {
     assert!(sent <= kept_here + 8192, "{sent} bytes were taken from a sender that nobody reads");
 }
 
-#[tokio::test]
-async fn a_frame_that_claims_too_much_is_refused_before_room_is_made() {
+/// Two members that are connected, as each of them sees it.
+async fn two_members() -> ([Endpoint; 2], Connection, Connection) {
     let cluster = Cluster::new();
     let (anna, bert) = (cluster.member(Role::Host, "anna"), cluster.endpoint("bert"));
     let peer = anna.peer_id();
     let anna = bind(&anna);
     let (dialled, accepted) = meet(&bert, &anna, Expect::Peer(peer)).await;
-    let (dialled, accepted) = (dialled.expect("a member"), accepted.expect("a member"));
+    ([bert, anna], dialled.expect("a member"), accepted.expect("a member"))
+}
+
+#[tokio::test]
+async fn a_frame_that_claims_too_much_is_refused_before_room_is_made() {
+    let (_endpoints, dialled, accepted) = two_members().await;
     let (mut send, _r) = dialled.link().quic.open_bi().await.expect("a stream");
     let claimed = PeerMessage::MAX_LEN as u32 + 1;
     send.write_all(&claimed.to_le_bytes()).await.expect("sent");
@@ -133,12 +138,7 @@ async fn a_frame_that_claims_too_much_is_refused_before_room_is_made() {
 
 #[tokio::test]
 async fn a_frame_that_comes_byte_by_byte_survives_being_interrupted() {
-    let cluster = Cluster::new();
-    let (anna, bert) = (cluster.member(Role::Host, "anna"), cluster.endpoint("bert"));
-    let peer = anna.peer_id();
-    let anna = bind(&anna);
-    let (dialled, accepted) = meet(&bert, &anna, Expect::Peer(peer)).await;
-    let (dialled, accepted) = (dialled.expect("a member"), accepted.expect("a member"));
+    let (_endpoints, dialled, accepted) = two_members().await;
     let (_link, send, _receive) = dialled.split();
     let (_other, _other_send, mut receive) = accepted.split();
     let message = PeerMessage::Peers { image: drover_protocol::id::ImageId::from_bytes([1; 32]), peers: Vec::new() };
@@ -156,12 +156,7 @@ async fn a_frame_that_comes_byte_by_byte_survives_being_interrupted() {
 
 #[tokio::test]
 async fn a_frame_that_begins_and_does_not_end_is_given_up_however_often_a_byte_comes() {
-    let cluster = Cluster::new();
-    let (anna, bert) = (cluster.member(Role::Host, "anna"), cluster.endpoint("bert"));
-    let peer = anna.peer_id();
-    let anna = bind(&anna);
-    let (dialled, accepted) = meet(&bert, &anna, Expect::Peer(peer)).await;
-    let (dialled, accepted) = (dialled.expect("a member"), accepted.expect("a member"));
+    let (_endpoints, dialled, accepted) = two_members().await;
     let (_link, send, _receive) = dialled.split();
     let (_other, _other_send, mut receive) = accepted.split();
     let mut stream = send.into_inner();

@@ -22,7 +22,6 @@ struct World {
     rng: Rng,
     nodes: Vec<(NodeId, SocketAddrV4, Kind)>,
     knows: Vec<Vec<usize>>,
-    kept: BTreeSet<SocketAddrV4>,
 }
 
 const TARGET: NodeId = [7; 20];
@@ -46,14 +45,14 @@ impl World {
         let mut rng = Rng::seeded(seed);
         let kinds = liars.iter().copied().chain(core::iter::repeat_n(Kind::Honest, honest));
         let nodes: Vec<_> = kinds.enumerate().map(|(ip, kind)| (id(&mut rng), at(ip, 7445), kind)).collect();
-        let known = |rng: &mut Rng, _| {
+        let mut known = || {
             let mut others: Vec<usize> = (liars.len()..nodes.len()).collect();
             rng.shuffle(&mut others);
             others.truncate(64);
             (0..liars.len()).chain(others).collect()
         };
-        let knows = (0..nodes.len()).map(|own| known(&mut rng, own)).collect();
-        World { rng, nodes, knows, kept: BTreeSet::new() }
+        let knows = nodes.iter().map(|_| known()).collect();
+        World { rng, nodes, knows }
     }
 
     /// What a node answers: its id, and whom it names.
@@ -128,9 +127,9 @@ fn meet(seed: u64, honest: usize, liars: &[Kind]) -> bool {
     let (one, other) = (pick(&mut world), pick(&mut world));
     let (questions, nearest) = world.walk(&[one]);
     assert!(questions <= QUESTIONS_MOST + 1, "seed {seed}: {questions} questions");
-    world.kept = nearest.into_iter().filter(|node| world.is_honest(node)).collect();
+    let kept: BTreeSet<SocketAddrV4> = nearest.into_iter().filter(|node| world.is_honest(node)).collect();
     let (_, nearest) = world.walk(&[other]);
-    nearest.iter().any(|node| world.kept.contains(node))
+    nearest.iter().any(|node| kept.contains(node))
 }
 
 #[test]
