@@ -232,7 +232,15 @@ pub(super) fn remove(base: &Path) -> io::Result<Option<String>> {
 }
 
 /// The files beside a parent that rest on it, by their names. Of what can't be read nobody knows that it does not.
+///
+/// Before it is said that there is none they are looked for again: a clone that gets its name meanwhile may be seen neither
+/// under that nor under the one before, but it does so once.
 fn dependants(base: &Path) -> io::Result<Vec<String>> {
+    let resting = dependants_seen(base)?;
+    if resting.is_empty() { dependants_seen(base) } else { Ok(resting) }
+}
+
+fn dependants_seen(base: &Path) -> io::Result<Vec<String>> {
     let mut resting = Vec::new();
     for entry in folder_of(base).read_dir()? {
         resting.extend(resting_as(&entry?.path(), base));
@@ -297,4 +305,32 @@ fn lock(file: &File, how: FlockOperation) -> Result<(), Errno> {
 
 fn time_at(since_2000_s: u32) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(EPOCH_UNIX_S + u64::from(since_2000_s))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::format::{Footer, Kind, Parent, child};
+    use super::*;
+
+    #[test]
+    fn a_clone_that_gets_its_name_while_its_parent_is_asked_for_clones_is_seen() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (uuid, at) = ([7; 16], |name: &str| dir.path().join(name));
+        let base = at(&format!("{}.vhd", shown(uuid)));
+        let parent =
+            Parent { uuid, time_s: PARENT_TIME_S, name: file_name(&base), path: base.to_string_lossy().into_owned() };
+        let own = Footer { kind: Kind::Differencing, disk_len: 1 << 20, uuid: [8; 16], time_s: 1 };
+        let (temporary, named) = (at(".clone.tmp"), at("clone.vhd"));
+        fs::write(&temporary, child(&own, &parent)).expect("written");
+        (0..300).for_each(|number| fs::write(at(&format!("other-{number}")), b"").expect("written"));
+        for round in 0..200 {
+            let (from, to) = if round % 2 == 0 { (&temporary, &named) } else { (&named, &temporary) };
+            std::thread::scope(|scope| {
+                scope.spawn(|| fs::rename(from, to).expect("renamed"));
+                assert_eq!(dependants(&base).expect("looked for").len(), 1, "round {round}");
+            });
+        }
+    }
 }
