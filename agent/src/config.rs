@@ -291,18 +291,22 @@ const DEFAULT_SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
 const DEFAULT_SCRUB_RATE: u64 = 20_000_000;
 const SYSTEM_FILE: &str = "/etc/drover/drover.toml";
 
-/// Looks for keys that are no settings. The layering library knows of none until all layers are one, and could not
-/// say any more in which file a key was.
+/// Looks for keys that are no settings, which the layering library does not know until all layers are one, when it could not
+/// say any more in which file a key was; and for entries that are empty, as only a whole variable may be.
 fn check_keys(path: &Path) -> Result<(), SettingsError> {
     let read = |source| SettingsError::Read { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(read)?;
     let table: toml::Table =
         text.parse().map_err(|source| SettingsError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
-    match table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+    if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(SettingsError::UnknownKey { path: path.to_owned(), key: key.clone(), nearest: nearest_key(key) });
+    }
+    let is_empty = |entry: &toml::Value| entry.as_str().is_some_and(|text| text.trim().is_empty());
+    let has_empty =
+        |key: &&str| table.get(*key).and_then(toml::Value::as_array).is_some_and(|list| list.iter().any(is_empty));
+    match LISTS.into_iter().find(has_empty) {
         None => Ok(()),
-        Some(key) => {
-            Err(SettingsError::UnknownKey { path: path.to_owned(), key: key.clone(), nearest: nearest_key(key) })
-        }
+        Some(key) => Err(SettingsError::Value { key, why: "an entry is empty; for none at all write []".to_owned() }),
     }
 }
 
@@ -532,6 +536,7 @@ mod tests {
             ("peers = ['host']", "setting peers: \"host\" is no host"),
             ("peers = ['0.0.0.0:7444']", "setting peers: \"0.0.0.0:7444\" is no host"),
             ("trackers = ['[::]:7440']", "setting trackers: \"[::]:7440\" is no tracker"),
+            ("networks = ['']", "setting networks: an entry is empty"),
             ("networks = ['10.0.0.0']", "setting networks: \"10.0.0.0\" is no network"),
             ("listen = '0.0.0.0:65535'", "setting listen: the DHT takes the port after it, and 65535 is the last"),
             ("dht_port = 7444", "setting dht_port: it is the port of listen"),

@@ -60,6 +60,8 @@ const NODES_KEPT: usize = 64;
 /// A node that answers none of so many pings, each after so long, does not hear who asks.
 const PINGS: usize = 3;
 const PING_WAIT: Duration = Duration::from_secs(1);
+/// Addresses that whoever tells any gives before a lookup ends.
+const EARLY: usize = 4;
 /// Nodes that asked this one with which a lookup begins at the most.
 const ASKED_MOST: usize = 64;
 /// A file of ours is no longer.
@@ -171,12 +173,17 @@ impl DhtNode {
     }
 
     /// Addresses that were announced under a key, at most [`FOUND_MOST`], those in the cluster's networks only, as far as they
-    /// were told within ten seconds.
-    pub async fn find(&self, key: [u8; KEY_LEN]) -> BTreeSet<SocketAddr> {
+    /// were told within ten seconds. A few of whoever tells any go to `early` at once, so that nobody who answers late
+    /// keeps others' waiting.
+    pub async fn find(&self, key: [u8; KEY_LEN], early: impl Fn(Vec<SocketAddr>)) -> BTreeSet<SocketAddr> {
         let mut told_by: BTreeMap<Ipv4Addr, BTreeSet<SocketAddr>> = BTreeMap::new();
         self.look_up(key, Question::Hosts(key), |node, told| {
-            let usable = told.hosts.iter().filter(|host| self.networks.contain((*host.ip()).into()));
-            told_by.entry(*node.ip()).or_default().extend(usable.copied().map(SocketAddr::V4));
+            let usable = || told.hosts.iter().filter(|host| self.networks.contain((*host.ip()).into()));
+            let by_node = told_by.entry(*node.ip()).or_default();
+            if by_node.is_empty() && usable().next().is_some() {
+                early(usable().take(EARLY).copied().map(SocketAddr::V4).collect());
+            }
+            by_node.extend(usable().copied().map(SocketAddr::V4));
         })
         .await;
         in_turn(told_by.into_values().collect(), FOUND_MOST)

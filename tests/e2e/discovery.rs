@@ -133,6 +133,36 @@ fn a_static_peer_that_does_not_answer_is_told_of_once_and_shown() {
 }
 
 #[test]
+fn a_host_that_knows_nobody_is_found_by_the_one_whose_settings_name_it() {
+    let seed = seed("a_host_that_knows_nobody_is_found_by_the_one_whose_settings_name_it");
+    let mut fleet = Fleet::start(0);
+    let first = fleet.join_host("subscribe = [\"golden\"]\ndht = false");
+    let known = first.listen();
+    fleet.hosts.push(first);
+    let settings = |more: &str| format!("subscribe = [\"golden\"]\ndht = false\npeers = [\"{known}\"{more}]");
+    for _ in 1..6 {
+        let host = fleet.join_host(&settings(""));
+        fleet.hosts.push(host);
+    }
+    let mut lonely = fleet.join_host("subscribe = [\"golden\"]\ndht = false");
+    fleet.hosts[3].set_settings(&settings(&format!(", \"{}\"", lonely.listen())));
+    fleet.kill_tracker();
+    fleet.hosts.iter_mut().for_each(Host::start);
+    let connected = || fleet.hosts[3].status()["hosts"].as_array().map_or(0, Vec::len);
+    wait_until("all the links that a host wants", LONG, connected, |&count| count >= 4);
+
+    lonely.start();
+    fleet.hosts.push(lonely);
+    release_and_complete(&fleet, 0, "v1.raw", seed);
+    // It is not shown as one that does not answer any more, though the host had all the links that it wants.
+    assert!(
+        fleet.hosts[3].status()["static_peers"]
+            .as_array()
+            .is_some_and(|all| all.iter().all(|one| one["problem"].is_null()))
+    );
+}
+
+#[test]
 fn networks_that_shut_hosts_out_are_told_of() {
     // The tracker's node hears nobody from the fleet's own network.
     let mut fleet = Fleet::with_tracker(&FleetOptions::default(), "networks = [\"10.0.0.0/8\"]");
@@ -283,6 +313,63 @@ fn a_host_that_came_after_the_trackers_is_found_by_one_that_came_later_still() {
     let found: Vec<String> = fleet.hosts[3..].iter().flat_map(ways).collect();
     assert!(found.len() == 2 && found.iter().any(|by| by == "dht"), "{found:?}");
     assert!(found.iter().all(|by| ["dht", "dialled-here"].contains(&by.as_str())), "{found:?}");
+}
+
+/// Each half has all the links that its hosts want, and nobody but hosts can tell of a release.
+#[test]
+fn halves_of_a_fleet_that_were_kept_apart_are_one_again() {
+    if !outer::runs_inside("discovery::halves_of_a_fleet_that_were_kept_apart_are_one_again") {
+        return;
+    }
+    let seed = seed("halves_of_a_fleet_that_were_kept_apart_are_one_again");
+    let mut fleet = Fleet::wired();
+    let settings = "subscribe = [\"golden\"]\ndht = false";
+    let first = fleet.join_host(settings);
+    let to_first = format!("{settings}\npeers = [\"{}\"]", first.listen());
+    fleet.hosts.push(first);
+    for _ in 1..HOSTS {
+        let host = fleet.join_host(&to_first);
+        fleet.hosts.push(host);
+    }
+    fleet.kill_tracker();
+    fleet.hosts.iter_mut().for_each(Host::start);
+    wait_for_all_to_know_all(&fleet);
+    // The settings, too, would bring the halves together.
+    fleet.hosts.iter_mut().for_each(Host::terminate);
+    fleet.hosts.iter().for_each(|host| host.set_settings(settings));
+    fleet.hosts.iter_mut().for_each(Host::start);
+    wait_for_all_to_know_all(&fleet);
+
+    let (left, right) = fleet.hosts.split_at(HOSTS / 2);
+    let addresses = |of: &[Host]| of.iter().map(|host| host.listen().ip()).collect::<Vec<_>>();
+    left.iter().for_each(|host| host.cut_off_from(&addresses(right)));
+    right.iter().for_each(|host| host.cut_off_from(&addresses(left)));
+    for (half, others) in [(left, right), (right, left)] {
+        let others: Vec<Value> = others.iter().map(|host| host.listen().to_string().into()).collect();
+        for host in half {
+            let connected = || host.status()["hosts"].as_array().expect("it is always there").clone();
+            let is_parted =
+                |hosts: &Vec<Value>| hosts.len() >= 4 && !hosts.iter().any(|host| others.contains(&host["addr"]));
+            wait_until("the halves to be apart", LONG, connected, is_parted);
+        }
+    }
+    let parted = left[0].status();
+    fleet.hosts.iter().for_each(Host::let_in_again);
+    release_and_complete(&fleet, 0, "v1.raw", seed);
+    // Those whom a host had lost could be seen, and how they had been found.
+    let away = parted["away"].as_array().expect("it is always there");
+    assert!(
+        away.len() >= HOSTS / 2 && away.iter().all(|host| host["addrs"][0]["found"]["by"].is_string()),
+        "{parted:#}"
+    );
+}
+
+#[track_caller]
+fn wait_for_all_to_know_all(fleet: &Fleet) {
+    for host in &fleet.hosts {
+        let known = || host.status()["known_hosts"].as_u64();
+        wait_until("everybody to be known", LONG, known, |&known| known == Some(HOSTS as u64 - 1));
+    }
 }
 
 /// Releases a new image from one host, with no tracker to take it, and waits until it is everywhere.

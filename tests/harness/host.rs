@@ -1,6 +1,6 @@
 //! One host of a fleet: a state folder and, most of the time, a running agent.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -100,7 +100,18 @@ impl Host {
         run(&mut self.within(Command::new("nft").arg(rules))).ok();
     }
 
-    /// Ends [`cut_off`](Host::cut_off).
+    /// Has every packet dropped that comes from one of these addresses. Only for a host on wires.
+    #[track_caller]
+    pub fn cut_off_from(&self, others: &[IpAddr]) {
+        let others: Vec<String> = others.iter().map(IpAddr::to_string).collect();
+        let from = others.join(", ");
+        let rules = format!(
+            "table inet cut {{ chain in {{ type filter hook input priority 0; ip saddr {{ {from} }} drop; }}; }}"
+        );
+        run(&mut self.within(Command::new("nft").arg(rules))).ok();
+    }
+
+    /// Ends [`cut_off`](Host::cut_off) or [`cut_off_from`](Host::cut_off_from).
     #[track_caller]
     pub fn let_in_again(&self) {
         run(&mut self.within(Command::new("nft").arg("delete table inet cut"))).ok();

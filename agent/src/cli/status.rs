@@ -80,6 +80,7 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
         lines.push(format!("static peer  {} {state}", host.address));
     }
     lines.push(format!("hosts        {}", hosts(report)));
+    lines.extend(away(report).map(|away| format!("             {away}")));
     if let Some(dht) = &report.dht {
         lines.push(match (dht.listen, &dht.problem) {
             (Some(listen), None) if dht.restarts > 0 => format!(
@@ -116,6 +117,17 @@ fn hosts(report: &Report) -> String {
         (0, false, _) => "no tracker answers and nobody is remembered; name a host that is up in the setting peers",
     };
     format!("0 connected, {known} known: {why}")
+}
+
+/// How those that are known and not connected came to be known, and how many of them can't be reached.
+fn away(report: &Report) -> Option<String> {
+    let addrs = || report.away.iter().filter_map(|host| host.addrs.first());
+    let found = found_by(addrs().map(|addr| addr.found));
+    let silent = addrs().filter(|addr| addr.failures > 0).count();
+    let count = report.away.len();
+    (count > 0).then(|| {
+        format!("{count} known and not connected ({found}), {silent} of which did not answer when dialled last")
+    })
 }
 
 /// What to do about an expired certificate.
@@ -247,6 +259,22 @@ mod tests {
         assert!(line(&alone).contains("in the setting peers"), "{}", line(&alone));
         alone.known_hosts = 3;
         assert!(line(&alone).contains("0 connected, 3 known: none of them has answered yet"), "{}", line(&alone));
+    }
+
+    #[test]
+    fn who_is_known_and_not_connected_is_shown_with_who_told_of_it() {
+        let mut report = report(true);
+        let host = |found: serde_json::Value, failures: u32| {
+            let addr =
+                serde_json::json!({ "addr": "10.7.0.9:7444", "found": found, "failures": failures, "retry_in_s": 0 });
+            serde_json::from_value(serde_json::json!({ "peer": "cd".repeat(32), "met": false, "addrs": [addr] }))
+        };
+        let hosts =
+            [host(serde_json::json!({ "by": "dht" }), 3), host(serde_json::json!({ "by": "tracker", "from": 0 }), 0)];
+        report.away = hosts.into_iter().collect::<Result<_, _>>().expect("what the daemon says");
+        let shown = show(&report, &BTreeMap::new());
+        let line = "\n             2 known and not connected (1 by a tracker, 1 in the DHT), 1 of which did not answer when dialled last\n";
+        assert!(shown.contains(line), "{shown}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use drover_protocol::release::{Name, SignedRelease};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Problem;
-use crate::exchange::{DhtStatus, MulticastStatus, Source, StaticPeer};
+use crate::exchange::{DhtStatus, KnownHost, MulticastStatus, Source, StaticPeer};
 use crate::handover::FileIdentity;
 
 /// The version that every event and status carries as `"v"`.
@@ -76,6 +76,9 @@ pub struct Status {
     /// Hosts of which an address is known.
     #[serde(default)]
     pub known_hosts: usize,
+    /// Those of them that this one is not connected with.
+    #[serde(default)]
+    pub away: Vec<KnownHost>,
     /// Hosts that the settings name (`peers`).
     #[serde(default)]
     pub static_peers: Vec<StaticPeer>,

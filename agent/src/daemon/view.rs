@@ -37,6 +37,7 @@ impl Daemon {
             transfers: self.exchange().status().iter().map(|status| self.transfer(status)).collect(),
             hosts: self.exchange().hosts().into_iter().map(host).collect(),
             known_hosts: self.exchange().known_hosts(),
+            away: self.exchange().away(),
             static_peers: self.exchange().static_peers(),
             warnings: self.exchange().warnings(),
             dht: self.exchange().dht(),

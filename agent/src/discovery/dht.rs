@@ -27,8 +27,9 @@ use drover_protocol::item::Item;
 use drover_protocol::lookup::ClusterSecret;
 use drover_protocol::networks::Networks;
 use drover_protocol::rng::Rng;
+use futures_util::future::join;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -50,7 +51,7 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(600);
 const LOOK_AROUND_FIRST: Duration = Duration::from_secs(5);
 /// What nobody took is announced again so soon.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(2);
-/// Announces and lookups that are under way at a time.
+/// Announces that are under way at a time, and as many lookups.
 const AT_ONCE: usize = 4;
 /// Hosts of the address book beside which there may be nodes to begin with.
 const BESIDE_MOST: usize = 32;
@@ -110,6 +111,13 @@ enum Sought {
     Image(ImageId),
 }
 
+/// What is done about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Work {
+    Announce,
+    Find,
+}
+
 /// How it stands with what is announced.
 #[derive(Clone, Copy, Debug)]
 struct Announced {
@@ -147,8 +155,11 @@ struct Task {
     finding: BTreeMap<Sought, LookupPace>,
     /// Trackers that can be reached.
     reachable: watch::Receiver<u32>,
-    /// What an announce or a lookup is under way for.
-    busy: BTreeSet<Sought>,
+    /// What is under way.
+    busy: BTreeSet<(Sought, Work)>,
+    /// Hosts that a lookup has found before its end.
+    early: mpsc::UnboundedSender<(Sought, Vec<SocketAddr>)>,
+    found_early: mpsc::UnboundedReceiver<(Sought, Vec<SocketAddr>)>,
     strangers: Strangers<Sought>,
     releases: Turns,
     under_way: JoinSet<Done>,
@@ -226,9 +237,17 @@ fn host_beside(node: SocketAddrV4) -> Option<SocketAddr> {
     Some(SocketAddr::from((*node.ip(), port)))
 }
 
+/// Whether this may begin: it is not under way already, and not too much is.
+fn may_begin(busy: &BTreeSet<(Sought, Work)>, sought: Sought, work: Work) -> bool {
+    !busy.contains(&(sought, work)) && busy.iter().filter(|(_, other)| *other == work).count() < AT_ONCE
+}
+
 impl Task {
     fn new(parts: Parts, secret: ClusterSecret, node: DhtNode) -> Self {
+        let (early, found_early) = mpsc::unbounded_channel();
         Task {
+            early,
+            found_early,
             reachable: parts.announcements.watch_reachable(),
             parts,
             secret,
@@ -259,6 +278,10 @@ impl Task {
                     if let Ok(done) = done {
                         self.on_done(done).await;
                     }
+                    continue;
+                }
+                Some((sought, found)) = self.found_early.recv() => {
+                    self.on_found(sought, found);
                     continue;
                 }
             }
@@ -324,16 +347,20 @@ impl Task {
         self.announced.retain(|sought, _| current.contains(sought));
         for sought in current {
             let announced = self.announced.entry(sought).or_insert(Announced { again_at: now, nodes: 0 });
-            if !announced.is_due(now, self.nodes) || self.busy.len() >= AT_ONCE || !self.busy.insert(sought) {
+            if !announced.is_due(now, self.nodes) || !may_begin(&self.busy, sought, Work::Announce) {
                 continue;
             }
+            self.busy.insert((sought, Work::Announce));
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
             let named = self.parts.named.clone();
             self.under_way.spawn(async move {
-                if sought == Sought::Cluster {
-                    node.look_around(&beside_named(&named).await).await;
-                }
-                Done::Announced(sought, node.announce(key, port).await)
+                let look_around = async {
+                    if sought == Sought::Cluster {
+                        node.look_around(&beside_named(&named).await).await;
+                    }
+                };
+                // What it learns of nodes that are nearer serves the next announce, which is soon.
+                Done::Announced(sought, join(node.announce(key, port), look_around).await.0)
             });
         }
     }
@@ -348,13 +375,16 @@ impl Task {
         let (now, has_tracker) = (clock::now(), self.parts.announcements.trackers_reachable() > 0);
         for sought in lacking {
             let pace = self.finding.entry(sought).or_insert(LookupPace::new(now, has_tracker));
-            let is_free = self.busy.len() < AT_ONCE && !self.busy.contains(&sought);
-            if !is_free || !pace.is_due(now, &mut self.rng) {
+            if !may_begin(&self.busy, sought, Work::Find) || !pace.is_due(now, &mut self.rng) {
                 continue;
             }
-            self.busy.insert(sought);
-            let (node, key) = (self.node.clone(), self.key(sought));
-            self.under_way.spawn(async move { Done::Found(sought, node.find(key).await) });
+            self.busy.insert((sought, Work::Find));
+            let (node, key, early) = (self.node.clone(), self.key(sought), self.early.clone());
+            self.under_way.spawn(async move {
+                // Nobody waits for it any more when the task has ended.
+                let found = node.find(key, |found| drop(early.send((sought, found)))).await;
+                Done::Found(sought, found)
+            });
         }
     }
 
@@ -405,7 +435,7 @@ impl Task {
         let now = Instant::now();
         match done {
             Done::Announced(sought, result) => {
-                self.busy.remove(&sought);
+                self.busy.remove(&(sought, Work::Announce));
                 if let Err(error) = &result {
                     tracing::debug!(?sought, error, "announced to nobody");
                 }
@@ -423,14 +453,13 @@ impl Task {
                 }
             }
             Done::Found(sought, mut found) => {
-                self.busy.remove(&sought);
+                self.busy.remove(&(sought, Work::Find));
                 if self.parts.links.all().is_empty() {
                     let nodes = self.node.nodes().await.into_iter().take(FOUND_MOST);
                     found.extend(nodes.filter_map(host_beside));
                 }
                 tracing::debug!(?sought, found = found.len(), "looked up in the DHT");
-                let others = found.into_iter().filter(|addr| *addr != self.parts.listen);
-                self.strangers.found(clock::now(), &mut self.rng, sought, others);
+                self.on_found(sought, found);
             }
             Done::LookedUp(wanted, found, put) => {
                 self.releases.done(now, &wanted, put.is_ok());
@@ -444,6 +473,12 @@ impl Task {
             Done::Dialled(addr, true) => self.strangers.reached(addr),
             Done::Dialled(addr, false) => self.strangers.failed(clock::now(), addr),
         }
+        self.dial_some();
+    }
+
+    fn on_found(&mut self, sought: Sought, found: impl IntoIterator<Item = SocketAddr>) {
+        let others = found.into_iter().filter(|addr| *addr != self.parts.listen);
+        self.strangers.found(clock::now(), &mut self.rng, sought, others);
         self.dial_some();
     }
 

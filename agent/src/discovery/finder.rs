@@ -2,14 +2,14 @@
 //!
 //! It holds links with a few hosts, whatever they exchange: its acquaintances. By them releases come here, and the names
 //! of other hosts; a few links at random from each host make one connected whole of any fleet. It finds them among the
-//! links that stand anyway, in the address book, and at the addresses of the settings. Now and then it chooses anew, so
-//! that parts of a fleet that lost each other grow together again.
+//! links that stand anyway, in the address book, and at the addresses of the settings. Now and then one of them gives way to
+//! a host that this one was connected with once and is not now: so parts of a fleet that lost each other grow together
+//! again, though each has all the links that it needs.
 //!
 //! For each image that is not complete and has few neighbours it asks everybody who is connected, ever more rarely.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drover_protocol::discovery::DiscoveryMessage;
@@ -17,13 +17,13 @@ use drover_protocol::hints::{FEW_NEIGHBOURS, Source};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::PeerMessage;
 use drover_protocol::rng::Rng;
-use serde::{Deserialize, Serialize};
-use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Announcements;
 use super::remembered::{REMEMBERED_MOST, Remembered};
+use super::retry::Retry;
+use super::statics::{StaticPeers, Visits};
 use crate::clock;
 use crate::transfer::workers::Workers;
 use crate::transport::{Event, Link, Links, Router};
@@ -35,35 +35,17 @@ const ACQUAINTANCES: usize = 4;
 /// Hosts in the book below which acquaintances are asked for more, and how often.
 const FEW_HOSTS: usize = 32;
 const ASK_HOSTS_EVERY: Duration = Duration::from_secs(15);
-/// How often acquaintances are chosen anew.
-const RENEW_EVERY: Duration = Duration::from_secs(600);
+/// How often a host that was met before is visited, and takes the place of an acquaintance.
+const VISIT_EVERY: Duration = Duration::from_secs(60);
 /// After so many questions in vain, hosts of the book are tried for an image at random, so many at a time.
 const TRIES_BEFORE_GUESSING: u32 = 1;
 const GUESSES: usize = 16;
-/// When to ask again, for an image or at an address; doubled each time.
-const AGAIN_LEAST: Duration = Duration::from_secs(1);
-const AGAIN_MOST: Duration = Duration::from_secs(30);
 /// How soon after the first host was reached hosts are remembered, and how often after that; also as soon as there are
 /// twice as many.
 const REMEMBER_FIRST: Duration = Duration::from_secs(2);
 const REMEMBER_EVERY: Duration = Duration::from_secs(300);
 /// Dials of this task at a time.
 const MOST_DIALS: usize = 8;
-
-/// How a host of the settings stands.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct StaticPeer {
-    /// "host:port", as in the settings.
-    pub address: String,
-    /// Who answered there last.
-    pub peer: Option<PeerId>,
-    /// Why nobody did at the last attempt.
-    pub problem: Option<String>,
-}
-
-/// The hosts of the settings, in their order. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StaticPeers(Arc<Mutex<Vec<StaticPeer>>>);
 
 /// What the task needs.
 pub(crate) struct Parts {
@@ -76,29 +58,17 @@ pub(crate) struct Parts {
     pub(crate) statics: StaticPeers,
 }
 
-/// Something that is tried again and again, ever more rarely.
-#[derive(Clone, Copy, Debug)]
-struct Retry {
-    next: Instant,
-    tries: u32,
-}
-
-/// What became of a dial.
-enum Dialled {
-    /// The static peer of this number answered, or why it did not.
-    Static(usize, Result<PeerId, String>),
-    Known,
-}
-
 struct Finder {
     parts: Parts,
     rng: Rng,
     acquaintances: Vec<Link>,
-    statics: Vec<(String, Option<PeerId>, Retry)>,
+    statics: Visits,
     seeking: BTreeMap<ImageId, Retry>,
-    dials: JoinSet<Dialled>,
+    dials: JoinSet<()>,
+    /// The dial of a host that is to be an acquaintance, whoever else is one.
+    visit: JoinSet<Option<Link>>,
     ask_hosts_at: Instant,
-    renew_at: Instant,
+    visit_at: Instant,
     remember_at: Option<Instant>,
     remembered: Vec<(PeerId, SocketAddr)>,
 }
@@ -110,14 +80,15 @@ pub(crate) async fn run(parts: Parts) {
     parts.links.learn(&known, Source::Remembered);
     let now = Instant::now();
     let mut finder = Finder {
-        statics: parts.statics.show().into_iter().map(|host| (host.address, None, Retry::at(now))).collect(),
+        statics: Visits::of(parts.statics.clone()),
         parts,
         rng: Rng::seeded(clock::seed()),
         acquaintances: Vec::new(),
         seeking: BTreeMap::new(),
         dials: JoinSet::new(),
+        visit: JoinSet::new(),
         ask_hosts_at: now,
-        renew_at: now + clock::jittered(RENEW_EVERY),
+        visit_at: now + clock::jittered(VISIT_EVERY),
         remember_at: None,
         remembered: Vec::new(),
     };
@@ -126,9 +97,11 @@ pub(crate) async fn run(parts: Parts) {
     loop {
         tokio::select! {
             _ = looks.tick() => finder.look().await,
-            Some(dialled) = finder.dials.join_next() => {
-                if let Ok(Dialled::Static(at, reached)) = dialled {
-                    finder.on_static(at, reached);
+            () = finder.statics.next() => {}
+            Some(_) = finder.dials.join_next() => {}
+            Some(met) = finder.visit.join_next() => {
+                if let Ok(Some(link)) = met {
+                    finder.on_met(link);
                 }
             }
         }
@@ -155,10 +128,6 @@ impl Finder {
     }
 
     fn keep_acquaintances(&mut self, now: Instant) {
-        if now >= self.renew_at {
-            self.renew_at = now + clock::jittered(RENEW_EVERY);
-            self.acquaintances.drain(..).for_each(|link| link.release());
-        }
         self.acquaintances.retain(|link| !link.is_closed());
         let mut standing = self.parts.links.all();
         standing.retain(|link| link.knows_discovery() && !self.acquaintances.contains(link));
@@ -170,50 +139,50 @@ impl Finder {
             self.ask_hosts_at = now;
         }
         let lacking = ACQUAINTANCES.saturating_sub(self.acquaintances.len());
+        self.statics.dial(&self.parts.links, lacking > 0, MOST_DIALS);
         if lacking > 0 {
-            self.dial_some(now, lacking);
+            self.dial_some(lacking);
+        }
+        if now >= self.visit_at && self.visit.is_empty() {
+            self.visit_at = now + clock::jittered(VISIT_EVERY);
+            self.visit_one();
         }
     }
 
-    /// Dials hosts of the settings, and of the book.
-    fn dial_some(&mut self, now: Instant, lacking: usize) {
+    /// Dials hosts of the book.
+    fn dial_some(&mut self, lacking: usize) {
         let links = &self.parts.links;
-        let due = |known: Option<PeerId>| known.is_none_or(|peer| links.standing(peer).is_none());
-        for (at, (text, known, retry)) in self.statics.iter_mut().enumerate() {
-            if self.dials.len() < MOST_DIALS && retry.next <= now && due(*known) {
-                retry.again(now);
-                let (links, text) = (links.clone(), text.clone());
-                self.dials.spawn(async move { Dialled::Static(at, dial_static(&links, &text).await) });
-            }
-        }
         let strangers = links.some(&mut self.rng, 2 * lacking);
-        let strangers: Vec<PeerId> =
-            strangers.into_iter().filter(|&peer| links.standing(peer).is_none()).take(lacking).collect();
-        for peer in strangers {
+        for peer in strangers.into_iter().filter(|&peer| links.standing(peer).is_none()).take(lacking) {
             if self.dials.len() < MOST_DIALS {
                 let links = links.clone();
                 self.dials.spawn(async move {
                     links.reach(peer).await;
-                    Dialled::Known
                 });
             }
         }
     }
 
-    fn on_static(&mut self, at: usize, reached: Result<PeerId, String>) {
-        let (text, known, retry) = &mut self.statics[at];
-        match &reached {
-            Ok(peer) => {
-                tracing::info!(peer = %peer.short(), "host {text} of the settings reached");
-                (*known, *retry) = (Some(*peer), Retry::at(Instant::now()));
-            }
-            // Once for each time that it is lost: it is tried over and over.
-            Err(why) if self.parts.statics.answered(at) => {
-                tracing::warn!("host {text} of the settings (peers) can't be reached: {why}");
-            }
-            Err(why) => tracing::debug!("host {text} of the settings can't be reached: {why}"),
+    /// Dials a host that this one was connected with once and is not now.
+    fn visit_one(&mut self) {
+        let links = self.parts.links.clone();
+        let met = links.met(&mut self.rng);
+        if let Some(peer) = met.into_iter().find(|&peer| links.standing(peer).is_none()) {
+            self.visit.spawn(async move { links.reach(peer).await });
         }
-        self.parts.statics.note(at, reached);
+    }
+
+    /// A host that was visited takes the place of an acquaintance, if there is no room.
+    fn on_met(&mut self, link: Link) {
+        if !link.knows_discovery() || self.acquaintances.contains(&link) {
+            return;
+        }
+        if self.acquaintances.len() >= ACQUAINTANCES {
+            let at = self.rng.below(self.acquaintances.len() as u32) as usize;
+            self.acquaintances.swap_remove(at).release();
+        }
+        link.hold();
+        self.acquaintances.push(link);
     }
 
     fn ask_for_hosts(&mut self, now: Instant) {
@@ -231,10 +200,10 @@ impl Finder {
         self.seeking.retain(|image, _| lacking.contains(image));
         for image in lacking {
             let retry = self.seeking.entry(image).or_insert(Retry::at(now));
-            if retry.next > now {
+            if !retry.is_due(now) {
                 continue;
             }
-            let guess = retry.tries >= TRIES_BEFORE_GUESSING;
+            let guess = retry.tries() >= TRIES_BEFORE_GUESSING;
             retry.again(now);
             let connected = self.parts.links.all();
             for link in connected.iter().filter(|link| link.knows_discovery()) {
@@ -271,51 +240,4 @@ impl Finder {
             tracing::warn!("hosts are not remembered: {error}");
         }
     }
-}
-
-impl Retry {
-    fn at(next: Instant) -> Self {
-        Retry { next, tries: 0 }
-    }
-
-    fn again(&mut self, now: Instant) {
-        self.next = now + clock::jittered((AGAIN_LEAST * 2u32.pow(self.tries.min(10))).min(AGAIN_MOST));
-        self.tries = self.tries.saturating_add(1);
-    }
-}
-
-impl StaticPeers {
-    pub(crate) fn of(addresses: &[String]) -> Self {
-        let host = |address: &String| StaticPeer { address: address.clone(), peer: None, problem: None };
-        StaticPeers(Arc::new(Mutex::new(addresses.iter().map(host).collect())))
-    }
-
-    pub(crate) fn show(&self) -> Vec<StaticPeer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether the last attempt went well, or is the first.
-    fn answered(&self, at: usize) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)[at].problem.is_none()
-    }
-
-    fn note(&self, at: usize, reached: Result<PeerId, String>) {
-        let host = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner)[at];
-        match reached {
-            Ok(peer) => (host.peer, host.problem) = (Some(peer), None),
-            Err(why) => host.problem = Some(why),
-        }
-    }
-}
-
-async fn dial_static(links: &Links, text: &str) -> Result<PeerId, String> {
-    let addrs = lookup_host(text).await.map_err(|error| format!("can't find {text}: {error}"))?;
-    let mut problem = format!("{text} has no address");
-    for addr in addrs {
-        match links.reach_addr(addr, Source::Static).await {
-            Ok(link) => return Ok(link.peer()),
-            Err(why) => problem = why,
-        }
-    }
-    Err(problem)
 }

@@ -11,8 +11,10 @@ pub(crate) mod finder;
 pub(crate) mod gossip;
 pub(crate) mod items;
 pub(crate) mod remembered;
+mod retry;
 pub(crate) mod revoked;
 pub(crate) mod secret;
+pub(crate) mod statics;
 pub(crate) mod talk;
 pub(crate) mod tracker;
 

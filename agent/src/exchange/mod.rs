@@ -36,13 +36,14 @@ use crate::discovery::Announcements;
 use crate::discovery::dht;
 pub use crate::discovery::dht::DhtStatus;
 use crate::discovery::elsewhere::{Elsewhere, Watched};
-pub use crate::discovery::finder::StaticPeer;
-use crate::discovery::finder::{self, StaticPeers};
+use crate::discovery::finder;
 use crate::discovery::gossip::Gossip;
 use crate::discovery::items::{Held, Items};
 use crate::discovery::remembered::Remembered;
 use crate::discovery::revoked::Revoked;
 use crate::discovery::secret::Secret;
+pub use crate::discovery::statics::StaticPeer;
+use crate::discovery::statics::StaticPeers;
 pub use crate::discovery::tracker::TrackerStatus;
 use crate::discovery::tracker::{self, Tracker};
 use crate::driver::limits::{Limits, Rates};
@@ -55,7 +56,7 @@ pub use crate::transfer::workers::StartWorkersError;
 use crate::transfer::workers::Workers;
 use crate::transport::{Link, Links, Router};
 use drover_protocol::hints::AddressBook;
-pub use drover_protocol::hints::Source;
+pub use drover_protocol::hints::{KnownHost, Source};
 use drover_protocol::networks::Networks;
 
 /// Releases that wait for a listener that does not listen. Older ones are lost to it; trackers tell them again.
@@ -458,6 +459,11 @@ impl Exchange {
     /// Of how many hosts an address is known.
     pub fn known_hosts(&self) -> usize {
         self.0.parts.links.known()
+    }
+
+    /// Hosts of which an address is known and that this one is not connected with.
+    pub fn away(&self) -> Vec<KnownHost> {
+        self.0.parts.links.away()
     }
 
     /// Gives a release to all trackers; goes well if at least one takes it. The others get it when they are reached, if

@@ -18,7 +18,7 @@ use std::time::Duration;
 use drover_link::endpoint::{Connection, Endpoint, Expect, Incoming};
 use drover_link::member::Role;
 use drover_protocol::discovery::DiscoveryMessage;
-use drover_protocol::hints::{AddressBook, DIAL_STAGGER, Source};
+use drover_protocol::hints::{AddressBook, DIAL_STAGGER, KnownHost, Source};
 use drover_protocol::id::{ImageId, PeerId};
 use drover_protocol::message::{MAX_PEERS, PeerAddress, PeerMessage};
 use drover_protocol::revocation::Revocation;
@@ -209,9 +209,22 @@ impl Links {
         self.book().some(clock::now(), rng, most)
     }
 
+    /// Hosts that were connected with this one and may be dialled now, in a random order.
+    pub(crate) fn met(&self, rng: &mut Rng) -> Vec<PeerId> {
+        self.book().met(clock::now(), rng)
+    }
+
     /// How many hosts there is an address of.
     pub(crate) fn known(&self) -> usize {
         self.book().peer_count()
+    }
+
+    /// Hosts that there is an address of and no link with.
+    pub(crate) fn away(&self) -> Vec<KnownHost> {
+        let now = clock::now();
+        let mut known = self.book().known(now);
+        known.retain(|host| self.standing(host.peer).is_none());
+        known
     }
 
     /// Who was reached at this address, last.

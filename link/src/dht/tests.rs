@@ -20,7 +20,7 @@ fn node(last: u8, port: u16, bootstraps: &[SocketAddrV4], networks: &str) -> (Dh
 async fn finds(node: &DhtNode, key: [u8; KEY_LEN], wanted: usize) -> BTreeSet<SocketAddr> {
     let found = async {
         loop {
-            let found = node.find(key).await;
+            let found = node.find(key, drop).await;
             if found.len() >= wanted {
                 return found;
             }
@@ -65,7 +65,7 @@ async fn hosts_find_each_other_by_their_key_and_also_once_the_first_node_is_gone
     let expected: BTreeSet<SocketAddr> =
         [2, 3].map(|last| SocketAddr::from(([127, 66, 0, last], 7444))).into_iter().collect();
     assert_eq!(finds(&others[3], KEY, 2).await, expected);
-    assert_eq!(others[3].find([8; KEY_LEN]).await, BTreeSet::new(), "another key");
+    assert_eq!(others[3].find([8; KEY_LEN], drop).await, BTreeSet::new(), "another key");
     drop(first);
     assert_eq!(finds(&others[2], KEY, 2).await, expected);
     assert!(!others[2].nodes().await.is_empty(), "what is kept over a restart");
@@ -184,7 +184,7 @@ fn key_of(key: &SigningKey) -> PublisherKey {
 async fn who_asks_from_elsewhere_is_not_answered() {
     let (_first, at) = node(11, 17_441, &[], "10.0.0.0/8");
     let (stranger, _) = node(12, 17_445, &[at], "127.0.0.0/8");
-    assert_eq!(stranger.find(KEY).await, BTreeSet::new());
+    assert_eq!(stranger.find(KEY, drop).await, BTreeSet::new());
     assert!(stranger.announce(KEY, 7444).await.is_err());
     assert_eq!(stranger.nodes().await, []);
 }
@@ -325,9 +325,26 @@ async fn hosts_find_each_other_beside_one_that_names_ever_nearer_nodes() {
     }
     announced(&hosts[0], 7444).await;
     let expected = BTreeSet::from([SocketAddr::from(([127, 66, 0, 62], 7444))]);
-    assert_eq!(hosts[2].find(KEY).await, expected, "in one lookup");
+    assert_eq!(hosts[2].find(KEY, drop).await, expected, "in one lookup");
     let known = hosts[1].nodes().await.into_iter().filter(|node| node.ip() == tempter.ip()).count();
     assert!(known <= 8, "{known} of its nodes are known");
+}
+
+/// A lookup lasts until all have answered, or not for too long; what is known is of use before.
+#[tokio::test]
+async fn what_one_node_tells_does_not_wait_for_one_that_never_answers() {
+    let (_first, at) = node(66, 17_441, &[], "127.0.0.0/8");
+    let (host, _) = node(67, 17_445, &[at], "127.0.0.0/8");
+    host.look_around(&[at]).await;
+    announced(&host, 7444).await;
+    let silent = UdpSocket::bind((Ipv4Addr::new(127, 66, 0, 68), 17_445)).expect("a free port");
+    let SocketAddr::V4(silent) = silent.local_addr().expect("it is bound") else { panic!("an IPv4 address") };
+    let (seeker, _) = node(69, 17_445, &[silent, at], "127.0.0.0/8");
+    let (found, mut told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::select! {
+        () = async { drop(seeker.find(KEY, |early| drop(found.send(early))).await) } => panic!("the lookup is over"),
+        told = told.recv() => assert_eq!(told, Some(vec![SocketAddr::from(([127, 66, 0, 67], 7444))])),
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Source;
 use crate::id::PeerId;
 use crate::message::{MAX_ADDRS, PeerAddress};
@@ -28,6 +30,30 @@ const TRIED_MOST: usize = 2 * MAX_ADDRS;
 const BACKOFF_LEAST: Duration = Duration::from_millis(250);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 
+/// A peer in the book, for people to see.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownHost {
+    /// Who.
+    pub peer: PeerId,
+    /// Whether it was connected with before.
+    pub met: bool,
+    /// Where it may be, the best address first.
+    pub addrs: Vec<KnownAddress>,
+}
+
+/// An address in the book.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownAddress {
+    /// Which.
+    pub addr: SocketAddr,
+    /// Who told of it.
+    pub found: Source,
+    /// How often it was dialled in vain since it was last reached.
+    pub failures: u32,
+    /// In how many seconds it may be dialled again.
+    pub retry_in_s: u64,
+}
+
 /// The book.
 #[derive(Debug, Default)]
 pub struct AddressBook {
@@ -39,6 +65,8 @@ pub struct AddressBook {
 struct Entry {
     /// The address that a connection came from or went to, last, and how it had come to be known.
     reached: Option<(SocketAddr, Source)>,
+    /// Whether there ever was a connection, in this life or the one before.
+    is_met: bool,
     /// What was said of it, the latest first.
     hints: Vec<Hint>,
     /// Who named the peer first, and when it was named last.
@@ -69,6 +97,7 @@ impl AddressBook {
             return;
         }
         let entry = self.entry(now, peer, source);
+        entry.is_met |= source == Source::Remembered;
         for addr in usable.into_iter().rev() {
             let known = entry.hints.iter().position(|known| known.addr == addr).map(|at| entry.hints.remove(at));
             let hint = known.unwrap_or(Hint { addr, source, failures: 0, retry_at: Instant::START });
@@ -86,6 +115,7 @@ impl AddressBook {
         if let Some(hint) = known {
             hint.failures = 0;
         }
+        entry.is_met = true;
         // The first connection to an address is what tells how the peer was found; the next ones follow from it.
         let before = entry.reached.filter(|&(before, _)| before == addr);
         entry.reached = before.or(Some((addr, source)));
@@ -154,12 +184,32 @@ impl AddressBook {
 
     /// Up to `most` peers that may be dialled now, at random.
     pub fn some(&self, now: Instant, rng: &mut Rng, most: usize) -> Vec<PeerId> {
-        let ready = |entry: &Entry| self.way_to(entry).is_some() || entry.hints.iter().any(|hint| hint.retry_at <= now);
-        let mut peers: Vec<PeerId> =
-            self.entries.iter().filter(|(_, entry)| ready(entry)).map(|(&peer, _)| peer).collect();
-        rng.shuffle(&mut peers);
+        let mut peers = self.ready(now, rng, |_| true);
         peers.truncate(most);
         peers
+    }
+
+    /// Peers that there once was a connection with and that may be dialled now, in a random order.
+    pub fn met(&self, now: Instant, rng: &mut Rng) -> Vec<PeerId> {
+        self.ready(now, rng, |entry| entry.is_met)
+    }
+
+    /// All peers in the book, and what is known of each.
+    pub fn known(&self, now: Instant) -> Vec<KnownHost> {
+        let address = |hint: &Hint| KnownAddress {
+            addr: hint.addr,
+            found: hint.source,
+            failures: hint.failures,
+            retry_in_s: hint.retry_at.since(now).as_secs_f64().ceil() as u64,
+        };
+        let host = |(&peer, entry): (&PeerId, &Entry)| {
+            let reached = entry.reached.map(|(addr, source)| Hint { addr, source, failures: 0, retry_at: now });
+            let others = entry.hints.iter().filter(|hint| reached.is_none_or(|reached| reached.addr != hint.addr));
+            let mut hints: Vec<&Hint> = reached.iter().chain(others).collect();
+            hints.sort_by_key(|hint| hint.failures);
+            KnownHost { peer, met: entry.is_met, addrs: hints.into_iter().map(address).collect() }
+        };
+        self.entries.iter().map(host).collect()
     }
 
     /// Peers in the book.
@@ -172,6 +222,15 @@ impl AddressBook {
     fn way_to(&self, entry: &Entry) -> Option<SocketAddr> {
         let (addr, source) = entry.reached?;
         (source == Source::Static || self.networks.contain(addr.ip())).then_some(addr)
+    }
+
+    /// Those of whom this holds and that may be dialled now, in a random order.
+    fn ready(&self, now: Instant, rng: &mut Rng, holds: impl Fn(&Entry) -> bool) -> Vec<PeerId> {
+        let ready = |entry: &Entry| self.way_to(entry).is_some() || entry.hints.iter().any(|hint| hint.retry_at <= now);
+        let them = self.entries.iter().filter(|(_, entry)| holds(entry) && ready(entry));
+        let mut peers: Vec<PeerId> = them.map(|(&peer, _)| peer).collect();
+        rng.shuffle(&mut peers);
+        peers
     }
 
     fn ranked(&self, peer: PeerId, ready: impl Fn(&Hint) -> bool) -> Vec<SocketAddr> {
@@ -199,19 +258,26 @@ impl AddressBook {
         if self.entries.len() >= BOOK_MOST && !self.entries.contains_key(&peer) {
             self.make_room();
         }
-        let entry = self.entries.entry(peer).or_insert(Entry { reached: None, hints: Vec::new(), source, heard: now });
+        let entry = self.entries.entry(peer).or_insert(Entry {
+            reached: None,
+            is_met: false,
+            hints: Vec::new(),
+            source,
+            heard: now,
+        });
         entry.heard = now;
         entry
     }
 
-    /// Forgets a peer that was never reached: of the source that named most of those, the one heard of longest ago.
+    /// Forgets a peer that can't be reached, rather one that never could: of the source that named most of those, the one
+    /// heard of longest ago.
     fn make_room(&mut self) {
         let mut named: BTreeMap<Source, usize> = BTreeMap::new();
         for entry in self.entries.values().filter(|entry| entry.reached.is_none()) {
             *named.entry(entry.source).or_default() += 1;
         }
         let fullest = named.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source);
-        let rank = |entry: &Entry| (entry.reached.is_some(), Some(entry.source) != fullest, entry.heard);
+        let rank = |entry: &Entry| (entry.reached.is_some(), entry.is_met, Some(entry.source) != fullest, entry.heard);
         let oldest = self.entries.iter().min_by_key(|(_, entry)| rank(entry)).map(|(&peer, _)| peer);
         oldest.map(|peer| self.entries.remove(&peer));
     }
@@ -375,6 +441,22 @@ mod tests {
         }
         assert_eq!(book.peer_count(), BOOK_MOST);
         assert!((10_000..10_064).all(|number| !book.addrs(later, peer(number)).is_empty()));
+    }
+
+    #[test]
+    fn who_was_met_and_does_not_answer_any_more_is_told_from_who_was_only_named() {
+        let mut book = AddressBook::default();
+        book.reached(NOW, peer(1), addr("10.0.0.1:1"), None);
+        book.failed(NOW, peer(1), addr("10.0.0.1:1"));
+        for number in 2..2 * BOOK_MOST as u32 {
+            book.hint(NOW, peer(number), &[addr("10.0.0.2:1")], Source::Dht);
+        }
+        let mut rng = Rng::seeded(1);
+        let known = book.known(NOW).into_iter().find(|host| host.peer == peer(1)).expect("it is kept");
+        let found = KnownAddress { addr: addr("10.0.0.1:1"), found: Source::DialledHere, failures: 1, retry_in_s: 1 };
+        assert_eq!(known, KnownHost { peer: peer(1), met: true, addrs: vec![found] });
+        assert_eq!(book.met(NOW, &mut rng), [], "it is left alone for a while");
+        assert_eq!(book.met(NOW + BACKOFF_LEAST, &mut rng), [peer(1)]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod candidates;
 mod source;
 mod strangers;
 
-pub use addresses::{AddressBook, BOOK_MOST, DIAL_STAGGER};
+pub use addresses::{AddressBook, BOOK_MOST, DIAL_STAGGER, KnownAddress, KnownHost};
 pub use candidates::{CANDIDATES_MOST, Candidates, DIALS_MOST};
 pub use source::Source;
 pub use strangers::{FIND_LEAST, FIND_MOST, FOUND_MOST, LookupPace, STRANGERS_MOST, Strangers, TRACKERS_FIRST};
