@@ -216,14 +216,14 @@ impl Handover {
     }
 }
 
-/// Makes a base readable if need be, and says whether it is the master.
+/// Makes a base readable if need be, and says whether it is the master, with all that belongs to it.
 fn read_base(driver: &dyn Driver, base: &Path, record: &CloneRecord) -> io::Result<bool> {
     let shown = driver.show_base(base).map_err(io::Error::other)?;
-    let is_masters = is_masters(base, record);
+    let is_right = is_masters(base, record).and_then(|is| Ok(is && driver.is_base_formed(base, record)?));
     if shown {
         driver.hide_base(base).map_err(io::Error::other)?;
     }
-    is_masters
+    is_right
 }
 
 /// Whether a base is the master with zeros behind it, as far as the clone's disk goes.
@@ -233,7 +233,7 @@ fn is_masters(base: &Path, record: &CloneRecord) -> io::Result<bool> {
 }
 
 /// Whether a file begins with a master's content, after all of that was read.
-pub(super) fn begins_with(file: &File, master: &RecordedMaster) -> io::Result<bool> {
+fn begins_with(file: &File, master: &RecordedMaster) -> io::Result<bool> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file.take(master.file.len))?;
     let is_whole = hasher.count() == master.file.len;

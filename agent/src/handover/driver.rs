@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use drover_protocol::release::Name;
@@ -254,6 +255,11 @@ pub(super) trait Driver {
         folder.is_dir() && record.place.is_none_or(|place| is_now.is_ok_and(|now| place.is(&now)))
     }
 
+    /// Whether a base has what belongs to it besides the master's content.
+    fn is_base_formed(&self, _base: &Path, _record: &CloneRecord) -> io::Result<bool> {
+        Ok(true)
+    }
+
     /// Takes note of whether a base, read in full, was found right: no clone is made on one that is not.
     fn note_base(&self, _base: &Path, _is_right: bool) -> Result<(), MakeError> {
         Ok(())
@@ -289,9 +295,16 @@ pub(super) trait Driver {
         Some("it stands alone and rests on no master; make a new clone of the other version")
     }
 
-    /// Moves a clone to another master, so that the guest sees what it saw. If it is interrupted, the clone is whole, on
-    /// either of them. `being_moved` is to be held by programs that work on it, as in [`Site::being_made`].
-    fn move_to(&self, _record: &CloneRecord, _master: &Path, _being_moved: &File) -> Result<(), MakeError> {
+    /// Moves a clone to another master, so that the guest sees what it saw. The masters differ in these parts, in bytes and in
+    /// their order. If it is interrupted, the clone is whole, on either of them. `being_moved` is to be held by programs that
+    /// work on it, as in [`Site::being_made`].
+    fn move_to(
+        &self,
+        _record: &CloneRecord,
+        _differing: &[Range<u64>],
+        _master: &Path,
+        _being_moved: &File,
+    ) -> Result<(), MakeError> {
         Err(MakeError::Refused(self.unmovable().unwrap_or_default().to_owned()))
     }
 

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ use super::target::{Target, make_empty, sync_file};
 use super::tool::{Tool, ToolError, Tools, said};
 use super::verify::{Finding, in_use, is_locked};
 use crate::quantity::Bytes;
+
+mod moving;
 
 const ADVICE: &str = "install it (Debian and Ubuntu: apt-get install qemu-utils)";
 const INSTEAD: &str = "choose --driver copy";
@@ -234,26 +237,20 @@ impl Driver for Qcow2 {
         None
     }
 
-    fn move_to(&self, record: &CloneRecord, master: &Path, being_moved: &File) -> Result<(), MakeError> {
+    fn move_to(
+        &self,
+        record: &CloneRecord,
+        differing: &[Range<u64>],
+        master: &Path,
+        being_moved: &File,
+    ) -> Result<(), MakeError> {
         let snapshots = snapshots_in(&record.path).map_err(MakeError::io("look for snapshots in it"))?;
         if snapshots > 0 {
             return Err(MakeError::Refused(format!(
-                "it has {snapshots} snapshots inside, and qemu-img would move the disk from under them without taking them \
-                 along; remove them (`qemu-img snapshot -l` names them, `-d` removes one) or keep the clone where it is"
+                "it has {snapshots} snapshots inside, and the disk would be moved from under them without taking them along; remove them (`qemu-img snapshot -l` names them, `-d` removes one) or keep the clone where it is"
             )));
         }
-        let being_moved = being_moved.try_clone().map_err(MakeError::io("mark the clone as being moved"))?;
-        self.tool()
-            .run(|command| {
-                command.stdin(being_moved);
-                command.args(["rebase", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(master).arg(&record.path);
-            })
-            .map_err(|e| match e {
-                ToolError::Failed { said, .. } if said.contains("No space left on device") => MakeError::NoSpace,
-                e => e.into(),
-            })?;
-        self.check_names(&record.path, master)?;
-        Ok(sync_file(&record.path)?)
+        self.move_apart(record, differing, master, being_moved)
     }
 
     fn names_base(&self, record: &CloneRecord) -> Option<bool> {

@@ -37,6 +37,8 @@ pub(super) enum Step {
     Deactivated,
     /// A clone is gone, its record is not.
     Removed,
+    /// A clone has taken from its old master what the new one lacks.
+    Taken,
     /// A clone rests on its new master, its record says on the old one.
     Moved,
 }
@@ -61,6 +63,7 @@ impl Step {
             Step::Discarded => "discarded",
             Step::Deactivated => "deactivated",
             Step::Removed => "removed",
+            Step::Taken => "taken",
             Step::Moved => "moved",
         }
     }

@@ -19,6 +19,8 @@ const QUOTE_LEN: usize = 600;
 pub struct Tools {
     /// `qemu-img`.
     pub qemu_img: PathBuf,
+    /// `qemu-io`, which comes with it.
+    pub qemu_io: PathBuf,
     /// `dmsetup`.
     pub dmsetup: PathBuf,
     /// `losetup`.
@@ -31,6 +33,7 @@ impl Default for Tools {
     fn default() -> Self {
         Tools {
             qemu_img: PathBuf::from("qemu-img"),
+            qemu_io: PathBuf::from("qemu-io"),
             dmsetup: PathBuf::from("dmsetup"),
             losetup: PathBuf::from("losetup"),
             lvm: PathBuf::from("lvm"),

@@ -48,8 +48,12 @@ pub(super) async fn run(
     common.output().print(&rebased.record, |record: &CloneRecord| {
         format!("{} rests on {}", record.name, record.master.path.display())
     })?;
-    if !rebased.moved {
-        say(&format!("{clone} rested on {master} already"));
+    match rebased.moved {
+        true => say(&format!(
+            "machines that were set up with it name the old master: take what `drover clone xml {clone}` (or qemu, xl) prints \
+             now, before that goes"
+        )),
+        false => say(&format!("{clone} rested on {master} already")),
     }
     Ok(Exit::Done)
 }
@@ -68,7 +72,8 @@ fn refuse(what: &str, error: &RebaseError) -> Problem {
         | RebaseError::InUse(_)
         | RebaseError::InPlace(_)
         | RebaseError::Elsewhere { .. }
-        | RebaseError::Damaged { .. } => Code::Refused,
+        | RebaseError::Damaged { .. }
+        | RebaseError::NewDamaged { .. } => Code::Refused,
         RebaseError::Master(_) | RebaseError::Move { .. } | RebaseError::Record(_) => Code::Failed,
     };
     Problem::explained(code, what, error)

@@ -198,6 +198,19 @@ fn a_mover_that_is_killed_leaves_a_whole_clone_and_a_true_record() {
 }
 
 #[test]
+fn a_mover_that_is_killed_before_the_header_is_changed_leaves_the_clone_where_it_was() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    killed(&world, &format!("move c {}", text(&second.path)), "taken");
+    world.handover.recover().expect("recovery");
+    assert_eq!(world.handover.get(&record.name).expect("a record"), record);
+    assert_same_disk("qcow2", &record.path, &world.master.path);
+    assert!(world.handover.rebase(&record.name, &second).expect("moved").moved);
+    assert_same_disk("qcow2", &record.path, &world.master.path);
+}
+
+#[test]
 fn a_clone_whose_move_was_interrupted_rests_on_what_its_header_says() {
     let world = World::new();
     let record = world.make("c", DriverName::Qcow2).record;

@@ -1,10 +1,15 @@
 //! Moving clones to another master.
 
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use super::world::{Machine, World, assert_master_untouched, assert_same_disk, described, name, run, text, write_into};
+use super::world::{
+    MASTER_LEN, Machine, Mounted, World, assert_master_untouched, assert_same_disk, described, disk_usage, name, run,
+    text, write_into,
+};
 use crate::handover::record::clones_of;
-use crate::handover::{DeviceError, DriverName, FileIdentity, Lost, Master, RebaseError};
+use crate::handover::{CloneRecord, DeviceError, DriverName, FileIdentity, Lost, Master, RebaseError, Tools};
 
 /// A second master: the first with another middle, and longer.
 pub(super) fn second_master(world: &World) -> Master {
@@ -138,5 +143,123 @@ fn what_the_disk_damaged_in_the_old_master_is_not_copied_into_the_clone() {
     assert_eq!(world.handover.get(&name("c")).expect("a record"), record);
     assert!(std::fs::read(&record.path).expect("the clone") == before, "it is as it was");
     flip(right);
+    assert!(world.handover.rebase(&name("c"), &second).expect("moved").moved);
+}
+
+/// What a guest sees of a clone, in a file of its own.
+fn seen(world: &World, record: &CloneRecord) -> std::path::PathBuf {
+    let seen = world.out.join("seen.raw");
+    run("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", text(&record.path), text(&seen)]);
+    seen
+}
+
+/// A program that ends itself where `script` says.
+fn deadly(world: &World, called: &str, script: &str) -> std::path::PathBuf {
+    let program = world.folder().join(called);
+    fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it may be run");
+    program
+}
+
+/// `qemu-img rebase` by itself loses what it copied if it ends after it has written the header, and before the tables.
+#[test]
+fn a_program_that_ends_at_any_moment_of_a_move_leaves_what_the_guest_saw() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 0xab 8192 4096", text(&record.path)]);
+    let before = seen(&world, &record);
+    let usual = Tools::default;
+    let deaths = [
+        Tools { qemu_io: deadly(&world, "io-before", "kill -9 $$"), ..usual() },
+        Tools { qemu_io: deadly(&world, "io-idle", "exit 0"), ..usual() },
+        Tools { qemu_io: deadly(&world, "io-after", "qemu-io \"$@\"; kill -9 $$"), ..usual() },
+        Tools {
+            qemu_img: deadly(&world, "img-compare", "[ $1 != compare ] || kill -9 $$; exec qemu-img \"$@\""),
+            ..usual()
+        },
+        Tools {
+            qemu_img: deadly(&world, "img-before", "[ $1 != rebase ] || kill -9 $$; exec qemu-img \"$@\""),
+            ..usual()
+        },
+    ];
+    for tools in deaths {
+        let died = format!("{tools:?}");
+        let world = World::opened(world.folder()).with_tools(tools);
+        let error = world.handover.rebase(&name("c"), &second).expect_err("a program failed");
+        assert!(matches!(error, RebaseError::Move { .. }), "{died}: {error}");
+        assert_eq!(world.handover.get(&name("c")).expect("a record"), record, "{died}");
+        assert_same_disk("qcow2", &record.path, &before);
+    }
+    let after = deadly(&world, "img-after", "qemu-img \"$@\"; [ $1 != rebase ] || kill -9 $$");
+    let world = World::opened(world.folder()).with_tools(Tools { qemu_img: after, ..usual() });
+    let moved = world.handover.rebase(&name("c"), &second).expect("its header says so");
+    assert_eq!((moved.moved, moved.record.image), (true, second.image));
+    assert_same_disk("qcow2", &record.path, &before);
+}
+
+#[test]
+fn a_disk_that_was_made_longer_moves_between_masters_of_other_lengths() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    run("qemu-img", &["resize", "-q", "-f", "qcow2", text(&record.path), "+3M"]);
+    run(
+        "qemu-io",
+        &["-f", "qcow2", "-c", "write -P 0xab 70000 90000", "-c", "write -z 300000 70000", text(&record.path)],
+    );
+    let before = seen(&world, &record);
+    let (first, longer) = (world.master.path.clone(), second_master(&world));
+    let shorter = world.state.join("masters/third.raw");
+    fs::write(&shorter, &fs::read(&longer.path).expect("the second")[..1 << 20]).expect("the third");
+    fs::set_permissions(&shorter, fs::Permissions::from_mode(0o444)).expect("sealed");
+    for to in [&longer, &described(&shorter), &longer, &described(&first)] {
+        assert!(world.handover.rebase(&name("c"), to).expect("moved").moved);
+        assert_same_disk("qcow2", &record.path, &before);
+        let found = world.handover.verify(&name("c"), Some(to)).expect("a clone");
+        assert_eq!(found.worst(), None, "{found:?}");
+    }
+}
+
+#[test]
+fn a_clone_that_would_not_fit_on_its_disk_is_not_moved_and_takes_no_room() {
+    let Some(mounted) = Mounted::filesystem("xfs", 320) else { return };
+    let world = World::in_folder(&mounted.root, MASTER_LEN);
+    let record = world.make("c", DriverName::Qcow2).record;
+    let other = world.state.join("masters/other.raw");
+    let content: Vec<u8> = fs::read(&world.master.path).expect("the master").iter().map(|byte| !byte).collect();
+    fs::write(&other, content).expect("another");
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o444)).expect("sealed");
+    let before = (fs::read(&record.path).expect("the clone"), disk_usage(&record.path));
+    let filler = fs::File::create(world.out.join("filler")).expect("a file");
+    let room = rustix::fs::fstatvfs(&filler).expect("the file system");
+    let len = (room.f_bavail * room.f_frsize).saturating_sub(MASTER_LEN / 2);
+    rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, len).expect("there is room");
+    let refused = world.handover.rebase(&name("c"), &described(&other)).expect_err("it does not fit").to_string();
+    assert!(refused.contains("its file system has"), "{refused}");
+    assert!((fs::read(&record.path).expect("the clone"), disk_usage(&record.path)) == before, "it is as it was");
+    assert_eq!(world.handover.get(&name("c")).expect("a record"), record);
+}
+
+#[test]
+fn a_new_master_that_the_disk_damaged_takes_no_clone() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    // As in the old master, so that nothing of it would be taken.
+    let old = fs::read(&world.master.path).expect("the first")[1_250_000];
+    let time = fs::metadata(&second.path).and_then(|facts| facts.modified()).expect("its time");
+    let damage = |byte: u8| {
+        write_into(&second.path, 1_250_000, &[byte]);
+        fs::File::open(&second.path).and_then(|file| file.set_modified(time)).expect("its time");
+    };
+    let file = fs::File::open(&second.path).expect("the second");
+    let mut right = [0];
+    file.read_exact_at(&mut right, 1_250_000).expect("a byte");
+    damage(old);
+    let error = world.handover.rebase(&name("c"), &second).expect_err("mending it would change the guest's disk");
+    assert!(matches!(error, RebaseError::NewDamaged { .. }), "{error}");
+    assert!(error.to_string().contains("`drover verify debian@4`"), "{error}");
+    assert_eq!(world.handover.get(&name("c")).expect("a record"), record);
+    damage(right[0]);
     assert!(world.handover.rebase(&name("c"), &second).expect("moved").moved);
 }

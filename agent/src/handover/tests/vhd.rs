@@ -9,7 +9,7 @@ use super::world::{
     MASTER_LEN, Mounted, World, assert_master_untouched, described, disk_usage, run, text, wait_until, write_into,
 };
 use crate::handover::vhd::format::Footer;
-use crate::handover::{CloneRecord, CreateError, DriverName, Master, RemoveError, Severity};
+use crate::handover::{CloneRecord, CreateError, DriverName, Lost, Master, RemoveError, Severity};
 
 /// A VHD and its chain as libvhdi shows them.
 struct Shown {
@@ -206,6 +206,56 @@ fn a_changed_parent_is_noticed_and_a_damaged_child_too() {
     let child = fs::OpenOptions::new().write(true).open(&record.path).expect("the child");
     child.write_all_at(b"!", 600).expect("a write into its header");
     assert_eq!(worst(), Some(Severity::Fault));
+}
+
+/// Its content is whole, and no program takes it for the parent.
+#[test]
+fn a_parent_whose_footer_is_damaged_is_not_found_right_by_its_content() {
+    for (damage, what) in [(68, "its identity"), (0, "its end")] {
+        let world = World::new();
+        let record = world.make("c", DriverName::Vhd).record;
+        let base = record.base.clone().expect("a parent");
+        match damage {
+            0 => {
+                let mode = fs::metadata(&base).expect("the parent").permissions();
+                fs::set_permissions(&base, fs::Permissions::from_mode(0o644)).expect("its mode");
+                let file = fs::OpenOptions::new().write(true).open(&base).expect("the parent");
+                file.set_len(MASTER_LEN).expect("cut off");
+                fs::set_permissions(&base, mode).expect("its mode");
+            }
+            at => write_into(&base, MASTER_LEN + at, b"!"),
+        }
+        assert!(!world.handover.hash_base(&record.name).expect("it is read").is_right, "{what}");
+        let states = |record: &CloneRecord| world.handover.lost(std::slice::from_ref(record)).remove(&record.name);
+        assert!(matches!(states(&record), Some(Lost::Broken(_))), "{what}: {:?}", states(&record));
+        let worst = world.handover.verify(&record.name, Some(&world.master)).expect("a clone").worst();
+        assert_eq!(worst, Some(Severity::Fault), "{what}");
+    }
+}
+
+#[test]
+fn a_damaged_table_or_locator_of_a_child_is_noticed() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Vhd).record;
+    write_block(&record, 1, 0xcd);
+    write_block(&record, 3, 0xce);
+    let found = || world.handover.verify(&record.name, Some(&world.master)).expect("a clone");
+    assert_eq!(found().worst(), None, "{:?}", found());
+    let whole = fs::read(&record.path).expect("the child");
+    let entry = |number: usize| whole[1536 + 4 * number..][..4].to_vec();
+    for (at, bytes, words) in [
+        (1536, 0x00ff_ffff_u32.to_be_bytes().to_vec(), "has block 0 at"),
+        (1536, 1_u32.to_be_bytes().to_vec(), "has block 0 at"),
+        (1536, entry(1), "in the same place"),
+        (2048, vec![0; 512], "its locator W2ru leads to"),
+        (512 + 576, vec![0; 3 * 24], "its header is damaged"),
+    ] {
+        write_into(&record.path, at, &bytes);
+        assert_eq!(found().worst(), Some(Severity::Fault), "{words}");
+        assert!(found().findings.iter().any(|finding| finding.text.contains(words)), "{words}: {:?}", found());
+        fs::write(&record.path, &whole).expect("mended");
+    }
+    assert_eq!(found().worst(), None, "{:?}", found());
 }
 
 #[test]

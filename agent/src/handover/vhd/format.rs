@@ -18,6 +18,10 @@ pub(in crate::handover) const EPOCH_UNIX_S: u64 = 946_684_800;
 const FOOTER_LEN: usize = 512;
 const HEADER_LEN: usize = 1024;
 const NO_OFFSET: u64 = u64::MAX;
+/// Locators in a header: where they begin, how many there are, how long each is.
+const LOCATORS_AT: usize = 576;
+const LOCATORS: usize = 8;
+const LOCATOR_LEN: usize = 24;
 /// Bytes of the field for the parent's name.
 const PARENT_NAME_LEN: usize = 512;
 
@@ -148,12 +152,45 @@ pub(in crate::handover) fn parent_of(bytes: &[u8]) -> Option<Uuid> {
     whole.then(|| header[40..56].try_into().ok()).flatten()
 }
 
-/// The least that a differencing disk is long, in bytes, as its first 1,536 say: its table, and a footer behind it.
-pub(in crate::handover) fn shortest(bytes: &[u8]) -> Option<u64> {
-    parent_of(bytes)?;
-    let header = &bytes[FOOTER_LEN..FOOTER_LEN + HEADER_LEN];
-    let table_at = u64::from_be_bytes(header[16..24].try_into().ok()?);
-    Some(table_at.saturating_add(4 * u64::from(be32(header, 28))).saturating_add(SECTOR_LEN))
+/// Where a differencing disk has what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::handover) struct Layout {
+    /// Where its table of blocks begins, in bytes, and of how many.
+    pub(in crate::handover) table_at: u64,
+    pub(in crate::handover) entries: u32,
+    /// Those that are not empty.
+    pub(in crate::handover) locators: Vec<Locator>,
+}
+
+/// Where a text is by which programs find the parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::handover) struct Locator {
+    /// What kind of text it is.
+    pub(in crate::handover) code: [u8; 4],
+    /// Its length and place, in bytes.
+    pub(in crate::handover) len: u32,
+    pub(in crate::handover) at: u64,
+}
+
+impl Layout {
+    /// Reads it from a differencing disk's first 1,536 bytes, if that is what they are.
+    pub(in crate::handover) fn read(bytes: &[u8]) -> Option<Layout> {
+        parent_of(bytes)?;
+        let header = &bytes[FOOTER_LEN..FOOTER_LEN + HEADER_LEN];
+        let be64 = |at: usize| header[at..at + 8].try_into().ok().map(u64::from_be_bytes);
+        let locator = |index: usize| {
+            let entry = LOCATORS_AT + index * LOCATOR_LEN;
+            let code = header[entry..entry + 4].try_into().ok()?;
+            Some(Locator { code, len: be32(header, entry + 8), at: be64(entry + 16)? })
+        };
+        let locators = (0..LOCATORS).filter_map(locator).filter(|locator| locator.code != [0; 4]).collect();
+        Some(Layout { table_at: be64(16)?, entries: be32(header, 28), locators })
+    }
+
+    /// The least that the disk is long, in bytes: its table, and a footer behind it.
+    pub(in crate::handover) fn shortest(&self) -> u64 {
+        self.table_at.saturating_add(4 * u64::from(self.entries)).saturating_add(SECTOR_LEN)
+    }
 }
 
 /// Whether a file that begins so is a differencing disk, or was one before it was damaged.
@@ -176,7 +213,7 @@ fn header(blocks: u32, table_at: u64, parent: &Parent, locators: &[([u8; 4], u32
     let name: Vec<u8> = parent.name.encode_utf16().flat_map(u16::to_be_bytes).take(PARENT_NAME_LEN - 2).collect();
     put(64, &name);
     for (index, (code, space, len, at)) in locators.iter().enumerate() {
-        let entry = 576 + index * 24;
+        let entry = LOCATORS_AT + index * LOCATOR_LEN;
         put(entry, code);
         put(entry + 4, &space.to_be_bytes());
         put(entry + 8, &len.to_be_bytes());

@@ -10,6 +10,7 @@
 //! given to it.
 
 pub(super) mod format;
+mod inside;
 mod parent;
 
 use std::fs::{File, OpenOptions};
@@ -22,7 +23,7 @@ use drover_protocol::id::ImageId;
 use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
-use self::format::{EPOCH_UNIX_S, Footer, Kind, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of, shortest};
+use self::format::{EPOCH_UNIX_S, Footer, Kind, Layout, MAX_DISK_LEN, Parent, SECTOR_LEN, Uuid, child, parent_of};
 use self::parent::{Flaw, Held, MasterAt, PARENT_TIME_S};
 use super::base::{BadBase, THE_CLONE, is_absence};
 use super::choice::DriverName;
@@ -178,7 +179,7 @@ impl Driver for Vhd {
         let mut start = [0; 1536];
         file.read_exact_at(&mut start, 0).ok()?;
         let len = file.metadata().ok()?.len();
-        Some(shortest(&start).is_none_or(|shortest| shortest <= len))
+        Some(Layout::read(&start).is_none_or(|layout| layout.shortest() <= len))
     }
 
     fn lost_base(&self, record: &CloneRecord) -> Option<Lost> {
@@ -212,6 +213,11 @@ impl Driver for Vhd {
 
     fn remove_base(&self, base: &Path) -> io::Result<Option<String>> {
         parent::remove(base)
+    }
+
+    fn is_base_formed(&self, base: &Path, record: &CloneRecord) -> io::Result<bool> {
+        let footer = parent_footer(base, record.image, record.disk_len);
+        Ok(last_sector(&File::open(base)?)? == (footer.bytes(), footer.disk_len))
     }
 
     fn note_base(&self, base: &Path, is_right: bool) -> Result<(), MakeError> {
@@ -317,8 +323,8 @@ fn to_mend(label: &str) -> String {
     )
 }
 
-/// The footer at the end is looked at only while nobody writes: Xen's tapdisk puts blocks in its place as they come, and writes
-/// it when it closes the file.
+/// The footer at the end and the table are looked at only while nobody writes: Xen's tapdisk puts blocks in the footer's place
+/// as they come, and writes it when it closes the file.
 fn check_child(record: &CloneRecord, in_use: bool) -> Result<(), String> {
     let path = record.path.display();
     let unreadable = |e: io::Error| format!("can't read {path}: {e}");
@@ -339,7 +345,11 @@ fn check_child(record: &CloneRecord, in_use: bool) -> Result<(), String> {
     if parent_of(&start) != Some(recorded_parent(record)) {
         return Err(format!("{path} names another parent, or its header is damaged"));
     }
-    Ok(())
+    let (Some(layout), Some(base), false) = (Layout::read(&start), &record.base, in_use) else { return Ok(()) };
+    match inside::fault(&file, &layout, &file_name(base)).map_err(unreadable)? {
+        Some(fault) => Err(format!("{path} is damaged: {fault}")),
+        None => Ok(()),
+    }
 }
 
 /// Looks at the parent without reading its content.
@@ -444,7 +454,7 @@ pub fn read_any(bytes: &[u8]) {
     if let Some(footer) = bytes.first_chunk().and_then(Footer::read) {
         assert_eq!(Footer::read(&footer.bytes()), Some(footer), "a footer that is read back as another");
     }
-    let _ = (parent_of(bytes), shortest(bytes));
+    let _ = (parent_of(bytes), Layout::read(bytes).map(|layout| layout.shortest()));
 }
 
 /// Some differencing VHDs, to begin with.
