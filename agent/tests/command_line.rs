@@ -186,6 +186,37 @@ fn a_key_is_made_for_its_owner_only_and_never_over_another() {
 }
 
 #[test]
+fn a_key_with_a_passphrase_is_of_no_use_without_it() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let story = Story::new();
+    let path = |name: &str| story.path().join(name).to_str().expect("text").to_owned();
+    let passphrase = |name: &str, text: &str| {
+        std::fs::write(path(name), text).expect("write");
+        std::fs::set_permissions(path(name), PermissionsExt::from_mode(0o600)).expect("chmod");
+        path(name)
+    };
+    let (short, right) = (passphrase("short", "1234567\n"), passphrase("right", "correct horse\n"));
+    let key = path("one.key");
+    story.drover(&["keygen", &key, "--encrypt"]).assert_refused(2, &["at a terminal only", "--passphrase-file"]);
+    story.drover(&["keygen", &key, "--passphrase-file", &short]).assert_refused(2, &["fewer than 8 characters"]);
+    assert!(!story.path().join("one.key").exists());
+    let made = story.drover(&["keygen", &key, "--passphrase-file", &right]);
+    assert_eq!(made.exit(), 0, "{}", made.stderr());
+    let text = std::fs::read_to_string(&key).expect("a key");
+    assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{text}");
+
+    let disk = passphrase("disk.raw", "a disk");
+    let publish =
+        |more: &[&str]| story.drover(&[&["publish", &disk, "--name", "base", "--key", &key][..], more].concat());
+    publish(&[]).assert_refused(2, &["at a terminal only", "--passphrase-file"]);
+    publish(&["--passphrase-file", &short]).assert_refused(2, &["the passphrase is wrong"]);
+    publish(&["--passphrase-file", &path("none")]).assert_refused(3, &["passphrase file"]);
+    // From here on the daemon is asked, and there is none.
+    publish(&["--passphrase-file", &right]).assert_refused(5, &["daemon"]);
+}
+
+#[test]
 fn publishing_is_refused_before_anything_is_read() {
     use std::os::unix::fs::PermissionsExt;
 

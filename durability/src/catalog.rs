@@ -71,7 +71,8 @@ impl<D: Disk> Catalog<D> {
     }
 
     /// Accepts a release if a trusted publisher signed it, it is valid at `now_unix_s`, and no higher version of its
-    /// name was seen; keeps it durably. One that is known already is accepted again, whatever came after it.
+    /// name was seen; keeps it durably. One that is known already is accepted again, whatever came after it. Signed anew, a
+    /// release lives longer; an older form of it says nothing that is not known.
     pub fn accept(
         &self,
         signed: &SignedRelease,
@@ -81,8 +82,10 @@ impl<D: Disk> Catalog<D> {
         let release = signed.verify(trusted, now_unix_s)?;
         let mut names = self.names();
         let versions = names.get(&release.name);
-        if versions.and_then(|it| it.get(release.version)).is_some_and(|known| known.release == release) {
-            return Ok(Accepted { release, new: false });
+        if let Some(known) = versions.and_then(|it| it.get(release.version))
+            && known.release.says_all_of(&release)
+        {
+            return Ok(Accepted { release: known.release.clone(), new: false });
         }
         if let Some(versions) = versions.filter(|_| !is_planted(Bug::VersionGoesBack)) {
             versions.check(&release)?;

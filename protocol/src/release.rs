@@ -155,6 +155,12 @@ impl Release {
         Ok(())
     }
 
+    /// Whether another release of the same version states nothing that this one does not: the same, for no longer.
+    pub fn says_all_of(&self, other: &Release) -> bool {
+        let Release { created_unix_s, expires_unix_s, .. } = *self;
+        *self == Release { created_unix_s, expires_unix_s, ..other.clone() } && other.expires_unix_s <= expires_unix_s
+    }
+
     /// Whether it may follow what was seen of its name. The same release again may.
     pub fn check_against(&self, seen: Option<&SeenVersion>) -> Result<(), ReleaseError> {
         let Some(seen) = seen else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! A fleet that is fed by subscriptions: every release arrives by itself, the newest wins, old ones go when told.
 
-use drover_harness::{Fleet, FleetOptions, LONG, TestImage, seed};
+use drover_harness::{Fleet, FleetOptions, LONG, TestImage, run, seed, wait_until};
 
 #[test]
 fn ten_subscribers_follow_three_releases_and_keep_what_clones_need() {
@@ -36,6 +36,32 @@ fn ten_subscribers_follow_three_releases_and_keep_what_clones_need() {
         assert_eq!(releases(host), expected, "{} after gc", host.name);
     }
     images[0].assert_same(&keeper.wait_sealed("golden@1", LONG).path);
+}
+
+/// Who holds a newer release back from a host can't keep up that the one it has is the newest.
+#[test]
+fn a_newest_release_that_has_expired_is_told_of_until_its_publisher_renews_it() {
+    let seed = seed("a_newest_release_that_has_expired_is_told_of_until_its_publisher_renews_it");
+    let settings = "subscribe = [\"golden\"]".to_owned();
+    let fleet = Fleet::with(&FleetOptions { hosts: 2, settings });
+    let image = TestImage::make(&fleet.path("v1.raw"), 1 << 20, 1 << 20, seed);
+    fleet.publish(&image.path, "golden", &["--expires", "30s"]);
+    let renew = |expires: &str| {
+        let mut renew = fleet.hosts[0].command();
+        run(renew.args(["renew", "golden", "--expires", expires, "--key"]).arg(fleet.publisher_key()))
+    };
+    for host in &fleet.hosts {
+        image.assert_same(&host.wait_sealed("golden@1", LONG).path);
+    }
+    renew("5s").refused(&["good for longer already"]);
+    let warnings = |host: &drover_harness::Host| host.status()["warnings"].to_string();
+    for host in &fleet.hosts {
+        wait_until("a warning", LONG, || warnings(host), |text| text.contains("the release golden@1 expired"));
+    }
+    renew("1d").ok();
+    for host in &fleet.hosts {
+        wait_until("no warning", LONG, || warnings(host), |text| text == "[]");
+    }
 }
 
 fn releases(host: &drover_harness::Host) -> Vec<String> {

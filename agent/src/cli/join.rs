@@ -13,6 +13,7 @@ use drover_protocol::id::PublisherKey;
 use serde::Serialize;
 
 use super::output::say;
+use super::passphrase::Passphrase;
 use super::{Common, Exit, key};
 use crate::control::{Code, Problem};
 use crate::daemon::IDENTITY;
@@ -34,6 +35,8 @@ pub(super) struct Join {
     /// `publish` finds by itself)
     #[arg(long, value_name = "FILE")]
     publisher_key: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: Passphrase,
 }
 
 /// What `join --json` prints.
@@ -66,7 +69,7 @@ impl Join {
         };
         let state_is_new = !common.state.exists();
         let (publisher_key, key_is_new) = self.publisher_key(&token, &folder)?;
-        let publisher = publisher_key.as_deref().map(key::read).transpose()?;
+        let publisher = publisher_key.as_deref().map(|key| key::read(key, &self.passphrase)).transpose()?;
         let publisher = publisher.as_ref().map(key::public_half);
         let options = JoinOptions { tracker: &self.tracker, token: &token, name: &name, publisher };
         let identity = join(&options, &folder).await.map_err(|error| {
@@ -109,7 +112,7 @@ impl Join {
         let path = folder.join(PUBLISHER_KEY);
         let new = !path.exists();
         if new {
-            let made = durable::private_folder(folder).and_then(|()| key::make(&path));
+            let made = durable::private_folder(folder).and_then(|()| key::make(&path, None));
             made.map_err(|error| Problem::explained(Code::Failed, "make a publisher's key", &error))?;
         }
         Ok((Some(path), new))

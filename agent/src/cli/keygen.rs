@@ -7,6 +7,7 @@ use drover_protocol::id::PublisherKey;
 use serde::Serialize;
 
 use super::output::say;
+use super::passphrase::Passphrase;
 use super::{Common, Exit, key};
 use crate::control::{Code, Problem};
 
@@ -18,6 +19,11 @@ use crate::control::{Code, Problem};
 pub(super) struct Keygen {
     /// Where to write the private key: a new file, for its owner only
     file: PathBuf,
+    /// Encrypt it with a passphrase, which is asked for or, if it is named, read from a file
+    #[arg(long)]
+    encrypt: bool,
+    #[command(flatten)]
+    passphrase: Passphrase,
 }
 
 #[derive(Serialize)]
@@ -32,7 +38,10 @@ impl Keygen {
         if file.symlink_metadata().is_ok() {
             return Err(Problem::new(Code::Refused, what, "something is there, and no key is ever overwritten"));
         }
-        let made = key::make(file).map_err(|error| Problem::explained(Code::Failed, what, &error))?;
+        let is_encrypted = self.encrypt || self.passphrase.is_named();
+        let passphrase = is_encrypted.then(|| self.passphrase.for_new_key(file)).transpose()?;
+        let made =
+            key::make(file, passphrase.as_deref()).map_err(|error| Problem::explained(Code::Failed, what, &error))?;
         common.output().print(&Made { publisher: made, file: file.clone() }, |made| made.publisher.to_string())?;
         say(&format!(
             "{} is a secret, keep a copy of it; next: drover-tracker publishers --add {made}",

@@ -30,8 +30,10 @@ mod keygen;
 mod list;
 mod multicast;
 mod output;
+mod passphrase;
 mod progress;
 mod publish;
+mod renew;
 mod rm;
 mod status;
 mod verify;
@@ -74,6 +76,7 @@ enum Command {
     Keygen(keygen::Keygen),
     Daemon(daemon::Daemon),
     Publish(publish::Publish),
+    Renew(renew::Renew),
     Fetch(fetch::Fetch),
     List(list::List),
     Status(status::Status),
@@ -116,6 +119,7 @@ async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Keygen(command) => command.run(&common),
         Command::Daemon(command) => command.run(&common).await,
         Command::Publish(command) => command.run(&common).await,
+        Command::Renew(command) => command.run(&common).await,
         Command::Fetch(command) => command.run(&common).await,
         Command::List(command) => command.run(&common).await,
         Command::Status(command) => command.run(&common).await,

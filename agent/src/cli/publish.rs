@@ -13,7 +13,7 @@ use drover_protocol::item::Item;
 use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
 use ed25519_dalek::SigningKey;
 
-use super::join::PUBLISHER_KEY;
+use super::key::SigningArgs;
 use super::output::{say, warn};
 use super::progress::Progress;
 use super::{Common, Exit, key};
@@ -23,7 +23,6 @@ use crate::control::api::{
 };
 use crate::control::client::Client;
 use crate::control::{Code, Problem};
-use crate::daemon::IDENTITY;
 use crate::quantity::{Bytes, parse_duration};
 
 /// Make a file a master, sign a release of it, and seed it
@@ -37,10 +36,8 @@ pub(super) struct Publish {
     /// What to call it: 1 to 64 of a-z 0-9 . _ -
     #[arg(long)]
     name: Name,
-    /// The publisher's private key, as `drover-tracker init` makes it: PEM, PKCS#8, Ed25519 (default:
-    /// STATE/identity/publisher.key, which `join` makes with a publisher's token)
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningArgs,
     /// Its version (default: one more than the newest known)
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     version: Option<u64>,
@@ -61,7 +58,7 @@ pub(super) struct Publish {
 impl Publish {
     pub(super) async fn run(&self, common: &Common) -> Result<Exit, Problem> {
         let output = common.output();
-        let key = self.read_key(common)?;
+        let key = self.signing.read(common, &format!("publish {}", self.name))?;
         let path = self.absolute_path()?;
         let client = common.client();
         let version = self.check_first(&client, &key).await?;
@@ -98,35 +95,10 @@ impl Publish {
         Ok(Exit::Done)
     }
 
-    fn read_key(&self, common: &Common) -> Result<SigningKey, Problem> {
-        if let Some(path) = &self.key {
-            return key::read(path);
-        }
-        let own = common.state.join(IDENTITY).join(PUBLISHER_KEY);
-        key::read(&own).map_err(|problem| match problem.code {
-            Code::NotFound => {
-                let why = format!("no --key is given, and this host has none of its own in {}", own.display());
-                Problem::new(Code::Usage, format!("publish {}", self.name), why).todo(
-                    "give the key that `drover-tracker init` made with --key, or join this host with a token from \
-                     `drover-tracker token --role publisher`",
-                )
-            }
-            _ => problem,
-        })
-    }
-
     /// The version to release, after what would make the release fail in the end was looked at.
     async fn check_first(&self, client: &Client, key: &SigningKey) -> Result<u64, Problem> {
         let next: NextRelease = client.get(&format!("/v1/releases/{}", self.name)).await?;
-        let publisher = key::public_half(key);
-        if !next.publishers.contains(&publisher) {
-            let what = format!("publish {}", self.name);
-            return Err(Problem::new(Code::Refused, what, format!("hosts do not trust the publisher {publisher}"))
-                .todo(
-                    "use a key of the cluster (`drover-tracker init` made DIR/publisher.key), have the cluster trust it \
-                     (`drover-tracker publishers --add KEY`), or add it to the setting publishers of every host",
-                ));
-        }
+        check_trusted(&next, key, &format!("publish {}", self.name))?;
         match (self.version, next.newest) {
             (Some(version), Some(newest)) if version < newest => Err(Problem::new(
                 Code::Refused,
@@ -149,6 +121,18 @@ impl Publish {
     }
 }
 
+/// Refuses a key that hosts do not trust.
+pub(super) fn check_trusted(next: &NextRelease, key: &SigningKey, what: &str) -> Result<(), Problem> {
+    let publisher = key::public_half(key);
+    if next.publishers.contains(&publisher) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Refused, what, format!("hosts do not trust the publisher {publisher}")).todo(
+        "use a key of the cluster (`drover-tracker init` made DIR/publisher.key), have the cluster trust it \
+         (`drover-tracker publishers --add KEY`), or add it to the setting publishers of every host",
+    ))
+}
+
 /// Removes the master that this command brought in, after its release was refused: nobody else would.
 async fn take_back(client: &Client, image: ImageId, refused: Problem) -> Problem {
     let removed: Result<Removed, Problem> = client.delete(&format!("/v1/masters/{image}")).await;
@@ -166,7 +150,7 @@ pub(super) async fn import(client: &Client, request: &Request, see: impl FnMut(&
     }
 }
 
-/// Signs and posts a release of what was taken in, with its item if the daemon takes part in the hash table.
+/// Signs and posts a release of what was taken in.
 pub(super) async fn release(
     client: &Client,
     key: &SigningKey,
@@ -186,12 +170,16 @@ pub(super) async fn release(
         created_unix_s: now,
         expires_unix_s: now + expires_s,
     };
-    let release = release.sign(key);
-    let NextRelease { secret, .. } = client.get(&format!("/v1/releases/{name}")).await?;
-    let item = secret.and_then(|secret| Item::sign(&release, &secret, key).ok()).map(|item| item.signature);
-    let posted: Posted = client.post("/v1/releases", &PostRelease { release, item }).await?;
-    let Posted { name, version, taken_by, problems } = posted;
+    let Posted { name, version, taken_by, problems } = post(client, key, &release).await?;
     Ok(Released { name, version, imported, taken_by, problems })
+}
+
+/// Signs and posts a release, with its item if the daemon takes part in the hash table.
+pub(super) async fn post(client: &Client, key: &SigningKey, release: &Release) -> Result<Posted, Problem> {
+    let signed = release.sign(key);
+    let NextRelease { secret, .. } = client.get(&format!("/v1/releases/{}", release.name)).await?;
+    let item = secret.and_then(|secret| Item::sign(&signed, &secret, key).ok()).map(|item| item.signature);
+    client.post("/v1/releases", &PostRelease { release: signed, item }).await
 }
 
 fn show(released: &Released) -> String {

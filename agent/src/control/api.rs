@@ -8,7 +8,7 @@ use drover_protocol::id::{ContentHash, ImageId, PeerId, PublisherKey};
 use drover_protocol::item::ItemSignature;
 use drover_protocol::lookup::NameSecret;
 use drover_protocol::multicast::probe::Fitness;
-use drover_protocol::release::{Name, SignedRelease};
+use drover_protocol::release::{Name, Release, SignedRelease};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Problem;
@@ -341,6 +341,9 @@ pub struct NextRelease {
     /// What the item of a release for the cluster's hash table is made with, if this host takes part in that.
     #[serde(default)]
     pub secret: Option<NameSecret>,
+    /// What the newest version known states, if it is not damaged.
+    #[serde(default)]
+    pub release: Option<Release>,
 }
 
 /// Bring a master here.

@@ -16,6 +16,7 @@ use super::{Daemon, unix_now_s};
 use crate::control::api::{NextRelease, PostRelease, Posted};
 use crate::control::{Code, Problem};
 use crate::exchange::{AskTrackersError, PostOutcome};
+use crate::quantity::show_duration;
 use crate::store::{AcceptError, Accepted};
 
 /// Why no tracker took a release.
@@ -63,7 +64,24 @@ impl Daemon {
     pub(crate) fn next_release(&self, name: &Name) -> NextRelease {
         let newest = self.store().catalog().highest_seen(name);
         let (publishers, secret) = (self.trusted(), self.exchange().name_secret(name));
-        NextRelease { newest, next: newest.map_or(1, |version| version + 1), publishers, secret }
+        let release = newest.and_then(|newest| self.store().catalog().resolve(name, Some(newest)));
+        NextRelease { newest, next: newest.map_or(1, |version| version + 1), publishers, secret, release }
+    }
+
+    /// What is wrong with the releases that this host follows: nobody says any more that they are the newest.
+    pub(super) fn stale_releases(&self) -> Vec<String> {
+        let now = unix_now_s();
+        let newest = self.settings().subscribe.iter().filter_map(|name| self.store().catalog().newest(name));
+        let stale = newest.filter(|release| release.expires_unix_s <= now);
+        stale
+            .map(|Release { name, version, expires_unix_s, .. }| {
+                let since = show_duration(Duration::from_secs(now - expires_unix_s));
+                format!(
+                    "the release {name}@{version} expired {since} ago: its publisher has not renewed it (`drover renew {name}`), \
+                     or this host is not told of a newer one"
+                )
+            })
+            .collect()
     }
 
     /// Acts on releases as trackers and other hosts tell of them. Ends when the exchange does.

@@ -27,6 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::fleet::{Arrival, Fleet};
 use self::report::{HostReport, Report};
 use super::output::{say, warn};
+use super::passphrase::Passphrase;
 use super::progress::Progress;
 use super::{Common, Exit};
 use crate::control::api::{Event, ImportMode, Imported, Publish};
@@ -221,7 +222,7 @@ impl Demo {
         file: &Path,
         version: u64,
     ) -> Result<Imported, Problem> {
-        let key = super::key::read(&cluster.publisher_key)?;
+        let key = super::key::read(&cluster.publisher_key, &Passphrase::default())?;
         let name: Name = NAME.parse().expect("the name is a constant");
         let mut progress = Progress::new(common.output(), "publisher");
         let request = Publish { path: file.to_owned(), format: None, mode: ImportMode::Auto };

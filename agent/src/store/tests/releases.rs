@@ -67,6 +67,27 @@ fn a_lower_version_is_refused_also_after_a_restart() {
 }
 
 #[test]
+fn a_release_that_was_signed_anew_lives_longer_and_its_older_form_does_not_come_back() {
+    let state = TestState::new();
+    let store = state.open();
+    let signed_anew = |expires_unix_s: u64, image: u8| {
+        let old = release("web", 1, image).verify(&trusted(), NOW).unwrap();
+        Release { created_unix_s: NOW + 1, expires_unix_s, ..old }.sign(&key())
+    };
+    assert!(accept(&store, &release("web", 1, 1)).unwrap().new);
+    let renewed = signed_anew(NOW + 9000, 1);
+    assert!(accept(&store, &renewed).unwrap().new);
+    for older in [release("web", 1, 1), signed_anew(NOW + 8000, 1)] {
+        let accepted = accept(&store, &older).unwrap();
+        assert_eq!((accepted.new, accepted.release.expires_unix_s), (false, NOW + 9000), "it says nothing new");
+    }
+    assert!(matches!(refused(&store, &signed_anew(NOW + 9999, 2)), ReleaseError::Equivocation { .. }));
+    drop(store);
+    let store = state.open();
+    assert_eq!(store.catalog().signed(&name("web"), 1), Some(renewed));
+}
+
+#[test]
 fn a_release_that_can_not_be_kept_is_not_accepted() {
     let state = TestState::new();
     let store = state.open();
