@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::run;
+use crate::wait::{LONG, wait_until};
 
 /// A file system mounted over a folder; what the folder held is copied into it.
 #[derive(Debug)]
@@ -82,7 +83,9 @@ impl Mount {
         let device = self.device.as_deref().expect("it has a device");
         run(Command::new("umount").arg(&self.at)).ok();
         // 1 says that errors were mended, and the one that the test made is to be.
-        let fsck = run(Command::new("e2fsck").args(["-f", "-y", device]));
+        let fsck = || run(Command::new("e2fsck").args(["-f", "-y", device]));
+        // A test that has mounts of its own has copies of all there were when it began, until its end.
+        let fsck = wait_until("the disk to be nobody's", 2 * LONG, fsck, |fsck| !fsck.stdout.contains("is in use"));
         assert!(matches!(fsck.code, Some(0 | 1)), "{fsck:#?}");
         mount_ext4(device, &self.at);
     }
