@@ -1,7 +1,7 @@
 //! The certificate authority of a cluster.
 //!
-//! It lies with the tracker, in two files: `ca.key` (PKCS#8, readable by its owner only) and `ca.pem`. The key is read
-//! to sign and never sent anywhere. From a certificate request only the public key is taken; role, name and lifetime are
+//! It lies with the tracker, in two files: `ca.key` (PKCS#8, readable by its owner only) and `ca.pem`. While the cluster goes
+//! over to another CA there are more (see [`rotation`](crate::rotation)). The key is read to sign and never sent anywhere. From a certificate request only the public key is taken; role, name and lifetime are
 //! what the caller decides, whatever the request asks for.
 
 use std::fs;
@@ -20,10 +20,13 @@ use zeroize::Zeroizing;
 use crate::durable::{self, WriteError};
 use crate::identity::{IdentityError, Validity, ca_pin, certificate_pem, read_certificate, unix_now_s};
 use crate::member::{HostNameError, Role, SERVER_NAME, check_host_name, peer_id, uri};
+use crate::rotation;
 use crate::token::CaPin;
 
-const KEY: &str = "ca.key";
-const CERTIFICATE: &str = "ca.pem";
+pub(crate) const KEY: &str = "ca.key";
+pub(crate) const CERTIFICATE: &str = "ca.pem";
+/// What follows from the first CA's key, kept since the cluster has another.
+pub(crate) const SECRET: &str = "cluster.secret";
 /// How long a member's certificate is valid, in days. A stolen key is of use no longer, and a tracker may be away for
 /// two days before the first host is locked out.
 pub const MEMBER_DAYS: u32 = 7;
@@ -38,6 +41,9 @@ pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pin: CaPin,
+    /// Certificates of CAs that members trust besides: the next, or the one before.
+    others: Vec<CertificateDer<'static>>,
+    secret: ClusterSecret,
 }
 
 /// A certificate request that proved possession of its key.
@@ -90,38 +96,27 @@ impl CertificateAuthority {
         if dir.join(KEY).exists() || dir.join(CERTIFICATE).exists() {
             return Err(CaError::Exists(dir.to_owned()));
         }
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("the system's random numbers work");
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, format!("Drover cluster {cluster}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let now = unix_now_s();
-        set_validity(
-            &mut params,
-            Validity { from_unix_s: now.saturating_sub(CLOCK_SLACK_S), until_unix_s: now + CA_DAYS * DAY_S },
-        );
-        let certificate = params.self_signed(&key).expect("the CA's own parameters can be signed");
+        let (key, certificate) = self_signed(cluster);
         durable::private_folder(dir)?;
-        let key_text = Zeroizing::new(key.serialize_pem());
-        durable::create(&dir.join(KEY), key_text.as_bytes(), durable::PRIVATE)?;
-        durable::create(&dir.join(CERTIFICATE), certificate_pem(certificate.der()).as_bytes(), durable::PUBLIC)?;
-        Self::new(key, certificate.der().clone())
+        write_key(&dir.join(KEY), &key)?;
+        durable::create(&dir.join(CERTIFICATE), certificate_pem(&certificate).as_bytes(), durable::PUBLIC)?;
+        Self::new(key, certificate, Vec::new(), None)
     }
 
-    /// Reads what [`create`](Self::create) wrote.
+    /// Reads what [`create`](Self::create) and [`rotation`](crate::rotation) wrote.
     pub fn load(dir: &Path) -> Result<Self, CaError> {
-        let path = dir.join(KEY);
+        let path = rotation::current_key(dir);
         let failed = |cause: String| CaError::Key { path: path.clone(), cause };
         let text = Zeroizing::new(fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?);
         let key = KeyPair::from_pem(&text).map_err(|error| failed(error.to_string()))?;
-        Self::new(key, CertificateDer::from(read_certificate(&dir.join(CERTIFICATE))?))
+        let certificate = CertificateDer::from(read_certificate(&dir.join(CERTIFICATE))?);
+        Self::new(key, certificate, rotation::others(dir)?, read_secret(dir)?)
     }
 
-    /// The secret that members of the cluster share. It follows from the CA's key, so that all trackers of a cluster give
-    /// the same one without having told each other, and tells nothing of that key.
+    /// The secret that members of the cluster share. It follows from the first CA's key, so that all trackers of a cluster give
+    /// the same one without having told each other, and tells nothing of that key. It stays when the cluster gets another CA.
     pub fn cluster_secret(&self) -> ClusterSecret {
-        let key = Zeroizing::new(self.issuer.key().serialize_der());
-        ClusterSecret::from_bytes(blake3::derive_key("drover cluster secret v1", &key))
+        self.secret
     }
 
     /// Puts the CA that lies in `from` into `dir`, too, for another tracker of the same cluster.
@@ -130,11 +125,13 @@ impl CertificateAuthority {
             return Err(CaError::Exists(dir.to_owned()));
         }
         let ca = Self::load(from)?;
-        let path = from.join(KEY);
-        let key = fs::read(&path).map_err(|error| CaError::Key { path, cause: error.to_string() })?;
         durable::private_folder(dir)?;
-        durable::create(&dir.join(KEY), &Zeroizing::new(key), durable::PRIVATE)?;
-        durable::create(&dir.join(CERTIFICATE), certificate_pem(&ca.certificate).as_bytes(), durable::PUBLIC)?;
+        for name in rotation::FILES.into_iter().filter(|name| from.join(name).exists()) {
+            let path = from.join(name);
+            let text = fs::read(&path).map_err(|error| CaError::Key { path, cause: error.to_string() })?;
+            let mode = if name.ends_with(".pem") { durable::PUBLIC } else { durable::PRIVATE };
+            durable::create(&dir.join(name), &Zeroizing::new(text), mode)?;
+        }
         Ok(ca)
     }
 
@@ -193,20 +190,71 @@ impl CertificateAuthority {
         &self.certificate
     }
 
+    /// What members trust, as [`Enrolment`](drover_protocol::announce::Enrolment) has it: this CA's certificate, and behind it
+    /// those of the next or the one before.
+    pub fn roots(&self) -> Vec<u8> {
+        [&self.certificate]
+            .into_iter()
+            .chain(&self.others)
+            .flat_map(|certificate| certificate.iter().copied())
+            .collect()
+    }
+
     /// What join tokens carry to recognise this CA by.
     pub fn pin(&self) -> CaPin {
         self.pin
     }
 
-    fn new(key: KeyPair, certificate: CertificateDer<'static>) -> Result<Self, CaError> {
+    fn new(
+        key: KeyPair,
+        certificate: CertificateDer<'static>,
+        others: Vec<CertificateDer<'static>>,
+        secret: Option<ClusterSecret>,
+    ) -> Result<Self, CaError> {
         let pin = ca_pin(&certificate).map_err(IdentityError::NoMember)?;
         if pin != CaPin::of_public_key(&key.subject_public_key_info()) {
             return Err(CaError::Certificate(IdentityError::OtherKey));
         }
+        let secret = secret.unwrap_or_else(|| {
+            let key = Zeroizing::new(key.serialize_der());
+            ClusterSecret::from_bytes(blake3::derive_key("drover cluster secret v1", &key))
+        });
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| CaError::Key { path: PathBuf::from(CERTIFICATE), cause: error.to_string() })?;
-        Ok(CertificateAuthority { issuer, certificate, pin })
+        Ok(CertificateAuthority { issuer, certificate, pin, others, secret })
     }
+}
+
+/// A CA's key and certificate.
+pub(crate) fn self_signed(cluster: &str) -> (KeyPair, CertificateDer<'static>) {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("the system's random numbers work");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, format!("Drover cluster {cluster}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let now = unix_now_s();
+    set_validity(
+        &mut params,
+        Validity { from_unix_s: now.saturating_sub(CLOCK_SLACK_S), until_unix_s: now + CA_DAYS * DAY_S },
+    );
+    let certificate = params.self_signed(&key).expect("the CA's own parameters can be signed");
+    (key, certificate.der().clone())
+}
+
+pub(crate) fn write_key(path: &Path, key: &KeyPair) -> Result<(), WriteError> {
+    durable::create(path, Zeroizing::new(key.serialize_pem()).as_bytes(), durable::PRIVATE)
+}
+
+/// The cluster's secret, where it does not follow from the CA's key any more.
+fn read_secret(dir: &Path) -> Result<Option<ClusterSecret>, CaError> {
+    let path = dir.join(SECRET);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let failed = |cause: String| CaError::Key { path: path.clone(), cause };
+    let bytes = Zeroizing::new(fs::read(&path).map_err(|error| failed(error.to_string()))?);
+    let bytes = bytes.as_slice().try_into().map_err(|_| failed("it has not 32 bytes".to_owned()))?;
+    Ok(Some(ClusterSecret::from_bytes(bytes)))
 }
 
 impl CheckedRequest {

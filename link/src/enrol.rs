@@ -169,7 +169,7 @@ pub async fn join(options: &JoinOptions<'_>, dir: &Path) -> Result<Identity, Joi
 /// The identity in `dir`, if a token may replace it.
 fn expired(dir: &Path, token: &JoinToken) -> Result<Identity, JoinError> {
     let identity = Identity::load(dir).map_err(JoinError::Unreadable)?;
-    if identity.expires_unix_s() < unix_now_s() && identity.ca_pin() == token.pin() {
+    if identity.expires_unix_s() < unix_now_s() && identity.trusts(token.pin()) {
         return Ok(identity);
     }
     Err(JoinError::AlreadyJoined(dir.to_owned()))

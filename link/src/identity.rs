@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! identity/key.pem           private key, PKCS#8, readable by its owner only; never leaves the host
-//! identity/ca.pem            certificate of the cluster's CA
+//! identity/ca.pem            certificate of the cluster's CA; of two while the cluster goes over to another
 //! identity/publishers.json   keys of the publishers that the cluster trusts
 //! identity/trackers.json     where the cluster's trackers are, "host:port"
 //! identity/publisher.key     only where releases are signed: the key for that, made and read by `drover` alone
@@ -39,6 +39,8 @@ const CERTIFICATE: &str = "certificate.pem";
 const CA: &str = "ca.pem";
 const PUBLISHERS: &str = "publishers.json";
 const TRACKERS: &str = "trackers.json";
+/// CAs that a member trusts: the cluster's, and the next or the one before.
+const MOST_ROOTS: usize = 2;
 /// More than any file here needs: 1,024 publishers or trackers.
 const MAX_FILE_LEN: u64 = 128 * 1024;
 
@@ -47,7 +49,8 @@ const MAX_FILE_LEN: u64 = 128 * 1024;
 pub struct Identity {
     key: Arc<MemberKey>,
     certificate: CertificateDer<'static>,
-    ca: CertificateDer<'static>,
+    /// CAs that it trusts; the first signed its certificate.
+    roots: Vec<CertificateDer<'static>>,
     member: Member,
     validity: Validity,
     publishers: Vec<PublisherKey>,
@@ -120,7 +123,8 @@ impl MemberKey {
 }
 
 impl Identity {
-    /// The identity made of this key and the certificates (DER) that a CA gave for it.
+    /// The identity made of this key and the certificates (DER) that a CA gave for it. `ca` is the CA's own, and behind it those
+    /// of CAs that are trusted besides.
     pub fn new(
         key: Arc<MemberKey>,
         certificate: Vec<u8>,
@@ -132,10 +136,11 @@ impl Identity {
         if member.peer != key.peer_id() {
             return Err(IdentityError::OtherKey);
         }
-        let (certificate, ca) = (CertificateDer::from(certificate), CertificateDer::from(ca));
+        let (certificate, roots) = (CertificateDer::from(certificate), split(&ca)?);
         let validity = validity(&certificate)?;
-        tls::check_signed_by(&certificate, &ca, validity).map_err(|error| IdentityError::OtherCa(error.to_string()))?;
-        Ok(Identity { key, certificate, ca, member, validity, publishers, trackers })
+        tls::check_signed_by(&certificate, &roots[0], validity)
+            .map_err(|error| IdentityError::OtherCa(error.to_string()))?;
+        Ok(Identity { key, certificate, roots, member, validity, publishers, trackers })
     }
 
     /// Reads what [`save`](Self::save) wrote.
@@ -148,7 +153,7 @@ impl Identity {
         let text = std::str::from_utf8(&text).map_err(|_| damaged(&key_path, "not PEM"))?;
         let key = KeyPair::from_pem(text).map_err(|error| damaged(&key_path, error))?;
         let certificate = read_certificate(&dir.join(CERTIFICATE))?;
-        let ca = read_certificate(&dir.join(CA))?;
+        let ca = read_certificates(&dir.join(CA))?.concat();
         let publishers = read_json(&dir.join(PUBLISHERS))?;
         let trackers = read_json(&dir.join(TRACKERS))?;
         Identity::new(Arc::new(MemberKey(key)), certificate, ca, publishers, trackers)
@@ -164,20 +169,22 @@ impl Identity {
         durable::private_folder(dir)?;
         let key = Zeroizing::new(self.key.0.serialize_pem());
         durable::replace(&dir.join(KEY), key.as_bytes(), durable::PRIVATE)?;
-        durable::replace(&dir.join(CA), certificate_pem(&self.ca).as_bytes(), durable::PUBLIC)?;
+        let roots: String = self.roots.iter().map(certificate_pem).collect();
+        durable::replace(&dir.join(CA), roots.as_bytes(), durable::PUBLIC)?;
         durable::replace(&dir.join(PUBLISHERS), &json(&self.publishers), durable::PUBLIC)?;
         durable::replace(&dir.join(TRACKERS), &json(&self.trackers), durable::PUBLIC)?;
         durable::replace(&dir.join(CERTIFICATE), certificate_pem(&self.certificate).as_bytes(), durable::PUBLIC)
     }
 
-    /// The same member with a new certificate and what the CA said with it.
+    /// The same member with a new certificate and what the CA said with it. Of the CAs that it is to trust from now on it trusts
+    /// one at least already.
     pub fn renewed(
         &self,
         certificate: Vec<u8>,
         ca: Vec<u8>,
         publishers: Vec<PublisherKey>,
     ) -> Result<Identity, IdentityError> {
-        if CertificateDer::from(ca.as_slice()) != self.ca {
+        if !split(&ca)?.iter().any(|root| self.roots.contains(root)) {
             return Err(IdentityError::OtherCa("the CA is another one than before".to_owned()));
         }
         Identity::new(self.key.clone(), certificate, ca, publishers, self.trackers.clone())
@@ -215,7 +222,12 @@ impl Identity {
 
     /// The pin of the cluster's CA.
     pub fn ca_pin(&self) -> CaPin {
-        ca_pin(&self.ca).expect("a CA that signed a certificate was read before")
+        ca_pin(&self.roots[0]).expect("a CA that signed a certificate was read before")
+    }
+
+    /// Whether it trusts the CA of this pin.
+    pub(crate) fn trusts(&self, pin: CaPin) -> bool {
+        self.roots.iter().any(|root| ca_pin(root) == Ok(pin))
     }
 
     /// Until when the certificate is valid, in seconds since 1970 (UTC).
@@ -234,8 +246,13 @@ impl Identity {
         &self.certificate
     }
 
-    pub(crate) fn ca(&self) -> &CertificateDer<'static> {
-        &self.ca
+    /// What it trusts, as [`Identity::new`] takes it.
+    pub fn roots_der(&self) -> Vec<u8> {
+        self.roots.iter().flat_map(|root| root.iter().copied()).collect()
+    }
+
+    pub(crate) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
     }
 
     pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
@@ -273,8 +290,30 @@ pub(crate) fn ca_pin(certificate: &CertificateDer<'_>) -> Result<CaPin, MemberEr
 }
 
 pub(crate) fn read_certificate(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    let certificate = CertificateDer::from_pem_slice(&read(path)?).map_err(|_| damaged(path, "not a certificate"))?;
-    Ok(certificate.to_vec())
+    Ok(read_certificates(path)?.swap_remove(0))
+}
+
+/// All certificates in a file, of which there is one at least.
+fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, IdentityError> {
+    let text = read(path)?;
+    let read = CertificateDer::pem_slice_iter(&text).map(|certificate| Ok(certificate.map_err(|_| ())?.to_vec()));
+    let certificates = read.collect::<Result<Vec<_>, ()>>().unwrap_or_default();
+    if certificates.is_empty() { Err(damaged(path, "not a certificate")) } else { Ok(certificates) }
+}
+
+/// Certificates one behind the other, of which there is one at least.
+fn split(mut certificates: &[u8]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let mut split = Vec::new();
+    while !certificates.is_empty() || split.is_empty() {
+        let (rest, _) = X509Certificate::from_der(certificates).map_err(|_| MemberError::Malformed)?;
+        let (certificate, _) = certificates.split_at(certificates.len() - rest.len());
+        split.push(CertificateDer::from(certificate.to_vec()));
+        certificates = rest;
+        if split.len() > MOST_ROOTS {
+            return Err(IdentityError::OtherCa("it comes with more CAs than any cluster has".to_owned()));
+        }
+    }
+    Ok(split)
 }
 
 pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, MemberError> {

@@ -29,6 +29,7 @@ mod handshake;
 pub mod identity;
 pub mod kept;
 pub mod member;
+pub mod rotation;
 mod tls;
 pub mod token;
 

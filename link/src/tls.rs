@@ -1,4 +1,5 @@
-//! TLS as all members use it: version 1.3, the standard verifiers with the cluster's CA as only root, a certificate on
+//! TLS as all members use it: version 1.3, the standard verifiers with the cluster's CA as only root (two while it goes over to
+//! another), a certificate on
 //! both sides, no session tickets and no 0-RTT, so that every connection proves both identities anew.
 //!
 //! The one verifier of our own is that of a host which has no CA yet: it finds the CA by the pin in the token, and hands
@@ -35,14 +36,14 @@ pub(crate) enum Admission {
 }
 
 pub(crate) fn server_config(identity: &Identity, admission: Admission) -> Result<rustls::ServerConfig, rustls::Error> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity.ca())?), provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity.roots())?), provider());
     let verifier = match admission {
         Admission::Members => verifier,
         Admission::MembersAndJoining => verifier.allow_unauthenticated(),
     };
     let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
     // A joining host knows the CA only by its pin, and so must be shown it.
-    let chain = vec![identity.certificate().clone(), identity.ca().clone()];
+    let chain = vec![identity.certificate().clone(), identity.roots()[0].clone()];
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
@@ -59,7 +60,7 @@ pub(crate) fn server_config(identity: &Identity, admission: Admission) -> Result
 pub(crate) fn client_config(identity: &Identity) -> Result<rustls::ClientConfig, rustls::Error> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots(identity.ca())?)
+        .with_root_certificates(roots(identity.roots())?)
         .with_client_auth_cert(vec![identity.certificate().clone()], identity.private_key())?;
     config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = vec![ALPN_MEMBER.to_vec()];
@@ -99,9 +100,11 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn roots(ca: &CertificateDer<'_>) -> Result<RootCertStore, rustls::Error> {
+fn roots(cas: &[CertificateDer<'_>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone().into_owned())?;
+    for ca in cas {
+        roots.add(ca.clone().into_owned())?;
+    }
     Ok(roots)
 }
 
@@ -109,7 +112,7 @@ fn verifier_for(
     ca: &CertificateDer<'_>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)?), provider)
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots(std::slice::from_ref(ca))?), provider)
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))
 }

@@ -177,10 +177,11 @@ pub fn new_token(dir: &Path, role: Role, ttl: Duration) -> Result<JoinToken, Tok
 /// A new certificate for the tracker's own key, or its first one.
 pub(crate) fn issue_own(ca: &CertificateAuthority, key: Arc<MemberKey>) -> Result<Identity, InitError> {
     let certificate = ca.issue(&key.request(), Role::Tracker, TRACKER_NAME, MEMBER_DAYS)?;
-    Ok(Identity::new(key, certificate, ca.certificate().to_vec(), Vec::new(), Vec::new())?)
+    Ok(Identity::new(key, certificate, ca.roots(), Vec::new(), Vec::new())?)
 }
 
-pub(crate) fn ca_folder(dir: &Path) -> PathBuf {
+/// Where in a tracker's state folder its CA lies.
+pub fn ca_folder(dir: &Path) -> PathBuf {
     dir.join("ca")
 }
 

@@ -120,7 +120,6 @@ fn admit(server: &Server, request: &JoinRequest) -> Result<Admitted, RefuseError
     let certificate = server.ca.issue_checked(&checked, role, &request.host, server.certificate_life)?;
     let member = Member { peer, role, name: request.host.clone() };
     server.note(&member, unix_now_s() + server.certificate_life.as_secs());
-    let enrolment =
-        Enrolment { certificate, ca: server.ca.certificate().to_vec(), publishers: server.publishers.all() };
+    let enrolment = Enrolment { certificate, ca: server.ca.roots(), publishers: server.publishers.all() };
     Ok(Admitted { enrolment, peer, role })
 }

@@ -150,7 +150,7 @@ fn renew(server: &Server, link: &Link, csr: &[u8]) -> TrackerReply {
             server.note(member, unix_now_s() + server.certificate_life.as_secs());
             // The connection proves the same key as the new certificate, and may live as long.
             server.members.extend(member.peer, unix_now_s() + server.certificate_life.as_secs());
-            let (ca, publishers) = (server.ca.certificate().to_vec(), server.publishers.all());
+            let (ca, publishers) = (server.ca.roots(), server.publishers.all());
             TrackerReply::Renewed(Enrolment { certificate, ca, publishers })
         }
         Ok(None) => {

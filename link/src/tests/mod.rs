@@ -16,6 +16,7 @@ mod enrolment;
 mod hostile;
 mod membership;
 mod ownership;
+mod rotation;
 mod version;
 
 const DAY_S: u64 = 24 * 3600;

@@ -3,6 +3,7 @@
 //! Data goes to stdout, the rest to stderr. Exit codes: 0 done, 1 not done (the message says what, why and what to do),
 //! 2 the command line or the settings can't be understood.
 
+mod ca;
 mod init;
 mod members;
 mod publishers;
@@ -27,6 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Go over to another CA, while the hosts go on.
+    Ca(ca::CaArguments),
     /// Make a cluster: its CA, the tracker's certificate and the first publisher's key. Or make another tracker of one
     ///
     /// A cluster may have several trackers, so that hosts can join, renew and meet while one is away. Copy ca/,
@@ -64,6 +67,7 @@ enum Failure {
 
 pub(crate) fn run() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Ca(arguments) => ca::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),
         Command::Revoke(arguments) => revoke::run(&arguments),
