@@ -365,6 +365,36 @@ fn a_move_that_finds_the_old_master_damaged_has_that_noted_so_that_fetching_mend
 }
 
 #[test]
+fn a_copy_or_a_move_that_finds_a_master_damaged_has_that_noted_so_that_no_clone_is_made_of_it() {
+    let seed = seed("a_copy_or_a_move_that_finds_a_master_damaged_has_that_noted_so_that_no_clone_is_made_of_it");
+    let (fleet, _) = with_golden(1, "scrub_every = \"never\"\nkeep_versions = 2", seed);
+    let host = &fleet.hosts[0];
+    let second = TestImage::make(&fleet.path("second.raw"), 8 << 20, 8 << 20, !seed);
+    let out = |clone: &str| fleet.path(clone).to_str().expect("ASCII").to_owned();
+    let create = |master: &str, clone: &str, driver: &str| {
+        host.run(&["clone", "create", master, clone, "--driver", driver, "--out", &out(clone)])
+    };
+    create("golden@1", "moved", "qcow2").ok();
+    fleet.publish(&second.path, "golden", &[]);
+    let listed = |version: u64| {
+        let masters = host.run(&["list", "--json"]).json();
+        let is_it = |master: &&serde_json::Value| master["version"] == version;
+        masters.as_array().into_iter().flatten().find(is_it).expect("it is listed")["problem"].to_string()
+    };
+
+    flip(&host.wait_sealed("golden@2", LONG).path);
+    host.run(&["clone", "rebase", "moved", "golden@2"]).refused(&["golden@2 is damaged", "`drover fetch golden@2`"]);
+    assert!(listed(2).contains("1 of its chunks"), "{}", listed(2));
+    create("golden@2", "another", "qcow2").refused(&["damaged"]);
+
+    flip(&host.wait_sealed("golden@1", LONG).path);
+    create("golden@1", "copy", "copy").refused(&["is damaged", "`drover fetch golden@1`"]);
+    assert!(listed(1).contains("1 of its chunks"), "{}", listed(1));
+    create("golden@1", "another", "qcow2").refused(&["damaged"]);
+    assert_is(host, "moved", "broken", "`drover fetch golden@1`");
+}
+
+#[test]
 fn the_scrub_finds_a_flipped_bit_and_mends_it_by_itself() {
     let seed = seed("the_scrub_finds_a_flipped_bit_and_mends_it_by_itself");
     let (fleet, image) = with_golden(2, "scrub_every = \"1s\"\nscrub_rate = \"64MB\"", seed);

@@ -160,6 +160,9 @@ async fn recover_clones(state: &Path) {
             for clone in recovered {
                 match clone.outcome {
                     Outcome::Completed => tracing::info!("clone {} was whole, and has its name now", clone.name),
+                    Outcome::Rests(master) => {
+                        tracing::info!("clone {} was being moved, and rests on {master} now", clone.name);
+                    }
                     Outcome::Cleaned => tracing::info!("clone {} was not finished: nothing of it is left", clone.name),
                     Outcome::Left(why) => tracing::warn!("clone {} is unfinished: {why}", clone.name),
                     Outcome::Foreign => tracing::warn!(

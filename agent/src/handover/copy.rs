@@ -125,7 +125,7 @@ pub(super) fn copy_master(job: &Job<'_>, to: &File) -> Result<(), MakeError> {
         return Ok(());
     }
     let (path, label) = (job.master.path.display(), job.master.label());
-    Err(MakeError::Refused(format!(
+    Err(MakeError::DamagedMaster(format!(
         "the master's file {path} is damaged, and a copy would be as well; `drover verify {label}` tells what is damaged, and \
          `drover fetch {label}` mends it"
     )))

@@ -161,6 +161,17 @@ pub enum CreateError {
     },
 }
 
+impl CreateError {
+    /// Whether the master was read and does not have its content.
+    pub fn found_damage(&self) -> bool {
+        match self {
+            CreateError::Make { source: MakeError::DamagedMaster(_), .. } => true,
+            CreateError::LeftBehind { failure, .. } => failure.found_damage(),
+            _ => false,
+        }
+    }
+}
+
 impl CloneSpec {
     /// A clone by whatever driver works, as long as its master.
     pub fn new(name: Name, out: PathBuf) -> CloneSpec {

@@ -47,6 +47,9 @@ pub enum MakeError {
     /// Something is in the way, for people.
     #[error("{0}")]
     Refused(String),
+    /// The master was read, and does not have its content.
+    #[error("{0}")]
+    DamagedMaster(String),
     /// A file could not be made or synced.
     #[error(transparent)]
     Target(#[from] TargetError),

@@ -95,7 +95,8 @@ pub enum LookupError {
     BeingMade(Name),
     /// What is at its path is no disk of differences to its master.
     #[error(
-        "what is at {} does not name the master that {name} was made from as what lies below it, so it is not that clone; \
+        "what is at {} does not name the master that {name} rests on as what lies below it, so it is not that clone, or a copy \
+         of it from before `drover clone rebase` moved it, which needs the master that it names and is a clone no more; \
          `drover clone rm --forget {name}` leaves it as it is and removes the record alone", path.display()
     )]
     OtherBase {

@@ -24,7 +24,7 @@ use super::driver::{
 use super::master::is_one_file;
 use super::open_files::OpenFiles;
 use super::record::CloneRecord;
-use super::target::{Target, make_empty, sync_file};
+use super::target::{self, Target, make_empty, sync_file};
 use super::tool::{Tool, ToolError, Tools, said};
 use super::verify::{Finding, in_use, is_locked};
 use crate::quantity::Bytes;
@@ -167,7 +167,9 @@ impl Qcow2 {
         if info.format != "qcow2" {
             findings.push(Finding::fault(format!("its format is {}, recorded is qcow2", info.format)));
         }
-        let is_its = |backing: &String| is_one_file(Path::new(backing), &record.master.path);
+        let moving_to = record.moving_to.as_ref().map(|moving_to| &moving_to.master.path);
+        let masters = || moving_to.into_iter().chain([&record.master.path]);
+        let is_its = |backing: &String| masters().any(|master| is_one_file(Path::new(backing), master));
         if !info.full_backing_filename.as_ref().is_some_and(is_its) {
             let backing = info.full_backing_filename.as_deref().unwrap_or("none");
             let recorded = record.master.path.display();
@@ -317,6 +319,9 @@ impl Driver for Qcow2 {
             self.create_by_tool(job, site, profile)?;
             self.check_names(site.temporary, &job.master.path)?;
             let bytes = std::fs::read(site.temporary).map_err(MakeError::io("read the new file"))?;
+            // Another file: on XFS the program has its own take room by the megabyte.
+            target::remove_file(site.temporary).map_err(MakeError::io("remove a file"))?;
+            make_empty(site.temporary)?;
             *fresh = Some(Fresh { bytes, ..wanted });
         }
         // Also the one that the program made: most of what it wrote is zeros, which take room on the disk.

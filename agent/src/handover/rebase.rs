@@ -171,10 +171,12 @@ impl Handover {
             return Ok(None);
         }
         match self.settled(begun) {
-            Ok(settled) => lock.put(&settled)?,
-            Err(e) => return Ok(Some(Outcome::Left(e.to_string()))),
-        };
-        Ok(Some(Outcome::Completed))
+            Ok(settled) => {
+                lock.put(&settled)?;
+                Ok(Some(Outcome::Rests(settled.master_label())))
+            }
+            Err(e) => Ok(Some(Outcome::Left(e.to_string()))),
+        }
     }
 
     /// The record of a clone that was being moved, as its header says how that ended.

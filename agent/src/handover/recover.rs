@@ -32,6 +32,8 @@ pub struct Recovered {
 pub enum Outcome {
     /// It was whole and got its name.
     Completed,
+    /// It was being moved to another master, and rests on this one now.
+    Rests(String),
     /// It was not, or another file has its name; nothing is left of it.
     Cleaned,
     /// Nothing could be done, for the reason given; the next start tries again.

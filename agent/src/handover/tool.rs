@@ -151,9 +151,10 @@ impl Tool<'_> {
     }
 }
 
-/// What a failing program said, on one line.
+/// What a failing program said, on one line. Some, as qemu-io, say it where others print.
 pub(super) fn said(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr);
+    let is_silent = output.stderr.trim_ascii().is_empty();
+    let text = String::from_utf8_lossy(if is_silent { &output.stdout } else { &output.stderr });
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.join("; ").chars().take(QUOTE_LEN).collect()
 }

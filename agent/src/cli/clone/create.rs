@@ -6,6 +6,7 @@ use clap::Args;
 use drover_protocol::release::Name;
 use serde::Serialize;
 
+use super::verify::have_noted;
 use super::{find, refuse};
 use crate::cli::output::{say, warn};
 use crate::cli::{Common, Exit};
@@ -54,7 +55,9 @@ impl Create {
     pub(super) async fn run(&self, common: &Common, handover: Handover) -> Result<Exit, Problem> {
         let what = format!("clone create {} {}", self.master, self.clone);
         let specs = self.specs().map_err(|error| Problem::new(Code::Usage, &what, error))?;
-        let master = find(&common.client(), &self.master).await?;
+        let client = common.client();
+        let master = find(&client, &self.master).await?;
+        let (image, first) = (master.image, specs.first().map(|spec| spec.name.clone()));
         // A full copy takes minutes, and so do many clones.
         let made = tokio::select! {
             made = tokio::task::spawn_blocking(move || handover.create_all(&master, &specs)) => made,
@@ -66,7 +69,15 @@ impl Create {
                 return Ok(Exit::Interrupted);
             }
         };
-        let created = made.map_err(|error| Problem::failed(&what, error))?.map_err(|error| refuse(&what, &error))?;
+        let created = match made.map_err(|error| Problem::failed(&what, error))? {
+            Ok(created) => created,
+            Err(error) => {
+                if let (true, Some(first)) = (error.found_damage(), first) {
+                    have_noted(&client, &first, image).await;
+                }
+                return Err(refuse(&what, &error));
+            }
+        };
         // Many clones have the same to say.
         let mut warnings: Vec<&String> = created.iter().flat_map(|created| &created.warnings).collect();
         warnings.dedup();

@@ -44,6 +44,11 @@ fn all(common: &Common, handover: &Handover) -> Result<Exit, Problem> {
     for clone in recovered {
         match clone.outcome {
             Outcome::Completed => warn(&format!("{} was unfinished, and is whole now", clone.name)),
+            Outcome::Rests(master) => warn(&format!(
+                "{0} was being moved, and rests on {master} now: a machine that was set up with another master is to be told \
+                 what `drover clone xml {0}` (or qemu, xl) prints",
+                clone.name
+            )),
             Outcome::Cleaned => warn(&format!("{} was not finished: nothing of it is left", clone.name)),
             Outcome::Foreign => warn(&format!(
                 "{} is unfinished, and another user's: the daemon sets its own right when it starts, and this command, run \

@@ -95,10 +95,10 @@ impl<'a> Listed<'a> {
     }
 
     fn unfinished(&self) -> Option<String> {
-        let CloneRecord { name, state, .. } = self.record;
-        (*state != CloneState::Ready).then(|| {
+        let CloneRecord { name, state, moving_to, .. } = self.record;
+        (*state != CloneState::Ready || moving_to.is_some()).then(|| {
             format!(
-                "{name} is being made or removed, or a crash interrupted that, which `drover clone activate --all`, run by \
+                "{name} is being made, moved or removed, or a crash interrupted that, which `drover clone activate --all`, run by \
                  the user who made it, sets right"
             )
         })

@@ -2,13 +2,12 @@
 
 use drover_protocol::release::Name;
 
-use super::verify::hash_master;
+use super::verify::have_noted;
 use super::{find, lookup, of_record, refuse_device};
 use crate::cli::list::settle;
-use crate::cli::output::{say, warn};
+use crate::cli::output::say;
 use crate::cli::{Common, Exit};
 use crate::control::api::MasterRef;
-use crate::control::client::Client;
 use crate::control::{Code, Problem};
 use crate::handover::{CloneRecord, Handover, RebaseError};
 
@@ -34,13 +33,15 @@ pub(super) async fn run(
             Problem::new(Code::Refused, what, why).todo(format!("`drover fetch {label}` mends the master first"))
         );
     }
-    let name = clone.clone();
+    let (name, new) = (clone.clone(), source.image);
     let done = tokio::task::spawn_blocking(move || handover.rebase(&name, &source)).await;
     let rebased = match done.map_err(|error| Problem::failed(&what, error))? {
         Ok(rebased) => rebased,
         Err(error) => {
-            if matches!(error, RebaseError::Damaged { .. }) {
-                have_noted(&client, &record).await;
+            match &error {
+                RebaseError::Damaged { .. } => have_noted(&client, clone, record.image).await,
+                RebaseError::NewDamaged { .. } => have_noted(&client, clone, new).await,
+                _ => {}
             }
             return Err(refuse(&what, &error));
         }
@@ -56,13 +57,6 @@ pub(super) async fn run(
         false => say(&format!("{clone} rested on {master} already")),
     }
     Ok(Exit::Done)
-}
-
-/// Has the daemon read a master that was found damaged: it notes what is, so that no clone is made of it and fetching mends it.
-async fn have_noted(client: &Client, record: &CloneRecord) {
-    if let Err(problem) = hash_master(client, &record.name, record.image).await {
-        warn(&format!("that the master is damaged could not be noted: {problem}"));
-    }
 }
 
 fn refuse(what: &str, error: &RebaseError) -> Problem {

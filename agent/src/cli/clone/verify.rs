@@ -94,7 +94,7 @@ fn gone(handover: &Handover, record: &CloneRecord) -> Option<String> {
 }
 
 /// What is wrong with a master's content, if anything is.
-pub(super) async fn hash_master(client: &Client, clone: &Name, image: ImageId) -> Result<Option<String>, Problem> {
+async fn hash_master(client: &Client, clone: &Name, image: ImageId) -> Result<Option<String>, Problem> {
     let request = Verify { master: MasterRef::Image(image) };
     let verified = match client.stream("/v1/verify", &request).await?.last(|_| {}).await? {
         Event::Verified(verified) => verified,
@@ -103,6 +103,13 @@ pub(super) async fn hash_master(client: &Client, clone: &Name, image: ImageId) -
     let named = verified.damaged.iter().take(NAMED).map(u32::to_string).collect::<Vec<_>>().join(" ");
     let damaged = verified.damaged_count;
     Ok((damaged > 0).then(|| format!("{damaged} chunks of its master are damaged: {named}")))
+}
+
+/// Has the daemon read a master that was found damaged: it notes what is, so that no clone is made of it and fetching mends it.
+pub(super) async fn have_noted(client: &Client, clone: &Name, image: ImageId) {
+    if let Err(problem) = hash_master(client, clone, image).await {
+        warn(&format!("that the master is damaged could not be noted: {problem}"));
+    }
 }
 
 /// How many damaged chunks are named.

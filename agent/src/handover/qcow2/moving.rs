@@ -6,6 +6,7 @@
 //! from the old master, by qemu's copy-on-read, which changes nothing that the guest sees. Then both disks are compared, the
 //! clone as it is and on the new master. Only then its header is changed.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -28,9 +29,11 @@ use crate::quantity::Bytes;
 const TAKEN_AT_ONCE: u64 = 8 << 20;
 /// Commands to one qemu-io, so that they fit on its command line.
 const COMMANDS_MOST: usize = 4096;
-/// Room for tables beside what is taken: this, and so much of it.
-const TABLES_LEN: u64 = 4 << 20;
-const TABLES_PART: u64 = 64;
+/// Room beside what is taken: this for what the file system needs, and for each part a cluster of a table. A table's cluster is for
+/// 256 MiB of the disk at the least, so that parts that are near to each other share it.
+const ROOM_LEN: u64 = 4 << 20;
+const TABLE_LEN: u64 = 128 << 10;
+const OF_ONE_TABLE: u64 = 256 << 20;
 /// What `qemu-img compare` ends with if the disks differ.
 const COMPARE_DIFFERS: i32 = 1;
 
@@ -139,7 +142,9 @@ fn check_room(path: &Path, parts: &[Range<u64>]) -> Result<(), MakeError> {
     let room = fstatvfs(file.as_fd()).map_err(|e| MakeError::io("tell how much room there is")(e.into()))?;
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     let taken: u64 = parts.iter().map(|part| part.end - part.start).sum();
-    if taken == 0 || taken + taken / TABLES_PART + TABLES_LEN <= free {
+    let tables = parts.iter().flat_map(|part| part.start / OF_ONE_TABLE..=(part.end - 1) / OF_ONE_TABLE);
+    let tables = tables.collect::<BTreeSet<u64>>().len() as u64 * TABLE_LEN;
+    if taken == 0 || taken + tables + ROOM_LEN <= free {
         return Ok(());
     }
     Err(MakeError::Refused(format!(
