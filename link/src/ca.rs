@@ -1,7 +1,7 @@
 //! The certificate authority of a cluster.
 //!
 //! It lies with the tracker, in two files: `ca.key` (PKCS#8, readable by its owner only) and `ca.pem`. While the cluster goes
-//! over to another CA there are more (see [`rotation`](crate::rotation)). The key is read to sign and never sent anywhere. From a certificate request only the public key is taken; role, name and lifetime are
+//! over to another CA there are more (see [`rotation`]). The key is read to sign and never sent anywhere. From a certificate request only the public key is taken; role, name and lifetime are
 //! what the caller decides, whatever the request asks for.
 
 use std::fs;
@@ -103,7 +103,7 @@ impl CertificateAuthority {
         Self::new(key, certificate, Vec::new(), None)
     }
 
-    /// Reads what [`create`](Self::create) and [`rotation`](crate::rotation) wrote.
+    /// Reads what [`create`](Self::create) and [`rotation`] wrote.
     pub fn load(dir: &Path) -> Result<Self, CaError> {
         let path = rotation::current_key(dir);
         let failed = |cause: String| CaError::Key { path: path.clone(), cause };

@@ -42,7 +42,7 @@ pub struct LinkConfig {
     /// The versions of the protocol that are offered, lowest and highest: all that this code speaks, or fewer, to see how
     /// others get on with an older side.
     pub versions: (u16, u16),
-    /// Most connections with members, in both directions together; those from one address are a quarter at the most. A swarm
+    /// Most connections with members, in both directions together, besides those with trackers that are dialled; those from one address are a quarter at the most. A swarm
     /// has up to 30 neighbours, twice that while they change.
     pub max_connections: usize,
     /// Streams that the other side may have open at a time on one connection.

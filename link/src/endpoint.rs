@@ -174,6 +174,8 @@ struct Shared {
     client: Mutex<quinn::ClientConfig>,
     revoked: Mutex<RevocationList>,
     members: Arc<AtomicUsize>,
+    /// Connections with trackers that were dialled: one for each that the settings name.
+    trackers: Arc<AtomicUsize>,
     handshakes: Arc<AtomicUsize>,
     /// The members that dialled this endpoint, and the handshakes of addresses that are proven, by address.
     crowds: (Arc<Crowd>, Arc<Crowd>),
@@ -232,7 +234,11 @@ impl Endpoint {
     pub async fn connect(&self, addr: SocketAddr, expect: Expect) -> Result<Connection, ConnectError> {
         let shared = &self.shared;
         let failed = |cause| ConnectError::Handshake { addr, cause };
-        let slot = shared.member_slot(None).map_err(failed)?;
+        let slot = match expect {
+            // The cluster's own: a host that is full must hear what is revoked, renew, and be found all the same.
+            Expect::Tracker => Slot::new(&shared.trackers, None),
+            Expect::Peer(_) | Expect::Host => shared.member_slot(None).map_err(failed)?,
+        };
         let client = shared.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connecting =
             shared.quic.connect_with(client, addr, SERVER_NAME).map_err(|cause| ConnectError::Dial { addr, cause })?;
@@ -282,7 +288,7 @@ impl Endpoint {
         self.shared.quic.local_addr()
     }
 
-    /// How many connections with members there are, and dials under way.
+    /// How many connections with members there are, and dials under way, but for trackers.
     pub fn members(&self) -> usize {
         self.shared.members.load(Ordering::Relaxed)
     }
@@ -304,6 +310,7 @@ impl Endpoint {
             client: Mutex::new(client),
             revoked: Mutex::default(),
             members: Arc::default(),
+            trackers: Arc::default(),
             handshakes: Arc::default(),
             crowds,
         };

@@ -162,6 +162,39 @@ fn a_host_that_knows_nobody_is_found_by_the_one_whose_settings_name_it() {
     );
 }
 
+/// There are fewer places than hosts, and all begin with the same one.
+#[test]
+fn hosts_that_are_full_make_room_for_newcomers_and_reach_a_tracker_that_comes_back() {
+    let seed = seed("hosts_that_are_full_make_room_for_newcomers_and_reach_a_tracker_that_comes_back");
+    let mut fleet = Fleet::start(0);
+    let settings = "subscribe = [\"golden\"]\ndht = false\nmax_connections = 5";
+    let first = fleet.join_host(settings);
+    let to_first = format!("{settings}\npeers = [\"{}\"]", first.listen());
+    fleet.hosts.push(first);
+    for _ in 1..8 {
+        let host = fleet.join_host(&to_first);
+        fleet.hosts.push(host);
+    }
+    let newcomer = fleet.join_host(&to_first);
+    fleet.kill_tracker();
+    fleet.hosts.iter_mut().for_each(Host::start);
+    // A place is free for moments, and many want it.
+    let (image, release) = release(&fleet, 3, "v1.raw", seed);
+    for host in &fleet.hosts {
+        image.assert_same(&host.wait_sealed(&release, 3 * LONG).path);
+    }
+
+    fleet.hosts.push(newcomer);
+    let newcomer = fleet.hosts.last_mut().expect("just added");
+    newcomer.start();
+    newcomer.wait_sealed(&release, 3 * LONG);
+    fleet.start_tracker();
+    for host in &fleet.hosts {
+        let reached = || host.status()["trackers"][0]["reachable"].as_bool();
+        wait_until(&format!("{} to reach the tracker", host.name), LONG, reached, |reached| *reached == Some(true));
+    }
+}
+
 #[test]
 fn networks_that_shut_hosts_out_are_told_of() {
     // The tracker's node hears nobody from the fleet's own network.

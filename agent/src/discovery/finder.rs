@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Announcements;
 use super::remembered::{REMEMBERED_MOST, Remembered};
 use super::retry::Retry;
+use super::room::Room;
 use super::statics::{StaticPeers, Visits};
 use crate::clock;
 use crate::transfer::workers::Workers;
@@ -63,6 +64,7 @@ struct Finder {
     rng: Rng,
     acquaintances: Vec<Link>,
     statics: Visits,
+    room: Room,
     seeking: BTreeMap<ImageId, Retry>,
     dials: JoinSet<()>,
     /// The dial of a host that is to be an acquaintance, whoever else is one.
@@ -81,6 +83,7 @@ pub(crate) async fn run(parts: Parts) {
     let now = Instant::now();
     let mut finder = Finder {
         statics: Visits::of(parts.statics.clone()),
+        room: Room::default(),
         parts,
         rng: Rng::seeded(clock::seed()),
         acquaintances: Vec::new(),
@@ -122,6 +125,7 @@ impl Finder {
     async fn look(&mut self) {
         let now = Instant::now();
         self.keep_acquaintances(now);
+        self.room.make(now, &mut self.rng, &self.parts.links, &self.acquaintances);
         self.ask_for_hosts(now);
         self.help_swarms(now).await;
         self.remember_hosts(now).await;

@@ -13,6 +13,7 @@ pub(crate) mod items;
 pub(crate) mod remembered;
 mod retry;
 pub(crate) mod revoked;
+mod room;
 pub(crate) mod secret;
 pub(crate) mod statics;
 pub(crate) mod talk;

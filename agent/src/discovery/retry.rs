@@ -30,6 +30,11 @@ impl Retry {
         self.tries
     }
 
+    /// It is tried again after this time at the latest.
+    pub(super) fn no_later(&mut self, latest: Instant) {
+        self.next = self.next.min(latest);
+    }
+
     /// It is tried now.
     pub(super) fn again(&mut self, now: Instant) {
         self.next = now + clock::jittered((AGAIN_LEAST * 2u32.pow(self.tries.min(10))).min(AGAIN_MOST));

@@ -17,6 +17,10 @@ use crate::transport::Links;
 
 /// One that answered is asked again so often while nobody is connected with it.
 const VISIT_EVERY: Duration = Duration::from_secs(300);
+/// And no sooner than after this time, whatever this host lacks.
+const REST: Duration = Duration::from_secs(30);
+/// A host that is connected with nobody tries so often, since who is full has a place free for moments only.
+const ALONE_MOST: Duration = Duration::from_secs(4);
 
 /// How a host of the settings stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -71,6 +75,9 @@ impl Visits {
                 continue;
             }
             self.each[at].retry.again(now);
+            if links.all().is_empty() {
+                self.each[at].retry.no_later(now + ALONE_MOST);
+            }
             self.each[at].is_under_way = true;
             let links = links.clone();
             self.dials.spawn(async move { (at, dial(&links, &host.address).await) });
@@ -94,7 +101,8 @@ impl Visits {
                 tracing::info!(peer = %peer.short(), "host {text} of the settings reached");
                 let now = Instant::now();
                 let again_at = now + clock::jittered(VISIT_EVERY);
-                (self.each[at].retry, self.each[at].answered) = (Retry::at(now), Some((*peer, again_at)));
+                // Not at once again if it had no room.
+                (self.each[at].retry, self.each[at].answered) = (Retry::at(now + REST), Some((*peer, again_at)));
             }
             Err(why) => {
                 // Once for each time that it is lost: it is tried over and over.

@@ -146,6 +146,24 @@ impl Link {
         self.0.users.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Bytes that were sent and received, with all that QUIC adds.
+    pub(crate) fn carried_bytes(&self) -> u64 {
+        let stats = self.0.wire.quic.stats();
+        stats.udp_tx.bytes + stats.udp_rx.bytes
+    }
+
+    /// Closes it for others to have its place.
+    pub(crate) fn make_way(&self) {
+        self.close(Closing::Room);
+    }
+
+    /// Whether the other side closed it for others to have the place.
+    pub(super) fn was_closed_for_room(&self) -> bool {
+        let reason = self.connection().close_reason();
+        matches!(reason, Some(quinn::ConnectionError::ApplicationClosed(closed))
+            if closed.error_code == VarInt::from_u32(Closing::Room as u32))
+    }
+
     /// How long ago it was opened.
     pub(super) fn age(&self) -> Duration {
         self.0.opened.elapsed()

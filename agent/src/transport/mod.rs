@@ -58,6 +58,11 @@ struct Inner {
     dials: Semaphore,
 }
 
+/// A peer that had no room for this host is left alone for so long.
+const LEFT_ALONE_FOR: Duration = Duration::from_secs(60);
+/// One place in so many is not taken by dialling peers.
+const FOR_OTHERS_PART: usize = 4;
+
 #[derive(Debug, Default)]
 struct Table {
     links: BTreeMap<PeerId, Link>,
@@ -97,6 +102,8 @@ pub(crate) enum Closing {
     Revoked = 0x17,
     /// Both ends are this host.
     Own = 0x18,
+    /// Others need the place more.
+    Room = 0x19,
 }
 
 impl Links {
@@ -153,7 +160,12 @@ impl Links {
             if let Some(link) = table.links.get(&peer).filter(|link| !link.is_closed()) {
                 return Some(link.clone());
             }
-            if peer == self.0.me || table.closing || !table.may_dial(peer) || self.0.endpoint.is_revoked(peer) {
+            if peer == self.0.me
+                || table.closing
+                || !self.may_dial_peers()
+                || !table.may_dial(peer)
+                || self.0.endpoint.is_revoked(peer)
+            {
                 return None;
             }
             let (waiter, reached) = oneshot::channel();
@@ -207,6 +219,17 @@ impl Links {
     /// Some hosts that may be dialled now.
     pub(crate) fn some(&self, rng: &mut Rng, most: usize) -> Vec<PeerId> {
         self.book().some(clock::now(), rng, most)
+    }
+
+    /// Places for connections that are taken, and all that there are.
+    pub(crate) fn places(&self) -> (usize, usize) {
+        (self.0.endpoint.members(), self.0.endpoint.config().max_connections)
+    }
+
+    /// Whether this host dials others by itself: a part of its places is for those that dial it.
+    fn may_dial_peers(&self) -> bool {
+        let (taken, places) = self.places();
+        taken < places - places / FOR_OTHERS_PART
     }
 
     /// Hosts that were connected with this one and may be dialled now, in a random order.
@@ -397,6 +420,10 @@ impl Links {
             if table.links.get(&link.peer()) == Some(&link) {
                 table.links.remove(&link.peer());
             }
+            if link.was_closed_for_room() {
+                let until = clock::now() + LEFT_ALONE_FOR;
+                table.failures.insert(link.peer(), Failures { count: 1, until });
+            }
         }
         for driver in self.0.router.drivers() {
             // A driver that has ended uses no link.
@@ -473,6 +500,7 @@ impl Closing {
         match self {
             Closing::Shutdown => "this host shuts down",
             Closing::Unused => "nobody uses this connection",
+            Closing::Room => "others need the place more",
             Closing::Duplicate => "there is another connection",
             Closing::NotReading => "messages were not read",
             Closing::Malformed => "a message was malformed",
