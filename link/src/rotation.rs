@@ -90,9 +90,7 @@ pub fn state(dir: &Path) -> Rotation {
 
 /// Makes the next CA; members come to trust it as they renew.
 pub fn begin(dir: &Path, cluster: &str) -> Result<(), RotationError> {
-    if state(dir) != Rotation::Settled || is_interrupted(dir) {
-        return Err(RotationError::Turn("the cluster is on its way to another CA already; `ca status` says how far"));
-    }
+    check_settled(dir)?;
     // What is there is wrong before anything is built on it.
     CertificateAuthority::load(dir)?;
     let (key, certificate) = self_signed(cluster);
@@ -102,9 +100,7 @@ pub fn begin(dir: &Path, cluster: &str) -> Result<(), RotationError> {
 
 /// Takes the next CA that [`begin`] made at another tracker of the cluster, from that one's folder or a copy of it.
 pub fn join(dir: &Path, from: &Path) -> Result<(), RotationError> {
-    if state(dir) != Rotation::Settled || is_interrupted(dir) {
-        return Err(RotationError::Turn("the cluster is on its way to another CA already; `ca status` says how far"));
-    }
+    check_settled(dir)?;
     if CertificateAuthority::load(dir)?.pin() != CertificateAuthority::load(from)?.pin() {
         return Err(RotationError::Turn(
             "the CA in that folder is another cluster's, or `ca switch` was done there already",
@@ -169,6 +165,13 @@ pub(crate) fn others(dir: &Path) -> Result<Vec<CertificateDer<'static>>, CaError
     let names = [has_next(dir).then_some(NEXT), dir.join(OLD).exists().then_some(OLD)];
     let read = |name: &str| Ok(CertificateDer::from(read_certificate(&dir.join(name))?));
     names.into_iter().flatten().map(read).collect()
+}
+
+fn check_settled(dir: &Path) -> Result<(), RotationError> {
+    if state(dir) == Rotation::Settled && !is_interrupted(dir) {
+        return Ok(());
+    }
+    Err(RotationError::Turn("the cluster is on its way to another CA already; `ca status` says how far"))
 }
 
 fn has_next(dir: &Path) -> bool {

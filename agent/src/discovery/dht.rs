@@ -282,6 +282,7 @@ impl Task {
                 }
                 Some((sought, found)) = self.found_early.recv() => {
                     self.on_found(sought, found);
+                    self.dial_some();
                     continue;
                 }
             }
@@ -479,7 +480,6 @@ impl Task {
     fn on_found(&mut self, sought: Sought, found: impl IntoIterator<Item = SocketAddr>) {
         let others = found.into_iter().filter(|addr| *addr != self.parts.listen);
         self.strangers.found(clock::now(), &mut self.rng, sought, others);
-        self.dial_some();
     }
 
     /// Dials some of the hosts that were found; those that are known are candidates at once.

@@ -216,8 +216,7 @@ impl Driver for Vhd {
     }
 
     fn is_base_formed(&self, base: &Path, record: &CloneRecord) -> io::Result<bool> {
-        let footer = parent_footer(base, record.image, record.disk_len);
-        Ok(last_sector(&File::open(base)?)? == (footer.bytes(), footer.disk_len))
+        ends_with(&File::open(base)?, &parent_footer(base, record.image, record.disk_len))
     }
 
     fn note_base(&self, base: &Path, is_right: bool) -> Result<(), MakeError> {
@@ -289,8 +288,7 @@ fn make_parent(
 
 /// Whether the file has the footer that the parent must have, and what is wrong with it all the same.
 fn check_held(held: &Held, base: &Path, footer: &Footer) -> Result<Option<Flaw>, MakeError> {
-    let read = last_sector(&held.file).map_err(MakeError::io("read the parent"))?;
-    if read != (footer.bytes(), footer.disk_len) {
+    if !ends_with(&held.file, footer).map_err(MakeError::io("read the parent"))? {
         return Err(MakeError::Refused(format!(
             "{} is not the parent that it should be; move it away",
             base.display()
@@ -358,7 +356,7 @@ fn check_parent(base: &Path, record: &CloneRecord) -> Option<Finding> {
     let footer = parent_footer(base, record.image, record.disk_len);
     let look = || -> io::Result<Option<Finding>> {
         let parent = File::open(base)?;
-        if last_sector(&parent)? != (footer.bytes(), footer.disk_len) {
+        if !ends_with(&parent, &footer)? {
             return Ok(Some(Finding::fault(format!("its parent {shown} is not the one that was made"))));
         }
         let found = |flaw| {
@@ -380,6 +378,11 @@ fn last_sector(file: &File) -> io::Result<([u8; 512], u64)> {
     let mut sector = [0; 512];
     file.read_exact_at(&mut sector, before)?;
     Ok((sector, before))
+}
+
+/// Whether a file is a disk of the footer's length, and the footer.
+fn ends_with(file: &File, footer: &Footer) -> io::Result<bool> {
+    Ok(last_sector(file)? == (footer.bytes(), footer.disk_len))
 }
 
 fn parent_footer(base: &Path, image: ImageId, disk_len: u64) -> Footer {
