@@ -95,6 +95,8 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
     assert!(found.stdout.contains(&format!("DAMAGED, chunks {CHUNK}")), "{found:#?}");
     assert!(found.stderr.contains("vm1"), "the clone that reads it is named: {found:#?}");
     assert!(problem(host).as_str().is_some_and(|problem| problem.contains("1 of its chunks")));
+    let warning = "golden@1 is spoilt: 1 of its chunks are damaged";
+    assert!(host.run(&["status"]).ok().contains(warning));
     let other = fleet.path("vm2.qcow2");
     let create = ["clone", "create", "golden", "vm2", "--driver", "qcow2", "--out", other.to_str().expect("ASCII")];
     let refused = host.run(&create);
@@ -106,6 +108,7 @@ fn a_flipped_bit_is_named_refused_to_clones_and_fetched_again_beside_the_old_fil
     host.run(&["fetch", "golden"]).ok();
 
     assert_is(host, "vm1", "ready", "");
+    assert!(!host.run(&["status"]).ok().contains("spoilt"));
     host.run(&["verify", "golden"]).ok();
     image.assert_same(&master.path);
     let inodes = [opened.metadata(), fs::metadata(&master.path)].map(|facts| facts.expect("a file").ino());

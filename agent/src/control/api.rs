@@ -82,7 +82,8 @@ pub struct Status {
     /// Hosts that the settings name (`peers`).
     #[serde(default)]
     pub static_peers: Vec<StaticPeer>,
-    /// What of the settings can't be meant, though the daemon goes on with it.
+    /// What somebody should look at, though the daemon goes on: settings that can't be meant, releases that expired,
+    /// masters that are spoilt.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// The host's node in the cluster's hash table, unless the settings switch it off.

@@ -39,7 +39,7 @@ impl Daemon {
             known_hosts: self.exchange().known_hosts(),
             away: self.exchange().away(),
             static_peers: self.exchange().static_peers(),
-            warnings: [self.exchange().warnings(), self.stale_releases()].concat(),
+            warnings: [self.exchange().warnings(), self.stale_releases(), self.spoilt_masters()].concat(),
             dht: self.exchange().dht(),
             unposted: self.notes().unposted().iter().map(|(name, version)| format!("{name}@{version}")).collect(),
         }
@@ -95,7 +95,7 @@ impl Daemon {
         }
     }
 
-    fn labels_of(&self, image: ImageId) -> Vec<String> {
+    pub(super) fn labels_of(&self, image: ImageId) -> Vec<String> {
         self.releases_of(image).iter().map(|release| format!("{}@{}", release.name, release.version)).collect()
     }
 }
