@@ -252,4 +252,10 @@ fn somebody_elses_volume_on_the_base(host: &mut GuestHost, driver: &str, base: &
     host.assert_is_master("/dev/vg/last");
     host.drover("clone rm last").ok();
     host.sh(&format!("lvm lvs vg/{base}")).fails();
+
+    // Somebody else's volume of that name is neither taken for the copy nor removed.
+    host.sh(&format!("lvm lvcreate -y -Wn -Zn -L 4m -n {base} vg")).ok();
+    host.drover(&format!("clone create golden last --driver {driver} --out /dev/vg/last"))
+        .refused(&[base, "rename it"]);
+    host.sh(&format!("lvm lvs vg/{base} && lvm lvremove -y vg/{base}")).ok();
 }

@@ -268,9 +268,10 @@ pub(super) trait Driver {
         Ok(())
     }
 
-    /// Removes a base that no clone of ours rests on, durably. Says why it stays if somebody else's rests on it.
-    fn remove_base(&self, base: &Path) -> io::Result<Option<String>> {
-        target::remove_file(base).map(|_| None)
+    /// Removes the base of a clone, on which no clone of ours rests any more, durably. Says why it stays if somebody else's
+    /// rests on it, or what has its name was not made by us.
+    fn remove_base(&self, _base: &Path, _record: &CloneRecord) -> io::Result<Option<String>> {
+        Ok(None)
     }
 
     /// Whether a program has the clone open.

@@ -242,7 +242,7 @@ impl Handover {
         if others || !listing.unreadable.is_empty() {
             return Ok(None);
         }
-        driver.remove_base(base).map_err(RemoveError::file(base))
+        driver.remove_base(base, record).map_err(RemoveError::file(base))
     }
 }
 

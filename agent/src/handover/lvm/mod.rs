@@ -153,7 +153,14 @@ impl Lvm {
     /// Makes the volume with the master's content, unless it is there. One that may be damaged is made anew, if nothing rests
     /// on it.
     fn make_base(&self, job: &Job<'_>, base: &Path, partial: &Path) -> Result<(), MakeError> {
-        match self.volume(base)?.map(|volume| volume.doubt()) {
+        let volume = self.volume(base)?;
+        if volume.as_ref().is_some_and(|volume| !volume.has_tag(TAG)) {
+            let shown = base.display();
+            return Err(MakeError::Refused(format!(
+                "{shown} is not the copy of the master that it should be; rename it"
+            )));
+        }
+        match volume.map(|volume| volume.doubt()) {
             Some(None) => return Ok(()),
             Some(Some(what)) => self.discard_doubtful(base, what)?,
             None => {}
@@ -181,7 +188,7 @@ impl Lvm {
     }
 
     fn discard_doubtful(&self, base: &Path, what: &str) -> Result<(), MakeError> {
-        match self.remove_base(base).map_err(MakeError::io("remove a copy of the master that may be damaged"))? {
+        match self.remove_copy(base).map_err(MakeError::io("remove a copy of the master that may be damaged"))? {
             None => Ok(()),
             Some(why) => Err(MakeError::Refused(format!(
                 "{} may be damaged: {what}. {why}. `drover clone verify CLONE --full` of one of them settles it, and then \
@@ -190,6 +197,21 @@ impl Lvm {
                 base.display()
             ))),
         }
+    }
+
+    /// Removes a copy of a master. Says why it stays if something rests on it, or it is none of ours.
+    fn remove_copy(&self, base: &Path) -> io::Result<Option<String>> {
+        let (group, name) = split(base);
+        let volumes = self.volumes(&group).map_err(io::Error::other)?;
+        let stays = |why: String| Ok(Some(format!("{} stays: {why}", base.display())));
+        if volumes.iter().any(|volume| volume.lv_name == name && !volume.has_tag(TAG)) {
+            return stays("it is not the copy of the master that was made".to_owned());
+        }
+        let dependants = dependants(&volumes, &name);
+        if !dependants.is_empty() {
+            return stays(format!("these volumes rest on it: {}", dependants.join(", ")));
+        }
+        self.remove(base).map(|_| None)
     }
 
     fn make_clone(&self, job: &Job<'_>, base: &Path, temporary: &Path) -> Result<(), MakeError> {
@@ -426,17 +448,12 @@ impl Driver for Lvm {
         self.remove(&partial_base(&record.temporary)).map(drop)
     }
 
-    fn remove_base(&self, base: &Path) -> io::Result<Option<String>> {
-        let (group, name) = split(base);
-        let dependants = dependants(&self.volumes(&group).map_err(io::Error::other)?, &name);
-        if dependants.is_empty() {
-            return self.remove(base).map(|_| None);
-        }
-        Ok(Some(format!("{} stays: these volumes rest on it: {}", base.display(), dependants.join(", "))))
+    fn remove_base(&self, base: &Path, _record: &CloneRecord) -> io::Result<Option<String>> {
+        self.remove_copy(base)
     }
 
     fn note_base(&self, base: &Path, is_right: bool) -> Result<(), MakeError> {
-        let marked = self.volume(base)?.is_some_and(|volume| volume.lv_tags.split(',').any(|tag| tag == DAMAGED));
+        let marked = self.volume(base)?.is_some_and(|volume| volume.is_damaged());
         if marked == is_right {
             let (group, name) = split(base);
             let how = if is_right { "--deltag" } else { "--addtag" };

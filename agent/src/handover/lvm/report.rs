@@ -72,9 +72,14 @@ impl Volume {
         self.lv_attr.starts_with(kind)
     }
 
+    /// Whether it has this tag.
+    pub(super) fn has_tag(&self, tag: &str) -> bool {
+        self.lv_tags.split(',').any(|its| its == tag)
+    }
+
     /// Whether a copy of a master was read and found wrong.
     pub(super) fn is_damaged(&self) -> bool {
-        self.lv_tags.split(',').any(|tag| tag == DAMAGED)
+        self.has_tag(DAMAGED)
     }
 
     /// How a clone is lost that rests on this copy of a master, if that is or may be damaged. lvm lets none of them go without

@@ -233,6 +233,40 @@ fn a_parent_whose_footer_is_damaged_is_not_found_right_by_its_content() {
     }
 }
 
+/// Neither by a clone that can't be made on it, nor with one whose parent was there before.
+#[test]
+fn a_file_of_somebody_else_that_has_the_parents_name_is_not_removed() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Vhd).record;
+    let base = record.base.clone().expect("a parent");
+    world.handover.remove(&record.name).expect("removed");
+    assert!(!base.exists(), "the parent goes with its last clone");
+    let precious = world.folder().join("precious");
+    fs::write(&precious, "somebody's").expect("written");
+    let placed: [&dyn Fn(); 4] = [
+        &|| fs::write(&base, "somebody's").expect("written"),
+        &|| fs::write(&base, vec![b'x'; MASTER_LEN as usize + 512]).expect("written"),
+        &|| std::os::unix::fs::symlink(&precious, &base).expect("a link"),
+        &|| fs::create_dir(&base).expect("a folder"),
+    ];
+    for (at, place) in placed.iter().enumerate() {
+        place();
+        let refused = world.handover.create(&world.master, &world.spec("other", DriverName::Vhd));
+        let refused = refused.expect_err("it is no parent").to_string();
+        assert!(refused.contains("move it away"), "{at}: {refused}");
+        assert!(base.symlink_metadata().is_ok(), "{at}: it is gone");
+        assert!(world.handover.list().expect("records").records.is_empty(), "{at}: something is left");
+        fs::remove_file(&base).or_else(|_| fs::remove_dir(&base)).expect("moved away");
+    }
+
+    let record = world.make("c", DriverName::Vhd).record;
+    fs::remove_file(&base).expect("removed by hand");
+    fs::write(&base, "somebody's").expect("written");
+    let removed = world.handover.remove(&record.name).expect("removed");
+    assert!(removed.note.is_some_and(|note| note.contains("it is not the parent that was made")));
+    assert_eq!(fs::read_to_string(&base).expect("it is there"), "somebody's");
+}
+
 #[test]
 fn a_damaged_table_or_locator_of_a_child_is_noticed() {
     let world = World::new();

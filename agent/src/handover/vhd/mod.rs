@@ -211,8 +211,8 @@ impl Driver for Vhd {
         target::remove_file(&partial_base(&record.temporary)).map(drop)
     }
 
-    fn remove_base(&self, base: &Path) -> io::Result<Option<String>> {
-        parent::remove(base)
+    fn remove_base(&self, base: &Path, record: &CloneRecord) -> io::Result<Option<String>> {
+        parent::remove(base, &parent_footer(base, record.image, record.disk_len))
     }
 
     fn is_base_formed(&self, base: &Path, record: &CloneRecord) -> io::Result<bool> {
@@ -239,7 +239,7 @@ fn hold_parent(
                 None => return Ok((held, false)),
                 Some(flaw) => {
                     drop(held);
-                    discard_flawed(job, base, flaw)?;
+                    discard_flawed(job, base, footer, flaw)?;
                 }
             },
             None => {
@@ -288,7 +288,7 @@ fn make_parent(
 
 /// Whether the file has the footer that the parent must have, and what is wrong with it all the same.
 fn check_held(held: &Held, base: &Path, footer: &Footer) -> Result<Option<Flaw>, MakeError> {
-    if !ends_with(&held.file, footer).map_err(MakeError::io("read the parent"))? {
+    if !held.is_parent(base, footer).map_err(MakeError::io("read the parent"))? {
         return Err(MakeError::Refused(format!(
             "{} is not the parent that it should be; move it away",
             base.display()
@@ -298,8 +298,8 @@ fn check_held(held: &Held, base: &Path, footer: &Footer) -> Result<Option<Flaw>,
 }
 
 /// Removes a parent that is or may be damaged, so that it is made anew; one that disks rest on is only named.
-fn discard_flawed(job: &Job<'_>, base: &Path, flaw: Flaw) -> Result<(), MakeError> {
-    let Some(why) = parent::remove(base).map_err(MakeError::io("remove a parent that may be damaged"))? else {
+fn discard_flawed(job: &Job<'_>, base: &Path, footer: &Footer, flaw: Flaw) -> Result<(), MakeError> {
+    let Some(why) = parent::remove(base, footer).map_err(MakeError::io("remove a parent that may be damaged"))? else {
         return Ok(());
     };
     let todo = to_mend(&job.master.label());
@@ -382,7 +382,8 @@ fn last_sector(file: &File) -> io::Result<([u8; 512], u64)> {
 
 /// Whether a file is a disk of the footer's length, and the footer.
 fn ends_with(file: &File, footer: &Footer) -> io::Result<bool> {
-    Ok(last_sector(file)? == (footer.bytes(), footer.disk_len))
+    let is_its_len = file.metadata()?.len() == footer.disk_len + SECTOR_LEN;
+    Ok(is_its_len && last_sector(file)?.0 == footer.bytes())
 }
 
 fn parent_footer(base: &Path, image: ImageId, disk_len: u64) -> Footer {

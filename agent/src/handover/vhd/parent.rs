@@ -27,8 +27,8 @@ use rustix::fs::{FlockOperation, XattrFlags, fgetxattr, flock, fremovexattr, fse
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::format::{EPOCH_UNIX_S, Uuid, parent_of, seems_differencing};
-use super::{file_name, shown};
+use super::format::{EPOCH_UNIX_S, Footer, Uuid, parent_of, seems_differencing};
+use super::{ends_with, file_name, shown};
 use crate::handover::disk::DiskId;
 use crate::handover::master::folder_of;
 use crate::handover::target;
@@ -79,6 +79,11 @@ impl Held {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether this is a file of that name, and ends as the parent does that is made there: all others are somebody's.
+    pub(super) fn is_parent(&self, base: &Path, footer: &Footer) -> io::Result<bool> {
+        Ok(base.symlink_metadata()?.is_file() && ends_with(&self.file, footer)?)
     }
 
     fn is_at(&self, base: &Path) -> bool {
@@ -214,8 +219,8 @@ pub(super) fn note(base: &Path, is_right: bool) -> io::Result<()> {
     }
 }
 
-/// Removes the parent, durably, unless a disk beside it rests on it; then it says so.
-pub(super) fn remove(base: &Path) -> io::Result<Option<String>> {
+/// Removes the parent, durably, unless a disk beside it rests on it, or what has its name is something else; then it says so.
+pub(super) fn remove(base: &Path, footer: &Footer) -> io::Result<Option<String>> {
     let stays = |why: String| Ok(Some(format!("{} stays: {why}", base.display())));
     let Some(held) = Held::open(base)? else { return Ok(None) };
     match lock_soon(&held.file) {
@@ -223,6 +228,9 @@ pub(super) fn remove(base: &Path) -> io::Result<Option<String>> {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return stays("a program holds it, as the maker of a clone does".to_owned()),
         Err(e) => return stays(format!("it can't be locked against makers of clones ({e})")),
+    }
+    if !held.is_parent(base, footer)? {
+        return stays("it is not the parent that was made, or is damaged at its end".to_owned());
     }
     let resting = dependants(base)?;
     if !resting.is_empty() {
