@@ -266,7 +266,8 @@ impl Driver for Qcow2 {
     fn is_long_enough(&self, record: &CloneRecord) -> Option<bool> {
         let file = File::open(&record.path).ok()?;
         let len = file.metadata().ok()?.len();
-        Some(shortest(&file).ok()?.is_none_or(|shortest| shortest <= len))
+        let header = Header::read(&file).ok()?;
+        Some(header.is_none_or(|header| header.tables_end <= len && record.disk_len <= header.disk_len))
     }
 
     fn rests_on(&self, record: &CloneRecord) -> Result<PathBuf, MakeError> {
@@ -368,19 +369,30 @@ fn backing_of(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(name))
 }
 
-/// Where the tables end that the header of a qcow2 file names, if it is one: the file can't be shorter.
-fn shortest(file: &File) -> io::Result<Option<u64>> {
-    let mut header = [0; 60];
-    match file.read_exact_at(&mut header, 0) {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => read?,
+/// What the header of a qcow2 file says of lengths, in bytes.
+struct Header {
+    /// The disk's.
+    disk_len: u64,
+    /// Where the tables end: the file can't be shorter.
+    tables_end: u64,
+}
+
+impl Header {
+    /// The header of a file, if it is a qcow2 file.
+    fn read(file: &File) -> io::Result<Option<Header>> {
+        let mut header = [0; 60];
+        match file.read_exact_at(&mut header, 0) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        let be32 = |at: usize| u64::from(u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes")));
+        let be64 = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+        // Of the first level: entries and offset. Of the counts: clusters, as a power of two, and offset.
+        let first_level = be64(40).saturating_add(be32(36) * 8);
+        let counts = be64(48).saturating_add(be32(56) << be32(20).min(31));
+        let lens = Header { disk_len: be64(24), tables_end: first_level.max(counts) };
+        Ok(header.starts_with(b"QFI\xfb").then_some(lens))
     }
-    let be32 = |at: usize| u64::from(u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes")));
-    let be64 = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-    // Of the first level: entries and offset. Of the counts: clusters, as a power of two, and offset.
-    let first_level = be64(40).saturating_add(be32(36) * 8);
-    let counts = be64(48).saturating_add(be32(56) << be32(20).min(31));
-    Ok(header.starts_with(b"QFI\xfb").then_some(first_level.max(counts)))
 }
 
 /// How many snapshots a qcow2 file has inside, as its header says.

@@ -18,11 +18,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Qcow2;
-use crate::handover::driver::MakeError;
+use crate::handover::driver::{Driver, MakeError};
 use crate::handover::record::CloneRecord;
 use crate::handover::step::{self, Step};
 use crate::handover::target::sync_file;
 use crate::handover::tool::{Tool, ToolError};
+use crate::handover::verify::Severity;
 use crate::quantity::Bytes;
 
 /// As much is taken by one command, in bytes: qemu-io has it in memory.
@@ -55,6 +56,7 @@ impl Qcow2 {
         master: &Path,
         being_moved: &File,
     ) -> Result<(), MakeError> {
+        self.check_sound(record)?;
         let disk_len = self.info(&record.path)?.virtual_size;
         let within = differing.iter().map(|part| part.start..part.end.min(disk_len)).filter(|part| !part.is_empty());
         let lacking = without(within, &self.own_parts(&record.path)?);
@@ -71,6 +73,18 @@ impl Qcow2 {
         })?;
         self.check_names(&record.path, master)?;
         Ok(sync_file(&record.path)?)
+    }
+
+    /// What is written into a clone whose own tables are wrong may come to lie over what the guest wrote.
+    fn check_sound(&self, record: &CloneRecord) -> Result<(), MakeError> {
+        let inspection = self.verify(record);
+        let Some(fault) = inspection.findings.iter().find(|finding| finding.severity == Severity::Fault) else {
+            return Ok(());
+        };
+        Err(MakeError::Refused(format!(
+            "{}; mend it first (`qemu-img check -r all` on a copy of its file), or save what is needed of it",
+            fault.text
+        )))
     }
 
     /// What a clone has of its own, in its order.

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::world::{Mounted, World, described, name, run, text, write_into};
+use super::world::{MASTER_LEN, Mounted, World, described, name, run, text, write_into};
 use crate::handover::{
     CloneRecord, CloneSpec, CloneState, ClonesLock, DeviceError, DriverName, FileIdentity, Lost, Outcome, RemoveError,
     Severity,
@@ -274,6 +274,20 @@ fn a_file_of_differences_that_was_cut_off_within_its_tables_is_told() {
         let lost = world.handover.lost(std::slice::from_ref(&record));
         assert!(matches!(lost.get(&record.name), Some(Lost::Short(_))), "{driver}: {lost:?}");
     }
+}
+
+#[test]
+fn a_file_of_differences_whose_disk_was_made_shorter_is_given_to_no_guest() {
+    let world = World::new();
+    let record = world.make("c", DriverName::Qcow2).record;
+    let resize = |len: u64| {
+        run("qemu-img", &["resize", "-q", "-f", "qcow2", "--shrink", text(&record.path), &len.to_string()]);
+    };
+    resize(MASTER_LEN + (1 << 20));
+    world.handover.get_finished(&record.name).expect("a longer disk has all that it had");
+    resize(MASTER_LEN - (1 << 20));
+    let refused = world.handover.get_finished(&record.name).expect_err("it lacks the end");
+    assert!(matches!(refused, DeviceError::Lost { lost: Lost::Short(_), .. }), "{refused}");
 }
 
 #[test]

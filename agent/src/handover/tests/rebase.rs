@@ -109,6 +109,31 @@ fn a_clone_that_rests_on_something_else_or_on_a_changed_master_is_not_moved() {
     assert!(world.handover.rebase(&name("c"), &second).expect("moved").moved);
 }
 
+/// Its tables call a cluster free in which the guest has written: what the move takes would come to lie there.
+#[test]
+fn a_clone_whose_tables_are_damaged_is_not_moved() {
+    let world = World::new();
+    let second = second_master(&world);
+    let record = world.make("c", DriverName::Qcow2).record;
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 0xab 65536 65536", text(&record.path)]);
+    let file = fs::OpenOptions::new().read(true).write(true).open(&record.path).expect("the clone");
+    let be64 = |at: u64| {
+        let mut number = [0; 8];
+        file.read_exact_at(&mut number, at).expect("a number");
+        u64::from_be_bytes(number)
+    };
+    // The guest's cluster is the file's last; its count has two bytes in the first block of counts.
+    let cluster_len = 1 << (be64(16) as u32);
+    let last = (file.metadata().expect("a file").len() - 1) / cluster_len;
+    file.write_all_at(&[0, 0], be64(be64(48)) + 2 * last).expect("a write into its counts");
+    let before = seen(&world, &record);
+
+    let refused = world.handover.rebase(&record.name, &second).expect_err("it is not sound").to_string();
+    assert!(refused.contains("corruptions") && refused.contains("as it was"), "{refused}");
+    assert_same_disk("qcow2", &record.path, &before);
+    assert_eq!(world.handover.get_finished(&record.name).expect("as it was").image, world.master.image);
+}
+
 #[test]
 fn a_clone_with_snapshots_inside_is_not_moved() {
     let world = World::new();
