@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Announcements;
 use super::remembered::{REMEMBERED_MOST, Remembered};
 use super::retry::Retry;
-use super::room::Room;
+use super::room::{Room, spare};
 use super::statics::{StaticPeers, Visits};
 use crate::clock;
 use crate::transfer::workers::Workers;
@@ -136,13 +136,14 @@ impl Finder {
         let mut standing = self.parts.links.all();
         standing.retain(|link| link.knows_discovery() && !self.acquaintances.contains(link));
         self.rng.shuffle(&mut standing);
-        let wanted = ACQUAINTANCES.saturating_sub(self.acquaintances.len());
+        let most = self.most_acquaintances();
+        let wanted = most.saturating_sub(self.acquaintances.len());
         for link in standing.into_iter().take(wanted) {
             link.hold();
             self.acquaintances.push(link);
             self.ask_hosts_at = now;
         }
-        let lacking = ACQUAINTANCES.saturating_sub(self.acquaintances.len());
+        let lacking = most.saturating_sub(self.acquaintances.len());
         self.statics.dial(&self.parts.links, lacking > 0, MOST_DIALS);
         if lacking > 0 {
             self.dial_some(lacking);
@@ -151,6 +152,12 @@ impl Finder {
             self.visit_at = now + clock::jittered(VISIT_EVERY);
             self.visit_one();
         }
+    }
+
+    /// How many links this host holds for their own sake: never those places that are for newcomers.
+    fn most_acquaintances(&self) -> usize {
+        let (_, places) = self.parts.links.places();
+        ACQUAINTANCES.min(places - spare(places))
     }
 
     /// Dials hosts of the book.
@@ -181,7 +188,7 @@ impl Finder {
         if !link.knows_discovery() || self.acquaintances.contains(&link) {
             return;
         }
-        if self.acquaintances.len() >= ACQUAINTANCES {
+        if self.acquaintances.len() >= self.most_acquaintances() {
             let at = self.rng.below(self.acquaintances.len() as u32) as usize;
             self.acquaintances.swap_remove(at).release();
         }

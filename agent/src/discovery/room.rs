@@ -54,9 +54,14 @@ impl Room {
     }
 }
 
+/// How many of a host's places, of which there is one at the least, are kept free.
+pub(super) fn spare(places: usize) -> usize {
+    (places / SPARE_PART).max(1)
+}
+
 /// How many of the places that are taken should be free.
 fn too_many(taken: usize, places: usize) -> usize {
-    (taken + (places / SPARE_PART).max(1)).saturating_sub(places)
+    (taken + spare(places)).saturating_sub(places)
 }
 
 #[cfg(test)]
