@@ -78,7 +78,7 @@ pub fn log_filter(filter: &str) -> String {
 pub struct DhtSettings {
     /// Where it listens.
     pub listen: SocketAddrV4,
-    /// Nodes to begin with; none for a tracker's, which looks up nothing.
+    /// Nodes to begin with; a tracker's, which looks up nothing, hears them wherever they are.
     pub bootstraps: Vec<SocketAddrV4>,
     /// Networks that hosts are in.
     pub networks: Networks,
@@ -233,6 +233,13 @@ impl DhtNode {
         let Some(own) = self.own_id().await else { return };
         self.greet(&own, trackers.iter().copied());
         self.look_up(own, Question::Hosts(own), |_, _| {}).await;
+    }
+
+    /// Shows this node to others, which take it into their tables.
+    pub async fn show_to(&self, nodes: &[SocketAddrV4]) {
+        if let Some(own) = self.own_id().await {
+            self.greet(&own, nodes.iter().copied());
+        }
     }
 
     /// Other nodes that this one knows: those that answered it, and behind them those that asked it. One that was started anew

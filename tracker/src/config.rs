@@ -40,6 +40,8 @@ pub struct Settings {
     pub dht: bool,
     /// Networks that hosts are in, for that node; none are named for the private ones.
     pub networks: Networks,
+    /// Other trackers of the cluster, "host:port", whose nodes are to know this one's.
+    pub trackers: Vec<String>,
     /// What is logged, as in `info,drover_tracker=debug`.
     pub log: String,
 }
@@ -58,6 +60,8 @@ pub struct RawSettings {
     pub dht: Option<bool>,
     /// `ADDRESS/BITS` each.
     pub networks: Option<Vec<String>>,
+    /// `HOST:PORT` each.
+    pub trackers: Option<Vec<String>>,
     /// As in `RUST_LOG`.
     pub log: Option<String>,
 }
@@ -94,6 +98,11 @@ pub enum SettingsError {
     /// A network is none.
     #[error("networks: {0}")]
     Network(#[from] drover_protocol::networks::ParseNetworkError),
+    /// Another tracker is none.
+    #[error(
+        "trackers: {0:?} is no tracker: write it as 192.0.2.7:{DEFAULT_PORT} or tracker.example.org:{DEFAULT_PORT}"
+    )]
+    Tracker(String),
     /// There is no port for the node of the hash table.
     #[error(
         "listen = \"{0}\" leaves no port for the DHT, which takes the one after it: choose a lower one, or set dht = \
@@ -126,6 +135,9 @@ pub(crate) fn initial(listen: SocketAddr) -> String {
          # The networks that hosts are in, for that node (default: private ones). It answers nobody else; hosts have the same\n\
          # in their settings.\n\
          #networks = [\"10.0.0.0/8\"]\n\
+         # Other trackers of the cluster, for that node: so hosts find each other that know one of them each. The list may be\n\
+         # the same on all trackers.\n\
+         #trackers = [\"192.0.2.7:{DEFAULT_PORT}\"]\n\
          # What is logged, as in \"info,drover_tracker=debug\".\n\
          #log = \"info\"\n"
     )
@@ -165,6 +177,13 @@ impl Settings {
                 .iter()
                 .map(|text| text.parse::<Networks>())
                 .collect::<Result<_, _>>()?,
+            trackers: over
+                .trackers
+                .or(file.trackers)
+                .unwrap_or_default()
+                .into_iter()
+                .map(with_port)
+                .collect::<Result<_, _>>()?,
             log: over.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         })
     }
@@ -181,6 +200,12 @@ impl RawSettings {
 pub fn parse_addr(setting: &'static str, text: &str) -> Result<SocketAddr, SettingsError> {
     let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DEFAULT_PORT));
     text.parse().or_else(|_| alone()).map_err(|_| SettingsError::Address { setting, value: text.to_owned() })
+}
+
+/// Another tracker, as it is written in settings: an address or a name, and a port.
+fn with_port(tracker: String) -> Result<String, SettingsError> {
+    let port = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if tracker.rsplit_once(':').is_some_and(port) { Ok(tracker) } else { Err(SettingsError::Tracker(tracker)) }
 }
 
 /// The node of the hash table takes the port after a tracker's.
@@ -230,6 +255,7 @@ mod tests {
                 certificate_life: DEFAULT_CERTIFICATE_LIFE,
                 dht: true,
                 networks: Networks::default(),
+                trackers: Vec::new(),
                 log: "info".to_owned()
             }
         );
@@ -247,6 +273,17 @@ mod tests {
         let error = with_file("log = 'info'\nlissten = '1.2.3.4:5'\n", RawSettings::default()).expect_err("mistyped");
         let text = error.to_string();
         assert!(text.contains("lissten") && text.contains("line 2") && text.contains("tracker.toml"), "{text}");
+    }
+
+    #[test]
+    fn other_trackers_have_a_port() {
+        let settings =
+            with_file("trackers = ['192.0.2.7:7440', 'two.example.org:1', '[::1]:2']", RawSettings::default());
+        assert_eq!(settings.expect("settings").trackers.len(), 3);
+        for wrong in ["192.0.2.7", ":7440", "two.example.org:", "two.example.org:0", ""] {
+            let error = with_file(&format!("trackers = ['{wrong}']"), RawSettings::default()).expect_err("no port");
+            assert!(error.to_string().contains(&format!("{wrong:?} is no tracker")), "{error}");
+        }
     }
 
     #[test]

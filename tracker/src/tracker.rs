@@ -60,6 +60,8 @@ pub struct StartOptions {
     pub certificate_life: Duration,
     /// Networks that hosts are in, if there is to be a node of the hash table.
     pub dht: Option<Networks>,
+    /// Other trackers of the cluster, "host:port", whose nodes are to know this one's.
+    pub trackers: Vec<String>,
 }
 
 /// Why a tracker does not start.
@@ -140,12 +142,12 @@ impl Tracker {
     /// within a tokio runtime; reads some small files before it returns.
     pub fn start(dir: &Path, listen: SocketAddr, http: Option<SocketAddr>) -> Result<Tracker, StartError> {
         let certificate_life = DEFAULT_CERTIFICATE_LIFE;
-        Self::start_with(dir, StartOptions { listen, http, certificate_life, dht: None })
+        Self::start_with(dir, StartOptions { listen, http, certificate_life, dht: None, trackers: Vec::new() })
     }
 
     /// The same, with all choices.
     pub fn start_with(dir: &Path, options: StartOptions) -> Result<Tracker, StartError> {
-        let StartOptions { listen, http, certificate_life, dht } = options;
+        let StartOptions { listen, http, certificate_life, dht, trackers } = options;
         if !cluster::ca_folder(dir).exists() {
             return Err(StartError::NoCluster(dir.to_owned()));
         }
@@ -189,7 +191,7 @@ impl Tracker {
             tokio::spawn(shut_out_revoked(server.clone())),
         ];
         let pass = server.ca.cluster_secret().pass();
-        tasks.extend(dht.map(|networks| tokio::spawn(dht::run(local_addr, networks, pass))));
+        tasks.extend(dht.map(|networks| tokio::spawn(dht::run(local_addr, networks, pass, trackers))));
         let http_addr = status.as_ref().map(|(_, addr)| *addr);
         if let Some((listener, _)) = status {
             tasks.push(tokio::spawn(http::serve(Arc::downgrade(&server), listener)));

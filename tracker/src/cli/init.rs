@@ -73,6 +73,7 @@ fn another(arguments: &InitArguments, listen: SocketAddr, from: &Path) -> Result
          \n\
          Name all trackers in the settings of all hosts, and restart their daemons:\n\
          \x20   trackers = [\"FIRST:PORT\", \"{address}\"]\n\
+         and in the tracker.toml of each tracker, so that hosts find each other that know one of them only.\n\
          \n\
          Releases come to it from these hosts. A token counts at the tracker that made it. A publisher who joins at one\n\
          tracker is made known to each of the others with:\n\

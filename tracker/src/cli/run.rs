@@ -74,7 +74,8 @@ async fn serve(state: &std::path::Path, settings: &Settings) -> Result<(), Failu
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let Settings { listen, http, certificate_life, .. } = *settings;
     let networks = if settings.networks.is_empty() { Networks::private() } else { settings.networks.clone() };
-    let options = StartOptions { listen, http, certificate_life, dht: settings.dht.then_some(networks) };
+    let (dht, trackers) = (settings.dht.then_some(networks), settings.trackers.clone());
+    let options = StartOptions { listen, http, certificate_life, dht, trackers };
     let tracker = Tracker::start_with(state, options).map_err(Failure::failed)?;
     info!(listen = %tracker.local_addr(), http = ?tracker.http_addr(), "the tracker runs");
     notify(&[NotifyState::Ready, NotifyState::Status(&status(&tracker))]);

@@ -26,9 +26,18 @@ fn host(state: &Path, last: u8, trackers: &[SocketAddrV4]) -> DhtNode {
 
 /// A tracker on an address of its own.
 fn tracker(state: &Path, last: u8) -> Tracker {
-    let listen = SocketAddr::from(at(last, 7440));
-    let options =
-        StartOptions { listen, http: None, certificate_life: Duration::from_secs(3600), dht: Some(networks()) };
+    tracker_beside(state, last, &[])
+}
+
+/// The same, whose settings name these.
+fn tracker_beside(state: &Path, last: u8, others: &[SocketAddrV4]) -> Tracker {
+    let options = StartOptions {
+        listen: at(last, 7440).into(),
+        http: None,
+        certificate_life: Duration::from_secs(3600),
+        dht: Some(networks()),
+        trackers: others.iter().map(ToString::to_string).collect(),
+    };
     Tracker::start_with(state, options).expect("a tracker")
 }
 
@@ -90,5 +99,22 @@ async fn each_of_two_trackers_introduces_all_hosts() {
     // Who comes now has the other alone to learn from.
     let late = host(&state, 33, &trackers);
     comes_to_know(&late, &[at(31, 7445), at(32, 7445)]).await;
+    other.shutdown().await;
+}
+
+/// As after each of them joined at a tracker of its own, which it then knows alone.
+#[tokio::test]
+async fn hosts_that_know_one_tracker_each_learn_of_each_other_if_these_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (state, another) = (new_state(&folder, "one"), folder.path().join("other"));
+    cluster::init_another(&another, LOOPBACK, &state).expect("another tracker of the same cluster");
+    let all = [at(41, 7440), at(42, 7440)];
+    let (one, other) = (tracker_beside(&state, 41, &all), tracker_beside(&another, 42, &all));
+    let (here, there) = (host(&state, 51, &[at(41, 7441)]), host(&state, 52, &[at(42, 7441)]));
+    here.look_around(&[at(41, 7441)]).await;
+    there.look_around(&[at(42, 7441)]).await;
+    comes_to_know(&here, &[at(52, 7445)]).await;
+    comes_to_know(&there, &[at(51, 7445)]).await;
+    one.shutdown().await;
     other.shutdown().await;
 }

@@ -90,7 +90,7 @@ async fn a_revoked_key_gets_no_certificate_and_its_token_stays_good_for_another(
     tracker.shutdown().await;
     let state = folder.path().join("tracker");
     let certificate_life = Duration::from_secs(1);
-    let options = StartOptions { listen: LOOPBACK, http: None, certificate_life, dht: None };
+    let options = StartOptions { listen: LOOPBACK, http: None, certificate_life, dht: None, trackers: Vec::new() };
     let tracker = Tracker::start_with(&state, options).expect("a tracker");
     let fleet = Fleet { folder, tracker, publisher };
     let first = fleet.join(&fleet.token(Role::Host), "web").await.expect("joined");
