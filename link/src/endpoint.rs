@@ -187,6 +187,19 @@ struct Slot {
     _place: Option<Place>,
 }
 
+impl ConnectError {
+    /// The code with which the other side, which is a member, closed the connection before it was one.
+    pub fn closed_with(&self) -> Option<quinn::VarInt> {
+        match self {
+            ConnectError::Handshake {
+                cause: HandshakeError::Connection(quinn::ConnectionError::ApplicationClosed(close)),
+                ..
+            } => Some(close.error_code),
+            _ => None,
+        }
+    }
+}
+
 /// What becomes of somebody who knocks.
 enum Verdict {
     Refuse(&'static str),

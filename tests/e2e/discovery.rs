@@ -120,16 +120,27 @@ fn hosts_that_join_after_a_tracker_restarted_find_each_other_in_the_hash_table()
 
 #[test]
 fn a_static_peer_that_does_not_answer_is_told_of_once_and_shown() {
-    let mut fleet = Fleet::start(1);
+    let fleet = Fleet::start(1);
     let lives = fleet.hosts[0].listen();
     let dead = SocketAddr::new(lives.ip(), 9);
-    let host = fleet.add_host(&format!("dht = false\npeers = [\"{dead}\", \"{lives}\"]"));
+    let mut host = fleet.join_host("");
+    let own = host.listen();
+    host.set_settings(&format!("dht = false\npeers = [\"{dead}\", \"{lives}\", \"{own}\"]"));
+    host.start();
     let shown = || host.status()["static_peers"].clone();
-    let both = |peers: &serde_json::Value| peers[0]["problem"].is_string() && peers[1]["peer"].is_string();
-    let peers = wait_until("both to be tried", LONG, shown, both);
+    let all = |peers: &serde_json::Value| {
+        peers[0]["problem"].is_string() && peers[1]["peer"].is_string() && peers[2]["peer"].is_string()
+    };
+    let peers = wait_until("all to be tried", LONG, shown, all);
     assert_eq!((&peers[0]["address"], &peers[0]["peer"]), (&dead.to_string().into(), &serde_json::Value::Null));
     let warned = host.log().lines().filter(|line| line.contains("WARN") && line.contains(&dead.to_string())).count();
     assert_eq!(warned, 1, "{}", host.log());
+    // Settings that are the same for all hosts name each one itself, too.
+    let status = host.status();
+    assert_eq!(
+        (&status["static_peers"][2]["peer"], &status["static_peers"][2]["problem"]),
+        (&status["peer"], &serde_json::Value::Null)
+    );
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn show(report: &Report, rates: &BTreeMap<ImageId, Rate>) -> String {
     for host in &report.static_peers {
         let state = match (&host.problem, host.peer) {
             (Some(problem), _) => format!("does not answer: {problem}"),
+            (None, Some(peer)) if peer == report.peer => "is this host".to_owned(),
             (None, Some(peer)) => format!("was reached ({})", peer.short()),
             (None, None) => "is not tried yet".to_owned(),
         };
@@ -206,7 +207,7 @@ mod tests {
 
     /// What a daemon of a cluster with one tracker says of one transfer.
     fn report(reachable: bool) -> Report {
-        let peer = "ab".repeat(32);
+        let (peer, other) = ("ab".repeat(32), "cd".repeat(32));
         let host = |address: &str, peer: Option<&str>, problem: Option<&str>| serde_json::json!({ "address": address, "peer": peer, "problem": problem });
         let transfer = serde_json::json!({
             "image": peer, "names": ["golden@1"], "phase": "complete", "reason": null, "held_bytes": 1, "data_bytes": 1,
@@ -217,7 +218,11 @@ mod tests {
             "v": 1, "version": "1", "host": "host", "peer": peer, "listen": [], "state": "/s", "started_unix_s": 0,
             "certificate_expires_unix_s": 0, "subscribed": [], "unposted": [], "transfers": [transfer],
             "trackers": [{ "address": "tracker:7440", "reachable": reachable }],
-            "static_peers": [host("10.7.0.5:7444", Some(&peer), None), host("10.7.0.6:7444", None, Some("no answer"))],
+            "static_peers": [
+                host("10.7.0.4:7444", Some(&peer), None),
+                host("10.7.0.5:7444", Some(&other), None),
+                host("10.7.0.6:7444", None, Some("no answer")),
+            ],
         });
         serde_json::from_value(report).expect("what the daemon says")
     }
@@ -232,7 +237,8 @@ mod tests {
     #[test]
     fn hosts_of_the_settings_are_shown_with_what_is_wrong() {
         let shown = show(&report(true), &BTreeMap::new());
-        assert!(shown.contains("static peer  10.7.0.5:7444 was reached (abab"), "{shown}");
+        assert!(shown.contains("static peer  10.7.0.4:7444 is this host\n"), "{shown}");
+        assert!(shown.contains("static peer  10.7.0.5:7444 was reached (cdcd"), "{shown}");
         assert!(shown.contains("static peer  10.7.0.6:7444 does not answer: no answer"), "{shown}");
     }
 

@@ -491,7 +491,10 @@ impl Task {
                     Some(peer) => links.reach(peer).await,
                     None => {
                         let reached = links.reach_addr(addr, Source::Dht).await;
-                        reached.inspect_err(|error| tracing::debug!(error, "nobody at an address of the DHT")).ok()
+                        reached
+                            .inspect_err(|error| tracing::debug!(error, "nobody at an address of the DHT"))
+                            .ok()
+                            .flatten()
                     }
                 };
                 let reached = link.is_some();

@@ -27,7 +27,7 @@ const ALONE_MOST: Duration = Duration::from_secs(4);
 pub struct StaticPeer {
     /// "host:port", as in the settings.
     pub address: String,
-    /// Who answered there last.
+    /// Who answered there last; this host itself, if it is named in its own settings.
     pub peer: Option<PeerId>,
     /// Why nobody did at the last attempt.
     pub problem: Option<String>,
@@ -70,7 +70,7 @@ impl Visits {
     pub(super) fn dial(&mut self, links: &Links, lacks: bool, most: usize) {
         let now = Instant::now();
         for (at, host) in self.hosts.show().into_iter().enumerate() {
-            let is_connected = |peer| links.standing(peer).is_some();
+            let is_connected = |peer| peer == links.me() || links.standing(peer).is_some();
             if self.dials.len() >= most || !self.each[at].is_due(now, lacks, is_connected) {
                 continue;
             }
@@ -147,7 +147,7 @@ async fn dial(links: &Links, text: &str) -> Result<PeerId, String> {
     let mut problem = format!("{text} has no address");
     for addr in addrs {
         match links.reach_addr(addr, Source::Static).await {
-            Ok(link) => return Ok(link.peer()),
+            Ok(link) => return Ok(link.map_or(links.me(), |link| link.peer())),
             Err(why) => problem = why,
         }
     }

@@ -157,11 +157,11 @@ impl Link {
         self.close(Closing::Room);
     }
 
-    /// Whether the other side closed it for others to have the place.
-    pub(super) fn was_closed_for_room(&self) -> bool {
+    /// Whether the other side closed it for this reason.
+    pub(super) fn was_closed_there(&self, why: Closing) -> bool {
         let reason = self.connection().close_reason();
         matches!(reason, Some(quinn::ConnectionError::ApplicationClosed(closed))
-            if closed.error_code == VarInt::from_u32(Closing::Room as u32))
+            if closed.error_code == VarInt::from_u32(why as u32))
     }
 
     /// How long ago it was opened.

@@ -144,13 +144,27 @@ impl Links {
         self.table().links.values().filter(|link| !link.is_closed()).cloned().collect()
     }
 
-    /// The link with whatever host of the cluster answers at `addr`, of which `source` told. Who dials addresses without a
+    /// The link with whatever host of the cluster answers at `addr`, of which `source` told; `None` if that is this host
+    /// itself. Who dials addresses without a
     /// name bounds their number, so that they do not hold up those of peers.
-    pub(crate) async fn reach_addr(&self, addr: SocketAddr, source: Source) -> Result<Link, String> {
-        let connection = self.0.endpoint.connect(addr, Expect::Host).await.map_err(|error| error.to_string())?;
+    pub(crate) async fn reach_addr(&self, addr: SocketAddr, source: Source) -> Result<Option<Link>, String> {
+        let connection = match self.0.endpoint.connect(addr, Expect::Host).await {
+            // The other end saw it first.
+            Err(error) if error.closed_with() == Some(VarInt::from_u32(Closing::Own as u32)) => return Ok(None),
+            connected => connected.map_err(|error| error.to_string())?,
+        };
         let member = connection.member().clone();
+        if member.peer == self.0.me {
+            close(&connection, Closing::Own);
+            return Ok(None);
+        }
         let refused = || format!("{} ({}) at {addr} is not connected with now", member.name, member.peer.short());
-        self.register(connection, Some(source)).ok_or_else(refused)
+        self.register(connection, Some(source)).map(Some).ok_or_else(refused)
+    }
+
+    /// This host.
+    pub(crate) fn me(&self) -> PeerId {
+        self.0.me
     }
 
     /// The link with `peer`, dialled if there is none; `None` if it can't be reached now.
@@ -420,10 +434,18 @@ impl Links {
             if table.links.get(&link.peer()) == Some(&link) {
                 table.links.remove(&link.peer());
             }
-            if link.was_closed_for_room() {
+            if link.was_closed_there(Closing::Room) {
                 let until = clock::now() + LEFT_ALONE_FOR;
                 table.failures.insert(link.peer(), Failures { count: 1, until });
             }
+        }
+        if link.was_closed_there(Closing::Banned) {
+            let host = &link.member().name;
+            tracing::warn!(
+                "the host {host} ({}) shut this one out, as for wrong bytes: `drover verify` tells whether a master here is \
+                 damaged; it lets this host in again when its own daemon was restarted",
+                link.peer().short()
+            );
         }
         for driver in self.0.router.drivers() {
             // A driver that has ended uses no link.
