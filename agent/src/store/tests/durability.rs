@@ -335,8 +335,9 @@ fn a_damaged_master_is_fetched_again_for_its_damaged_chunks_only() {
     backing_file_of_a_clone.read_exact_at(&mut open, 0).unwrap();
     assert!(open == spoilt, "a file in use does not change");
     assert!(store.verify(id, Pace::Full, &|_, _| {}, &false.into()).unwrap().is_good());
+    let checked = store.master(id).unwrap();
     drop(store);
-    assert_eq!(state.open().masters(), [master]);
+    assert_eq!(state.open().masters(), [checked]);
     assert_eq!(fs::read_dir(state.path().join("incoming")).unwrap().count(), 0);
 }
 
