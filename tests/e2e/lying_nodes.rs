@@ -21,9 +21,8 @@ const IN_THE_NETWORKS: [u8; 2] = [10, 66];
 const ELSEWHERE: [u8; 2] = [10, 67];
 /// How long packets are counted.
 const COUNTED: Duration = Duration::from_secs(30);
-/// Packets that a host may send to such addresses in a second, on the average: twice as many as were seen on a busy machine,
-/// where honest nodes answer later than those that lie; on a quiet one it is half of that.
-const MOST_A_SECOND: u64 = 80;
+/// Packets that a host may send to such addresses in a second, on the average.
+const MOST_A_SECOND: u64 = 40;
 
 /// A node that names addresses where nobody is, as nodes close to what is sought and as hosts that have it.
 struct Liar {
