@@ -287,6 +287,16 @@ impl Daemon {
             MasterRef::Image(image) => !self.releases_of(*image).is_empty(),
         }
     }
+
+    /// What to say of masters that were whole and are not any more.
+    pub(super) fn spoilt_masters(&self) -> Vec<String> {
+        let text = |master: MasterInfo| {
+            let problem = problem_of(&master)?;
+            let label = self.labels_of(master.image).pop().unwrap_or_else(|| master.image.to_string());
+            Some(format!("{label} is spoilt: {problem}; `drover fetch {label}` mends it if another host has it"))
+        };
+        self.store().masters().into_iter().filter_map(text).collect()
+    }
 }
 
 impl Doomed {
@@ -335,18 +345,6 @@ fn complete_rows(used: &MasterUse) -> Vec<api::Master> {
         return vec![row(None, None, false)];
     }
     releases.iter().map(|release| row(Some(&release.name), Some(release.version), release.newest)).collect()
-}
-
-impl Daemon {
-    /// What to say of masters that were whole and are not any more.
-    pub(super) fn spoilt_masters(&self) -> Vec<String> {
-        let text = |master: MasterInfo| {
-            let problem = problem_of(&master)?;
-            let label = self.labels_of(master.image).pop().unwrap_or_else(|| master.image.to_string());
-            Some(format!("{label} is spoilt: {problem}; `drover fetch {label}` mends it if another host has it"))
-        };
-        self.store().masters().into_iter().filter_map(text).collect()
-    }
 }
 
 /// Why a master is not served.

@@ -331,11 +331,8 @@ fn check_child(record: &CloneRecord, in_use: bool) -> Result<(), String> {
     file.read_exact_at(&mut start, 0).map_err(unreadable)?;
     let copy: &[u8; 512] = start[..512].try_into().expect("512 bytes");
     let footer = Footer::read(copy).ok_or_else(|| format!("{path} is no VHD, or its footer is damaged"))?;
-    if !in_use {
-        let (last, _) = last_sector(&file).map_err(unreadable)?;
-        if Footer::read(&last) != Some(footer) {
-            return Err(format!("the footer at the end of {path} is not the one at its beginning"));
-        }
+    if !in_use && Footer::read(&last_sector(&file).map_err(unreadable)?) != Some(footer) {
+        return Err(format!("the footer at the end of {path} is not the one at its beginning"));
     }
     if footer.kind != Kind::Differencing || footer.disk_len != record.disk_len {
         return Err(format!("{path} is not the differencing disk of {} bytes that was made", record.disk_len));
@@ -371,19 +368,18 @@ fn check_parent(base: &Path, record: &CloneRecord) -> Option<Finding> {
     look().unwrap_or_else(|e| Some(Finding::fault(format!("its parent {shown} can't be read: {e}"))))
 }
 
-/// The last 512 bytes of a file, and how many come before them.
-fn last_sector(file: &File) -> io::Result<([u8; 512], u64)> {
-    let len = file.metadata()?.len();
-    let before = len.checked_sub(SECTOR_LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
+/// The last 512 bytes of a file.
+fn last_sector(file: &File) -> io::Result<[u8; 512]> {
+    let before = file.metadata()?.len().checked_sub(SECTOR_LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut sector = [0; 512];
     file.read_exact_at(&mut sector, before)?;
-    Ok((sector, before))
+    Ok(sector)
 }
 
 /// Whether a file is a disk of the footer's length, and the footer.
 fn ends_with(file: &File, footer: &Footer) -> io::Result<bool> {
     let is_its_len = file.metadata()?.len() == footer.disk_len + SECTOR_LEN;
-    Ok(is_its_len && last_sector(file)?.0 == footer.bytes())
+    Ok(is_its_len && last_sector(file)? == footer.bytes())
 }
 
 fn parent_footer(base: &Path, image: ImageId, disk_len: u64) -> Footer {
