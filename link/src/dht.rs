@@ -176,23 +176,45 @@ impl DhtNode {
     /// were told within ten seconds. A few of whoever tells any go to `early` at once, so that nobody who answers late
     /// keeps others' waiting.
     pub async fn find(&self, key: [u8; KEY_LEN], early: impl Fn(Vec<SocketAddr>)) -> BTreeSet<SocketAddr> {
-        let mut told_by: BTreeMap<Ipv4Addr, BTreeSet<SocketAddr>> = BTreeMap::new();
-        self.look_up(key, Question::Hosts(key), |node, told| {
-            let usable = || told.hosts.iter().filter(|host| self.networks.contain((*host.ip()).into()));
-            let by_node = told_by.entry(*node.ip()).or_default();
-            if by_node.is_empty() && usable().next().is_some() {
-                early(usable().take(EARLY).copied().map(SocketAddr::V4).collect());
-            }
-            by_node.extend(usable().copied().map(SocketAddr::V4));
-        })
-        .await;
-        in_turn(told_by.into_values().collect(), FOUND_MOST)
+        self.find_with(key, early).await.0
     }
 
-    /// Announces this host under a key, at the address that others see and this port. The error says why nobody took it.
-    pub async fn announce(&self, key: [u8; KEY_LEN], port: u16) -> Result<(), String> {
-        let (mut asker, walk) = self.look_up(key, Question::Hosts(key), |_, _| {}).await.ok_or(NO_LOOKUP)?;
-        asker.keep(walk.nearest(), |token| Question::Announce { key, port, token }).await
+    /// The same, with what can ask more of those that answered.
+    async fn find_with(
+        &self,
+        key: [u8; KEY_LEN],
+        early: impl Fn(Vec<SocketAddr>),
+    ) -> (BTreeSet<SocketAddr>, Option<(Asker, Walk)>) {
+        let mut told_by: BTreeMap<Ipv4Addr, BTreeSet<SocketAddr>> = BTreeMap::new();
+        let walked = self
+            .look_up(key, Question::Hosts(key), |node, told| {
+                let usable = || told.hosts.iter().filter(|host| self.networks.contain((*host.ip()).into()));
+                let by_node = told_by.entry(*node.ip()).or_default();
+                if by_node.is_empty() && usable().next().is_some() {
+                    early(usable().take(EARLY).copied().map(SocketAddr::V4).collect());
+                }
+                by_node.extend(usable().copied().map(SocketAddr::V4));
+            })
+            .await;
+        (in_turn(told_by.into_values().collect(), FOUND_MOST), walked)
+    }
+
+    /// Announces this host under a key, at the address that others see and this port. The error says why nobody took it. The
+    /// lookup that this takes finds addresses as [`DhtNode::find`] does.
+    pub async fn announce(
+        &self,
+        key: [u8; KEY_LEN],
+        port: u16,
+        early: impl Fn(Vec<SocketAddr>),
+    ) -> (BTreeSet<SocketAddr>, Result<(), String>) {
+        let (found, walked) = self.find_with(key, early).await;
+        let kept = match walked {
+            Some((mut asker, walk)) => {
+                asker.keep(walk.nearest(), |token| Question::Announce { key, port, token }).await
+            }
+            None => Err(NO_LOOKUP.to_owned()),
+        };
+        (found, kept)
     }
 
     /// Has an item kept by the nodes that are closest to it, unless they have a later one. The error says why nobody took

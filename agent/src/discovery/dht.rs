@@ -135,7 +135,7 @@ impl Announced {
 
 /// What has ended.
 enum Done {
-    Announced(Sought, Result<(), String>),
+    Announced(Sought, BTreeSet<SocketAddr>, Result<(), String>),
     Found(Sought, BTreeSet<SocketAddr>),
     /// The latest item of a release, and what became of this host's own if the table lacked it.
     LookedUp(Wanted, Option<Item>, Result<(), String>),
@@ -353,15 +353,17 @@ impl Task {
             }
             self.busy.insert((sought, Work::Announce));
             let (node, key, port) = (self.node.clone(), self.key(sought), self.parts.listen.port());
-            let named = self.parts.named.clone();
+            let (named, early) = (self.parts.named.clone(), self.early.clone());
             self.under_way.spawn(async move {
+                let announce = node.announce(key, port, |found| drop(early.send((sought, found))));
                 let look_around = async {
                     if sought == Sought::Cluster {
                         node.look_around(&beside_named(&named).await).await;
                     }
                 };
                 // What it learns of nodes that are nearer serves the next announce, which is soon.
-                Done::Announced(sought, join(node.announce(key, port), look_around).await.0)
+                let ((found, kept), ()) = join(announce, look_around).await;
+                Done::Announced(sought, found, kept)
             });
         }
     }
@@ -376,7 +378,9 @@ impl Task {
         let (now, has_tracker) = (clock::now(), self.parts.announcements.trackers_reachable() > 0);
         for sought in lacking {
             let pace = self.finding.entry(sought).or_insert(LookupPace::new(now, has_tracker));
-            if !may_begin(&self.busy, sought, Work::Find) || !pace.is_due(now, &mut self.rng) {
+            // An announce that is under way finds them, too.
+            let is_served = self.busy.contains(&(sought, Work::Announce));
+            if !may_begin(&self.busy, sought, Work::Find) || !pace.is_due(now, &mut self.rng) || is_served {
                 continue;
             }
             self.busy.insert((sought, Work::Find));
@@ -435,7 +439,8 @@ impl Task {
     async fn on_done(&mut self, done: Done) {
         let now = Instant::now();
         match done {
-            Done::Announced(sought, result) => {
+            Done::Announced(sought, found, result) => {
+                self.on_found(sought, found);
                 self.busy.remove(&(sought, Work::Announce));
                 if let Err(error) = &result {
                     tracing::debug!(?sought, error, "announced to nobody");

@@ -48,7 +48,7 @@ async fn look_around(nodes: &[DhtNode]) {
 
 async fn announced(node: &DhtNode, port: u16) {
     let announced = async {
-        while node.announce(KEY, port).await.is_err() {
+        while node.announce(KEY, port, drop).await.1.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
     };
@@ -185,7 +185,7 @@ async fn who_asks_from_elsewhere_is_not_answered() {
     let (_first, at) = node(11, 17_441, &[], "10.0.0.0/8");
     let (stranger, _) = node(12, 17_445, &[at], "127.0.0.0/8");
     assert_eq!(stranger.find(KEY, drop).await, BTreeSet::new());
-    assert!(stranger.announce(KEY, 7444).await.is_err());
+    assert!(stranger.announce(KEY, 7444, drop).await.1.is_err());
     assert_eq!(stranger.nodes().await, []);
 }
 
@@ -355,7 +355,7 @@ async fn nothing_is_sent_to_where_a_node_that_lies_names_nodes_outside_of_the_ne
     let tempter = tempter(71, 1, &[named]);
     let (host, _) = node(72, 17_445, &[tempter], "127.66.0.0/16");
     host.look_around(&[]).await;
-    host.announce(KEY, 7444).await.expect("the one that lies takes it");
+    host.announce(KEY, 7444, drop).await.1.expect("the one that lies takes it");
     assert_eq!(host.nodes().await, [tempter], "it was heard");
     assert!(elsewhere.recv(&mut [0; 2048]).is_err(), "and nobody sent a packet there");
 }
