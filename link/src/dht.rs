@@ -283,26 +283,20 @@ impl DhtNode {
     ) -> Option<(Asker, Walk)> {
         let own = self.own_id().await?;
         let mut walk = self.begin(target, &own).await;
-        let asker = Asker::new(self.ip, self.asker).await;
+        let asker = Asker::new(self.ip, self.asker, Arc::clone(&self.contacts)).await;
         let mut asker = asker.inspect_err(|error| tracing::debug!(%error, "the DHT can't be asked")).ok()?;
         let mut answered = Vec::new();
-        let may_ask = |node: &SocketAddrV4| {
-            let is_here = self.networks.contain((*node.ip()).into());
-            is_here && !self.contacts().was_silent(Instant::now(), node)
-        };
+        let may_be = |node: &SocketAddrV4| self.networks.contain((*node.ip()).into());
         asker
-            .walk(&mut walk, question, may_ask, |node, told| {
+            .walk(&mut walk, question, may_be, |node, told| {
                 if told.id != own {
-                    answered.push((node, told.id));
+                    self.contacts().answered(Instant::now(), node, told.id);
+                    answered.push(node);
                 }
                 on_told(node, told);
             })
             .await;
-        self.greet(&own, answered.iter().map(|(node, _)| *node));
-        let (now, mut contacts) = (Instant::now(), self.contacts());
-        walk.silent().for_each(|node| contacts.silent(now, node));
-        answered.into_iter().for_each(|(node, id)| contacts.answered(now, node, id));
-        drop(contacts);
+        self.greet(&own, answered.into_iter());
         Some((asker, walk))
     }
 

@@ -135,9 +135,9 @@ impl Walk {
         }
     }
 
-    /// Nodes that gave no answer.
-    pub fn silent(&self) -> impl Iterator<Item = SocketAddrV4> {
-        self.nodes.iter().filter(|(_, seen)| seen.state == State::Silent).map(|(node, _)| *node)
+    /// Whether others named a node with which the lookup did not begin.
+    pub fn is_named(&self, node: &SocketAddrV4) -> bool {
+        self.nodes.get(node).is_some_and(|seen| !seen.told_by.is_empty())
     }
 
     /// The nearest that answered and what each wants to be shown, at most [`NEAREST`].

@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use drover_protocol::item::ItemSignature;
+use futures_util::future::join_all;
 use mainline::SigningKey;
 
 use super::*;
@@ -358,6 +359,36 @@ async fn nothing_is_sent_to_where_a_node_that_lies_names_nodes_outside_of_the_ne
     host.announce(KEY, 7444, drop).await.1.expect("the one that lies takes it");
     assert_eq!(host.nodes().await, [tempter], "it was heard");
     assert!(elsewhere.recv(&mut [0; 2048]).is_err(), "and nobody sent a packet there");
+}
+
+#[tokio::test]
+async fn lookups_at_one_time_ask_silent_nodes_no_more_often_than_one_does() {
+    let silent: Vec<UdpSocket> = (1..=20)
+        .map(|last| UdpSocket::bind((Ipv4Addr::new(127, 66, 1, last), 17_445)).expect("a free port"))
+        .inspect(|socket| socket.set_nonblocking(true).expect("a socket"))
+        .collect();
+    let named = silent.iter().map(|socket| match socket.local_addr().expect("it is bound") {
+        SocketAddr::V4(at) => at,
+        SocketAddr::V6(at) => panic!("{at} is no IPv4 address"),
+    });
+    let liar = tempter(73, 1, &named.collect::<Vec<_>>());
+    let (host, _) = node(74, 17_445, &[liar], "127.66.0.0/16");
+    let found = join_all([1, 2, 3, 4].map(|number| host.find([number; KEY_LEN], drop))).await;
+    assert_eq!(found, [const { BTreeSet::new() }; 4]);
+    let received = |socket: &UdpSocket| std::iter::from_fn(|| socket.recv(&mut [0; 2048]).ok()).count();
+    assert_eq!(silent.iter().map(received).collect::<Vec<_>>(), [2; 20], "packets: one and one more");
+}
+
+#[tokio::test]
+async fn lookups_at_one_time_all_hear_a_node_that_none_of_them_knew() {
+    let nodes = table(75, 3).await;
+    for (number, node) in (0..).zip(&nodes[1..]) {
+        node.announce([number; KEY_LEN], 7444, drop).await.1.expect("taken");
+    }
+    let (seeker, _) = node(79, 17_445, &[SocketAddrV4::new(Ipv4Addr::new(127, 66, 0, 75), 17_441)], "127.0.0.0/8");
+    let found = join_all([0, 1, 2].map(|number| seeker.find([number; KEY_LEN], drop))).await;
+    let expected = [76, 77, 78].map(|last| BTreeSet::from([SocketAddr::from(([127, 66, 0, last], 7444))]));
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -171,12 +171,17 @@ fn a_lookup_goes_on_past_nodes_that_are_down() {
     let down: BTreeSet<_> = (0..90).map(|number| world.nodes[number].1).collect();
     let mut walk = Walk::new(TARGET);
     (0..100).for_each(|number| walk.begin_with(world.nodes[number].0, world.nodes[number].1));
+    let mut silent = BTreeSet::new();
     while let Some(asked) = walk.next_question() {
         match world.answer(asked).filter(|_| !down.contains(&asked)) {
             Some((id, named)) => walk.handle_answer(asked, &id, Some(vec![1]), named),
-            None => walk.handle_silence(asked),
+            None => {
+                silent.insert(asked);
+                walk.handle_silence(asked);
+            }
         }
+        assert!(!walk.is_named(&asked), "the lookup began with all that there are");
     }
     assert_eq!(walk.nearest().len(), 10, "all that are there");
-    assert_eq!(walk.silent().count(), 90);
+    assert_eq!(silent, down, "each was asked");
 }
