@@ -18,7 +18,7 @@ use drover_protocol::announce::MAX_LABEL_LEN;
 use drover_protocol::id::PublisherKey;
 use drover_protocol::multicast::choice::Mode;
 use drover_protocol::multicast::group::GroupRange;
-use drover_protocol::release::Name;
+use drover_protocol::release::{MOST_COSIGNERS, Name};
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::{parse_duration, parse_rate, parse_size};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub subscribe: Vec<Name>,
     /// Publishers whose releases count. Default: those that the cluster named at `drover join`.
     pub publishers: Option<Vec<PublisherKey>>,
+    /// How many of them have to sign a release before it counts. Default 1.
+    pub signatures: usize,
     /// The rack this host stands in, so that peers nearby are preferred. Default: not told.
     pub rack: Option<String>,
     /// Most bytes per second handed out. Default: no limit.
@@ -160,6 +162,7 @@ struct RawSettings {
     dht_port: Option<u32>,
     subscribe: Option<Vec<String>>,
     publishers: Option<Vec<String>>,
+    signatures: Option<u32>,
     rack: Option<String>,
     upload_limit: Option<String>,
     download_limit: Option<String>,
@@ -202,6 +205,17 @@ impl Settings {
         layers.build()?.try_deserialize::<RawSettings>()?.check()
     }
 
+    /// Nothing would count where fewer publishers do than have to sign. Nobody is for who wants no releases.
+    fn check_signatures(&self) -> Result<(), SettingsError> {
+        let Some(publishers) = &self.publishers else { return Ok(()) };
+        if publishers.is_empty() || publishers.len() >= self.signatures {
+            return Ok(());
+        }
+        let (asked, count) = (self.signatures, publishers.len());
+        let why = format!("no release can have {asked} of them while the setting publishers names {count}");
+        Err(SettingsError::Value { key: "signatures", why })
+    }
+
     /// The hash table needs a port of its own.
     fn check_dht_port(&self) -> Result<(), SettingsError> {
         let refuse = |key, why: &str| Err(SettingsError::Value { key, why: why.to_owned() });
@@ -233,6 +247,7 @@ impl RawSettings {
             dht_port: self.dht_port.map(|port| within("dht_port", port, 1, 65535)).transpose()?.map(|port| port as u16),
             subscribe: each("subscribe", &self.subscribe.unwrap_or_default(), |name| name.parse())?,
             publishers: self.publishers.map(|list| each("publishers", &list, |key| key.parse())).transpose()?,
+            signatures: within("signatures", self.signatures.unwrap_or(1), 1, 1 + MOST_COSIGNERS as u32)? as usize,
             rack: self.rack.map(|rack| parsed("rack", &rack, check_rack)).transpose()?,
             upload_limit: rate("upload_limit", self.upload_limit)?,
             download_limit: rate("download_limit", self.download_limit)?,
@@ -252,12 +267,13 @@ impl RawSettings {
             log_format: self.log_format.unwrap_or_default(),
         };
         settings.check_dht_port()?;
+        settings.check_signatures()?;
         Ok(settings)
     }
 }
 
 /// Names of all settings, for finding mistyped ones; a test keeps it equal to [`RawSettings`].
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "listen",
     "trackers",
     "peers",
@@ -266,6 +282,7 @@ const KEYS: [&str; 25] = [
     "dht_port",
     "subscribe",
     "publishers",
+    "signatures",
     "rack",
     "upload_limit",
     "download_limit",
@@ -542,6 +559,12 @@ mod tests {
             ("dht_port = 7444", "setting dht_port: it is the port of listen"),
             ("subscribe = ['../x']", "setting subscribe: \"../x\" is no name"),
             ("publishers = ['12']", "setting publishers: an id is 64"),
+            ("signatures = 0", "setting signatures: 0 is out of range"),
+            ("signatures = 6", "setting signatures: 6 is out of range"),
+            (
+                &format!("signatures = 2\npublishers = ['{}']", "00".repeat(32)),
+                "setting signatures: no release can have 2",
+            ),
             ("upload_slots = 0", "setting upload_slots: 0 is out of range"),
             ("upload_limit = '5 parsecs'", "setting upload_limit: \"5 parsecs\" is no rate"),
             ("multicast_groups = '10.0.0.0/8'", "setting multicast_groups: 10.0.0.0/8 is no range of groups"),

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use drover_protocol::codec::Message;
-use drover_protocol::id::PublisherKey;
 use drover_protocol::planted::{Bug, is_planted};
-use drover_protocol::release::{Name, Release, ReleaseError, SeenVersion, SignedRelease};
+use drover_protocol::release::{Name, Release, ReleaseError, SeenVersion, SignedRelease, Trust};
 
 use crate::disk::{Disk, Step};
 use crate::disk_error::{DiskError, Doing};
@@ -70,20 +69,23 @@ impl<D: Disk> Catalog<D> {
         Ok(Catalog { disk, folder, names: Mutex::new(names) })
     }
 
-    /// Accepts a release if a trusted publisher signed it, it is valid at `now_unix_s`, and no higher version of its
+    /// Accepts a release if as many trusted publishers signed it as have to, it is valid at `now_unix_s`, and no higher version of its
     /// name was seen; keeps it durably. One that is known already is accepted again, whatever came after it. Signed anew, a
-    /// release lives longer; an older form of it says nothing that is not known.
-    pub fn accept(
+    /// release lives longer, and by more publishers it is believed by more hosts; another form of it says nothing that is not
+    /// known.
+    pub fn accept<'a>(
         &self,
         signed: &SignedRelease,
-        trusted: &[PublisherKey],
+        trust: impl Into<Trust<'a>>,
         now_unix_s: u64,
     ) -> Result<Accepted, AcceptError> {
-        let release = signed.verify(trusted, now_unix_s)?;
+        let trust = trust.into();
+        let release = signed.verify(trust, now_unix_s)?;
         let mut names = self.names();
         let versions = names.get(&release.name);
         if let Some(known) = versions.and_then(|it| it.get(release.version))
             && known.release.says_all_of(&release)
+            && !signed.adds_signers_to(&known.signed, trust.publishers)
         {
             return Ok(Accepted { release: known.release.clone(), new: false });
         }
@@ -221,8 +223,8 @@ fn load<D: Disk>(disk: &D, path: &Path, name: &Name, version: u64) -> Result<Kno
     if !rest.is_empty() {
         return Err("bytes follow it".to_owned());
     }
-    // Whom this host trusts was decided when it was accepted; here the signature only shows that nothing was altered.
-    let release = signed.verify_signature(&[signed.publisher]).map_err(|error| error.to_string())?;
+    // Whom this host trusts was decided when it was accepted; here the signatures only show that nothing was altered.
+    let release = signed.verify_intact().map_err(|error| error.to_string())?;
     if release.name != *name || release.version != version {
         return Err(format!("it is {}@{}", release.name, release.version));
     }

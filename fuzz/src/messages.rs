@@ -95,9 +95,9 @@ pub(crate) fn manifest_seeds() -> Vec<Vec<u8>> {
 pub(crate) fn release(body: &[u8]) {
     let key = SigningKey::from_bytes(&[1; 32]);
     let publisher = PublisherKey::from_bytes(key.verifying_key().to_bytes());
-    let signature = key.sign(&[b"drover release v1\0", body].concat()).to_bytes().to_vec();
-    let signed = SignedRelease { body: body.to_vec(), publisher, signature };
-    if let Ok(release) = signed.verify_signature(&[publisher]) {
+    let signatures = key.sign(&[b"drover release v1\0", body].concat()).to_bytes().to_vec();
+    let signed = SignedRelease { body: body.to_vec(), publisher, signatures };
+    if let Ok(release) = signed.verify_intact() {
         assert_eq!(release.sign(&key), signed);
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn control(bytes: &[u8]) {
 pub(crate) fn control_seeds() -> Vec<Vec<u8>> {
     let seed = |kind: u8, body: &str| [vec![kind], body.as_bytes().to_vec()].concat();
     vec![
-        seed(0, r#"{"release":{"body":[1],"publisher":"00","signature":[2]}}"#),
+        seed(0, r#"{"release":{"body":[1],"publisher":"00","signatures":[2]}}"#),
         seed(1, r#"{"path":"/srv/disk.raw","name":"golden","mode":"copy"}"#),
         seed(2, r#"{"master":"golden@3","wait":true}"#),
         seed(3, r#"{"master":"golden"}"#),

@@ -241,7 +241,7 @@ impl Announced {
 }
 
 impl Message for TrackerReply {
-    /// 64 swarms of 64 peers with two IPv6 addresses each, or 1,024 releases of 512 bytes.
+    /// 64 swarms of 64 peers with two IPv6 addresses each, or 1,024 releases of 768 bytes.
     const MAX_LEN: usize = 1024 * 1024;
     const NAME: &'static str = "tracker reply";
 

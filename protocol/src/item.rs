@@ -18,7 +18,7 @@ use crate::id::PublisherKey;
 use crate::lookup::{KEY_LEN, NameSecret};
 use crate::release::{Name, SignedRelease};
 
-/// Longest value that nodes keep, by BEP 44. That of a release takes at most 540 bytes.
+/// Longest value that nodes keep, by BEP 44. That of a release takes at most 680 bytes.
 pub const MAX_VALUE_LEN: usize = 1000;
 
 /// An item, as nodes keep it.
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!((item.publisher, item.seq), (signed.publisher, 3));
         assert_eq!(Item::with_signature(&signed, &secret, item.signature), Ok(item.clone()), "it can be put anew");
         let shown = [&item.salt[..], &item.value].concat();
-        for part in [b"golden".as_slice(), &[7; 32], &signed.signature] {
+        for part in [b"golden".as_slice(), &[7; 32], &signed.signatures] {
             assert!(!shown.windows(part.len()).any(|window| window == part), "{part:?} can be seen");
         }
         assert_eq!(item.open(&name, &secret_of("silver")), Err(ItemError::Sealed));
@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn the_longest_release_fits() {
         let (name, key) = ("a".repeat(64), key(1));
-        let signed = release(&name, i64::MAX as u64, &key);
+        let mut signed = release(&name, i64::MAX as u64, &key);
+        (2..=5).for_each(|seed| signed.cosign(&self::key(seed)).unwrap());
         let item = Item::sign(&signed, &secret_of(&name), &key).unwrap();
         assert!(item.value.len() <= MAX_VALUE_LEN, "{} bytes", item.value.len());
         let too_late = release(&name, i64::MAX as u64 + 1, &key);

@@ -1,6 +1,7 @@
 //! A release: the signed statement that a name, at a version, means an image.
 //!
-//! Signed by a publisher's Ed25519 key that hosts pin. What is signed is the release's canonical bytes behind a domain
+//! Signed by a publisher's Ed25519 key that hosts pin, and by as many more as a host asks for, so that one stolen key is not
+//! enough. What is signed is the release's canonical bytes behind a domain
 //! separator, so a signature can't be taken for one over anything else. A version of a name only grows: a host keeps the
 //! highest that it has seen and refuses a lower one, and the same one with another image, whoever hands it over.
 
@@ -19,6 +20,10 @@ use crate::message::within;
 pub const RELEASE_FORMAT: u16 = 1;
 /// Longest body of a signed release in bytes; format 1 takes at most 166.
 pub const MAX_BODY_LEN: usize = 256;
+/// Publishers who may sign a release beside the one who made it: with more it would not fit into an item of the hash table.
+pub const MOST_COSIGNERS: usize = 4;
+/// A key and a signature.
+const COSIGNATURE_LEN: usize = 32 + SIGNATURE_LENGTH;
 const DOMAIN: &[u8] = b"drover release v1\0";
 /// A clock may be this far behind the publisher's before a release counts as made in the future, in seconds.
 const CLOCK_SLACK_S: u64 = 24 * 3600;
@@ -59,11 +64,21 @@ pub struct SignedRelease {
     /// Canonical bytes of the [`Release`].
     #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
-    /// Who says so.
+    /// Who made it.
     pub publisher: PublisherKey,
-    /// Ed25519 over the domain separator and `body`, 64 bytes.
+    /// The publisher's signature, Ed25519 over the domain separator and `body`, 64 bytes; then, for each of at most
+    /// [`MOST_COSIGNERS`] others, a key and its signature over the same, 96 bytes, in the order of the keys.
     #[serde(with = "serde_bytes")]
-    pub signature: Vec<u8>,
+    pub signatures: Vec<u8>,
+}
+
+/// Whose signatures a release needs to be believed. A slice of publishers means any one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trust<'a> {
+    /// Who counts.
+    pub publishers: &'a [PublisherKey],
+    /// How many of them have to sign, at least 1.
+    pub signatures: usize,
 }
 
 /// Why a release is not accepted.
@@ -72,6 +87,14 @@ pub enum ReleaseError {
     /// No pinned key made it.
     #[error("publisher {0} is not one of the publishers that this host trusts")]
     UnknownPublisher(PublisherKey),
+    /// Fewer pinned keys signed it than have to.
+    #[error("it has {has} of the {wanted} signatures by trusted publishers that it needs here")]
+    TooFewSignatures {
+        /// Trusted publishers who signed it.
+        has: usize,
+        /// How many have to.
+        wanted: usize,
+    },
     /// The signature is not the publisher's over these bytes.
     #[error("the signature does not fit the release: it was altered, or never signed by {0}")]
     Signature(PublisherKey),
@@ -121,6 +144,17 @@ pub enum ReleaseError {
     },
 }
 
+/// Why a release can't be signed by one more publisher.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CosignError {
+    /// It is no release that is as it was signed.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// As many have signed it as can.
+    #[error("{} publishers have signed it, which is the most that can", 1 + MOST_COSIGNERS)]
+    TooMany,
+}
+
 /// The highest version of a name that was seen, and what it named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SeenVersion {
@@ -134,8 +168,8 @@ impl Release {
     /// Signs it.
     pub fn sign(&self, key: &SigningKey) -> SignedRelease {
         let body = self.body();
-        let signature = key.sign(&signed_bytes(&body)).to_bytes().to_vec();
-        SignedRelease { body, publisher: PublisherKey::from_bytes(key.verifying_key().to_bytes()), signature }
+        let signatures = key.sign(&signed_bytes(&body)).to_bytes().to_vec();
+        SignedRelease { body, publisher: public_half(key), signatures }
     }
 
     fn body(&self) -> Vec<u8> {
@@ -176,25 +210,94 @@ impl Release {
 }
 
 impl SignedRelease {
-    /// The release, if a trusted publisher signed it and its time has come and is not over.
+    /// The release, if as many trusted publishers signed it as have to and its time has come and is not over.
     ///
-    /// The signature is checked before the body is looked into. Versions are checked by [`Release::check_against`].
-    pub fn verify(&self, trusted: &[PublisherKey], now_unix_s: u64) -> Result<Release, ReleaseError> {
-        let release = self.verify_signature(trusted)?;
+    /// Signatures are checked before the body is looked into. Versions are checked by [`Release::check_against`].
+    pub fn verify<'a>(&self, trust: impl Into<Trust<'a>>, now_unix_s: u64) -> Result<Release, ReleaseError> {
+        let release = self.verify_signatures(trust)?;
         release.check_time(now_unix_s)?;
         Ok(release)
     }
 
-    /// The release, if a trusted publisher signed it, whatever the time: for masters that are already held.
-    pub fn verify_signature(&self, trusted: &[PublisherKey]) -> Result<Release, ReleaseError> {
-        if !trusted.contains(&self.publisher) {
-            return Err(ReleaseError::UnknownPublisher(self.publisher));
+    /// The release, if as many trusted publishers signed it as have to, whatever the time: for masters that are already held.
+    ///
+    /// Every signature has to fit, also those of publishers who do not count here.
+    pub fn verify_signatures<'a>(&self, trust: impl Into<Trust<'a>>) -> Result<Release, ReleaseError> {
+        let trust = trust.into();
+        let signatures = self.signatures().ok_or(ReleaseError::Signature(self.publisher))?;
+        match self.trusted_signers(trust.publishers) {
+            0 => return Err(ReleaseError::UnknownPublisher(self.publisher)),
+            has if has < trust.signatures => {
+                return Err(ReleaseError::TooFewSignatures { has, wanted: trust.signatures });
+            }
+            _ => {}
         }
-        let refuse = || ReleaseError::Signature(self.publisher);
-        let key = VerifyingKey::from_bytes(self.publisher.as_bytes()).map_err(|_| refuse())?;
-        let signature = Signature::from_slice(&self.signature).map_err(|_| refuse())?;
-        key.verify_strict(&signed_bytes(&self.body), &signature).map_err(|_| refuse())?;
+        let signed = signed_bytes(&self.body);
+        for (signer, signature) in signatures {
+            let refuse = |_| ReleaseError::Signature(signer);
+            let key = VerifyingKey::from_bytes(signer.as_bytes()).map_err(refuse)?;
+            key.verify_strict(&signed, &Signature::from_bytes(signature)).map_err(refuse)?;
+        }
         self.parse()
+    }
+
+    /// The release, if everybody who is named in it signed it, whoever that is.
+    pub fn verify_intact(&self) -> Result<Release, ReleaseError> {
+        self.verify_signatures(&[self.publisher])
+    }
+
+    /// Has a further publisher sign it. One who did already signs it anew.
+    pub fn cosign(&mut self, key: &SigningKey) -> Result<(), CosignError> {
+        self.verify_intact()?;
+        let signer = public_half(key);
+        if signer == self.publisher {
+            return Ok(());
+        }
+        let (own, others) = self.signatures.split_at(SIGNATURE_LENGTH);
+        let mut others: Vec<[u8; COSIGNATURE_LEN]> = others.as_chunks().0.to_vec();
+        others.retain(|other| !other.starts_with(signer.as_bytes()));
+        if others.len() >= MOST_COSIGNERS {
+            return Err(CosignError::TooMany);
+        }
+        let mut cosignature = [0; COSIGNATURE_LEN];
+        let (signed_by, signature) = cosignature.split_at_mut(signer.as_bytes().len());
+        signed_by.copy_from_slice(signer.as_bytes());
+        signature.copy_from_slice(&key.sign(&signed_bytes(&self.body)).to_bytes());
+        others.push(cosignature);
+        others.sort_unstable();
+        self.signatures = [own, others.as_flattened()].concat();
+        Ok(())
+    }
+
+    /// Who is said to have signed it, who made it first; nobody if that is malformed.
+    pub fn signers(&self) -> Vec<PublisherKey> {
+        self.signatures().unwrap_or_default().into_iter().map(|(signer, _)| signer).collect()
+    }
+
+    /// How many of these are said to have signed it.
+    pub fn trusted_signers(&self, publishers: &[PublisherKey]) -> usize {
+        self.signers().iter().filter(|signer| publishers.contains(signer)).count()
+    }
+
+    /// Whether more of these publishers signed it than another form of the same release, which ends at the same time.
+    pub fn adds_signers_to(&self, known: &SignedRelease, publishers: &[PublisherKey]) -> bool {
+        let end = |signed: &SignedRelease| signed.parse().map(|release| release.expires_unix_s);
+        end(self).is_ok_and(|ends| end(known) == Ok(ends))
+            && self.trusted_signers(publishers) > known.trusted_signers(publishers)
+    }
+
+    /// Who signed it and how; `None` if that is not in its one form.
+    fn signatures(&self) -> Option<Vec<(PublisherKey, &[u8; SIGNATURE_LENGTH])>> {
+        let (own, others) = self.signatures.split_first_chunk::<SIGNATURE_LENGTH>()?;
+        let (others, rest) = others.as_chunks::<COSIGNATURE_LEN>();
+        let others = others.iter().map(|other| {
+            let (signer, signature) = other.split_first_chunk().expect("a key is shorter");
+            (PublisherKey::from_bytes(*signer), signature.try_into().expect("what is left is a signature"))
+        });
+        let all: Vec<_> = [(self.publisher, own)].into_iter().chain(others).collect();
+        let keys = || all[1..].iter().map(|(signer, _)| signer);
+        let is_sorted = keys().is_sorted_by(|one, next| one < next) && !keys().any(|signer| *signer == self.publisher);
+        (rest.is_empty() && all.len() <= 1 + MOST_COSIGNERS && is_sorted).then_some(all)
     }
 
     /// The name and version that it claims, whoever signed it: for texts that say why it was refused, and nothing else.
@@ -226,13 +329,32 @@ impl SignedRelease {
     }
 }
 
+impl<'a> From<&'a [PublisherKey]> for Trust<'a> {
+    fn from(publishers: &'a [PublisherKey]) -> Self {
+        Trust { publishers, signatures: 1 }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [PublisherKey; N]> for Trust<'a> {
+    fn from(publishers: &'a [PublisherKey; N]) -> Self {
+        publishers[..].into()
+    }
+}
+
+impl<'a> From<&'a Vec<PublisherKey>> for Trust<'a> {
+    fn from(publishers: &'a Vec<PublisherKey>) -> Self {
+        publishers[..].into()
+    }
+}
+
 impl Message for SignedRelease {
-    const MAX_LEN: usize = 512;
+    const MAX_LEN: usize = 768;
     const NAME: &'static str = "signed release";
 
     fn check(&self) -> Result<(), &'static str> {
         within(self.body.len(), MAX_BODY_LEN, "a body that is too long")?;
-        within(self.signature.len(), SIGNATURE_LENGTH, "a signature that is too long")
+        let most = SIGNATURE_LENGTH + MOST_COSIGNERS * COSIGNATURE_LEN;
+        within(self.signatures.len(), most, "signatures that are too long")
     }
 }
 
@@ -272,6 +394,10 @@ impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(de::Error::custom)
     }
+}
+
+fn public_half(key: &SigningKey) -> PublisherKey {
+    PublisherKey::from_bytes(key.verifying_key().to_bytes())
 }
 
 fn signed_bytes(body: &[u8]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use drover_harness::{Fleet, FleetOptions, LONG, TestImage, run, seed, wait_until};
+use drover_harness::{Fleet, FleetOptions, LONG, TestImage, drover, run, seed, tracker_program, wait_until};
 
 #[test]
 fn a_publisher_joins_with_a_key_of_its_own_that_all_hosts_come_to_trust() {
@@ -10,7 +10,7 @@ fn a_publisher_joins_with_a_key_of_its_own_that_all_hosts_come_to_trust() {
     let settings = "subscribe = [\"golden\"]".to_owned();
     let mut fleet = Fleet::with(&FleetOptions { hosts: 1, settings: settings.clone() });
     let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 4 << 20, seed);
-    let mine = run(drover_harness::tracker_program().arg("publishers").arg("--state").arg(fleet.tracker_state())).ok();
+    let mine = run(tracker_program().arg("publishers").arg("--state").arg(fleet.tracker_state())).ok();
     let pinned = fleet.join_host(&format!("{settings}\npublishers = [{:?}]", mine.trim()));
     fleet.hosts.push(pinned);
     fleet.hosts[1].start();
@@ -38,4 +38,96 @@ fn a_publisher_joins_with_a_key_of_its_own_that_all_hosts_come_to_trust() {
     let log = || fleet.hosts[1].log();
     wait_until("the host with pinned publishers to refuse", LONG, log, |log| log.contains("not one of the publishers"));
     assert!(fleet.hosts[1].masters().is_empty(), "who pins publishers trusts those only");
+}
+
+/// Hosts and tracker ask for two signatures; the second publisher is added while they run.
+#[test]
+fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
+    let seed = seed("a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both");
+    let settings = "subscribe = [\"golden\"]\nsignatures = 2".to_owned();
+    let mut fleet = Fleet::with_tracker(&FleetOptions { hosts: 3, settings }, "signatures = 2");
+    let image = TestImage::make(&fleet.path("disk.raw"), 8 << 20, 4 << 20, seed);
+    let other = TestImage::make(&fleet.path("other.raw"), 8 << 20, 4 << 20, seed + 1);
+    let (first, second, held) = (fleet.publisher_key(), fleet.path("second.key"), fleet.path("golden.release"));
+    let added = run(drover().arg("keygen").arg(&second)).ok();
+    let trust = run(tracker_program()
+        .arg("publishers")
+        .arg("--state")
+        .arg(fleet.tracker_state())
+        .arg("--add")
+        .arg(added.trim()));
+    trust.ok();
+    let publish = |host: usize, image: &TestImage, more: &[&str]| {
+        let mut publish = fleet.hosts[host].command();
+        run(publish.arg("publish").arg(&image.path).args(["--name", "golden", "--key"]).arg(&first).args(more))
+    };
+    let hold = ["--hold", held.to_str().expect("ASCII")];
+    let cosign = |more: &[&str]| run(drover().arg("cosign").arg(&held).arg("--json").args(more));
+    let by = |key: &std::path::Path| ["--key".to_owned(), key.to_str().expect("ASCII").to_owned()];
+    let post = || run(fleet.hosts[0].command().arg("post").arg(&held).arg("--key").arg(&first));
+
+    publish(0, &image, &[]).refused(&["2 signatures", "--hold"]);
+    assert!(fleet.hosts[0].masters().is_empty(), "it was refused before anything was read");
+    publish(0, &image, &hold).ok();
+    publish(0, &image, &hold).refused(&["golden.release", "overwritten"]);
+    let kept = run(fleet.hosts[0].command().args(["gc", "--json"])).ok();
+    assert!(kept.contains("held back"), "{kept}");
+    post().refused(&["1 of the 2 signatures"]);
+
+    let by_first = by(&first);
+    cosign(&[&by_first[0], &by_first[1]]).ok();
+    post().refused(&["1 of the 2 signatures"]);
+    let by_second = by(&second);
+    let checked = |disk: &TestImage| {
+        let disk = disk.path.to_str().expect("ASCII");
+        cosign(&[&by_second[0], &by_second[1], "--disk", disk])
+    };
+    checked(&other).refused(&["BLAKE3", "nothing was signed"]);
+    post().refused(&["1 of the 2 signatures"]);
+    let signed = checked(&image).last_json();
+    assert_eq!(signed["publishers"].as_array().map(Vec::len), Some(2), "{signed}");
+    let whole = std::fs::read(&held).expect("it is there");
+    for at in [10, whole.len() - 10] {
+        let mut altered = whole.clone();
+        altered[at] ^= 1;
+        std::fs::write(&held, altered).expect("written");
+        post().refused(&["golden.release"]);
+    }
+    std::fs::write(&held, &whole).expect("written");
+    post().ok();
+    for host in &fleet.hosts {
+        image.assert_same(&host.wait_sealed("golden@1", LONG).path);
+    }
+
+    // Somebody has one key, and a host of their own that asks for no more.
+    let mut careless = fleet.join_host("");
+    careless.start();
+    fleet.hosts.push(careless);
+    let mut publish_alone = fleet.hosts[3].command();
+    run(publish_alone
+        .arg("publish")
+        .arg(&other.path)
+        .args(["--name", "golden", "--version", "2", "--key"])
+        .arg(&first))
+    .refused(&["1 of the 2 signatures"]);
+    let why = || run(fleet.hosts[1].command().args(["fetch", "golden@2"])).stderr;
+    wait_until("a host to hear of it and refuse it", LONG, why, |why| why.contains("1 of the 2 signatures"));
+    assert!(fleet.hosts[..3].iter().all(|host| host.masters().len() == 1), "no host has it");
+
+    // What both sign is believed, though somebody has seen another at this version.
+    std::fs::remove_file(&held).expect("removed");
+    let mut again = fleet.hosts[0].command();
+    run(again.arg("publish").arg(&other.path).args(["--name", "golden", "--key"]).arg(&first).args(hold)).ok();
+    cosign(&[&by_second[0], &by_second[1]]).ok();
+    run(fleet.hosts[0].command().arg("post").arg(&held).arg("--key").arg(&first)).ok();
+    for host in &fleet.hosts[..3] {
+        other.assert_same(&host.wait_sealed("golden@2", LONG).path);
+    }
+    std::fs::remove_file(&held).expect("removed");
+    run(fleet.hosts[0].command().args(["renew", "golden", "--expires", "700d", "--key"]).arg(&first))
+        .refused(&["--hold"]);
+    let mut renew = fleet.hosts[0].command();
+    run(renew.args(["renew", "golden", "--expires", "700d", "--key"]).arg(&first).args(hold)).ok();
+    cosign(&[&by_second[0], &by_second[1]]).ok();
+    run(fleet.hosts[0].command().arg("post").arg(&held)).ok();
 }

@@ -93,7 +93,7 @@ fn no_role_gets_what_is_for_another() {
     let post = frame(&TrackerRequest::Post(SignedRelease {
         body: vec![1; 40],
         publisher: PublisherKey::from_bytes([8; 32]),
-        signature: vec![0; 64],
+        signatures: vec![0; 64],
     }));
     assert!(refusal(&host.say(tracker, Stream::Request, &post)).contains("publisher"));
     // And it gets a certificate for its own key only, with its own role.
@@ -262,7 +262,7 @@ fn all_kinds<M: Message + core::fmt::Debug>(
 fn tracker_requests() -> Vec<(String, Vec<u8>)> {
     let group = "239.255.1.2:50000".parse().expect("an address");
     let release =
-        SignedRelease { body: vec![1; 40], publisher: PublisherKey::from_bytes([8; 32]), signature: vec![0; 64] };
+        SignedRelease { body: vec![1; 40], publisher: PublisherKey::from_bytes([8; 32]), signatures: vec![0; 64] };
     let requests = vec![
         TrackerRequest::Announce(Announce { listen: Vec::new(), rack: None, swarms: Vec::new() }),
         TrackerRequest::Post(release),

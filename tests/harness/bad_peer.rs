@@ -236,7 +236,7 @@ pub async fn first_release(tracker: &quinn::Connection) -> Option<Claim> {
     write_frame(&mut send, &TrackerRequest::Watch).await.ok()?;
     while let Ok(Some(reply)) = read_frame(&mut receive).await {
         let TrackerReply::Releases(releases) = reply else { continue };
-        let release = releases.first().map(|signed| signed.verify_signature(&[signed.publisher]));
+        let release = releases.first().map(|signed| signed.verify_intact());
         if let Some(Ok(release)) = release {
             return Some(Claim { image: release.image, content_len: release.content_len });
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use drover_link::ca::MEMBER_DAYS;
 use drover_protocol::networks::Networks;
+use drover_protocol::release::MOST_COSIGNERS;
 use serde::Deserialize;
 
 /// UDP port of trackers.
@@ -26,6 +27,8 @@ pub const DEFAULT_CERTIFICATE_LIFE: Duration = Duration::from_secs(MEMBER_DAYS a
 /// What it may be set to. Less than an hour is for trying out how members renew; with more, a host that is not to be a
 /// member any more stays one for long.
 const CERTIFICATE_LIFE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(90 * 24 * 3600));
+/// The publisher who made a release, and those who signed it as well.
+const MOST_SIGNATURES: usize = 1 + MOST_COSIGNERS;
 
 /// Checked settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +39,8 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// How long certificates of hosts and publishers are good for.
     pub certificate_life: Duration,
+    /// How many publishers have to sign a release before it is taken.
+    pub signatures: usize,
     /// Whether it has a node of the cluster's hash table, on the port after `listen`'s.
     pub dht: bool,
     /// Networks that hosts are in, for that node; none are named for the private ones.
@@ -56,6 +61,8 @@ pub struct RawSettings {
     pub http: Option<String>,
     /// A number with a unit: `12h`, `7d`.
     pub certificate_life: Option<String>,
+    /// A number.
+    pub signatures: Option<usize>,
     /// `true` or `false`.
     pub dht: Option<bool>,
     /// `ADDRESS/BITS` each.
@@ -109,6 +116,9 @@ pub enum SettingsError {
          false in tracker.toml"
     )]
     LastPort(SocketAddr),
+    /// No release can have so many signatures, or none.
+    #[error("signatures = {0} can't be: a release has 1 to {MOST_SIGNATURES}")]
+    Signatures(usize),
     /// Certificates can't live that long, or that short.
     #[error("certificate_life = {0:?} can't be: it goes from 10s, for tests, to 90d; write it as 12h or 7d")]
     CertificateLife(String),
@@ -129,6 +139,8 @@ pub(crate) fn initial(listen: SocketAddr) -> String {
          #http = \"{DEFAULT_HTTP}\"\n\
          # How long certificates of hosts and publishers are good for. They renew after two thirds of it.\n\
          #certificate_life = \"7d\"\n\
+         # How many publishers have to sign a release before it is taken. Hosts have the same in their settings.\n\
+         #signatures = 1\n\
          # Whether it has a node of the cluster's hash table (UDP, on the port after listen's), by which hosts find each\n\
          # other when no tracker answers.\n\
          #dht = true\n\
@@ -169,6 +181,7 @@ impl Settings {
                 .certificate_life
                 .or(file.certificate_life)
                 .map_or(Ok(DEFAULT_CERTIFICATE_LIFE), |text| parse_certificate_life(&text))?,
+            signatures: check_signatures(over.signatures.or(file.signatures).unwrap_or(1))?,
             dht,
             networks: over
                 .networks
@@ -227,6 +240,10 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     count.checked_mul(seconds).map(Duration::from_secs)
 }
 
+fn check_signatures(count: usize) -> Result<usize, SettingsError> {
+    if (1..=MOST_SIGNATURES).contains(&count) { Ok(count) } else { Err(SettingsError::Signatures(count)) }
+}
+
 fn parse_certificate_life(text: &str) -> Result<Duration, SettingsError> {
     let (least, most) = CERTIFICATE_LIFE;
     let life = parse_duration(text.trim()).filter(|life| (least..=most).contains(life));
@@ -253,6 +270,7 @@ mod tests {
                 listen: "[::1]:9".parse().expect("an address"),
                 http: None,
                 certificate_life: DEFAULT_CERTIFICATE_LIFE,
+                signatures: 1,
                 dht: true,
                 networks: Networks::default(),
                 trackers: Vec::new(),
@@ -301,6 +319,15 @@ mod tests {
         assert_eq!(life("12h").expect("settings").certificate_life, Duration::from_secs(12 * 3600));
         for wrong in ["9s", "91d", "0d", "7", "week"] {
             assert!(matches!(life(wrong), Err(SettingsError::CertificateLife(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_release_has_one_to_five_signatures() {
+        let settings = |count: i64| with_file(&format!("signatures = {count}"), RawSettings::default());
+        assert_eq!(settings(5).expect("settings").signatures, 5);
+        for wrong in [0, 6] {
+            assert!(matches!(settings(wrong), Err(SettingsError::Signatures(_))), "{wrong}");
         }
     }
 

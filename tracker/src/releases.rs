@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use drover_protocol::announce::MAX_RELEASES;
 use drover_protocol::codec;
-use drover_protocol::id::{ImageId, PublisherKey};
-use drover_protocol::release::{Name, Release, ReleaseError, SeenVersion, SignedRelease};
+use drover_protocol::id::ImageId;
+use drover_protocol::release::{Name, Release, ReleaseError, SeenVersion, SignedRelease, Trust};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 /// Version, image, time of expiry (seconds since 1970), and the signed release as a message body.
@@ -81,20 +81,25 @@ impl Releases {
         opened().map_err(|cause| OpenError { path: path.to_owned(), cause })
     }
 
-    /// Takes a release, if a trusted publisher signed it, it is not expired and its version does not go back. Blocks
-    /// until it is on disk.
-    pub fn post(
+    /// Takes a release, if as many trusted publishers signed it as have to, it is not expired and its version does not go
+    /// back. Blocks until it is on disk.
+    pub fn post<'a>(
         &mut self,
         signed: &SignedRelease,
-        trusted: &[PublisherKey],
+        trust: impl Into<Trust<'a>>,
         now_unix_s: u64,
     ) -> Result<(Release, Posted), PostError> {
-        let release = signed.verify(trusted, now_unix_s)?;
+        let trust = trust.into();
+        let release = signed.verify(trust, now_unix_s)?;
         let known = self.newest.get(&release.name);
         release.check_against(known.map(|kept| &kept.seen))?;
         match known {
-            // Signed anew, it lives longer; otherwise it says nothing that is not known.
-            Some(kept) if kept.seen.version == release.version && kept.expires_unix_s >= release.expires_unix_s => {
+            // Signed anew, it lives longer or more hosts believe it; otherwise it says nothing that is not known.
+            Some(kept)
+                if kept.seen.version == release.version
+                    && kept.expires_unix_s >= release.expires_unix_s
+                    && !signed.adds_signers_to(&kept.signed, trust.publishers) =>
+            {
                 return Ok((release, Posted::Known));
             }
             None if self.newest.len() >= MAX_RELEASES => return Err(PostError::TooManyNames),
@@ -153,7 +158,7 @@ fn read(database: &Database) -> Result<BTreeMap<Name, Kept>, Box<dyn std::error:
 
 #[cfg(test)]
 mod tests {
-    use drover_protocol::id::ContentHash;
+    use drover_protocol::id::{ContentHash, PublisherKey};
     use drover_protocol::release::RELEASE_FORMAT;
     use ed25519_dalek::SigningKey;
 
@@ -201,6 +206,28 @@ mod tests {
         assert_eq!(releases.newest(&["debian".parse().expect("a name")], NOW).len(), 1);
         let lower = releases.post(&release("debian", 1, 1).sign(&key(1)), &trusted(), NOW);
         assert!(matches!(lower, Err(PostError::Release(ReleaseError::Rollback { .. }))));
+    }
+
+    #[test]
+    fn as_many_have_to_sign_as_the_tracker_asks_for_and_what_more_have_signed_is_told_anew() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut releases = Releases::open(&dir.path().join("releases.redb")).expect("opened");
+        let publishers = [key(1), key(2)].map(|key| PublisherKey::from_bytes(key.verifying_key().to_bytes()));
+        let asking = |signatures| Trust { publishers: &publishers, signatures };
+        let one = release("debian", 1, 1).sign(&key(1));
+        let mut two = one.clone();
+        two.cosign(&key(2)).expect("signed");
+        let refused = releases.post(&one, asking(2), NOW);
+        assert!(matches!(refused, Err(PostError::Release(ReleaseError::TooFewSignatures { has: 1, wanted: 2 }))));
+        assert!(releases.newest(&[], NOW).is_empty());
+        let mut post =
+            |signed: &SignedRelease| releases.post(signed, asking(1), NOW).map(|(_, new)| new).expect("taken");
+        assert_eq!([&one, &one, &two, &two, &one].map(&mut post), {
+            use Posted::{Known, New};
+            [New, Known, New, Known, Known]
+        });
+        assert_eq!(releases.newest(&[], NOW), [two.clone()]);
+        assert_eq!(releases.post(&two, asking(2), NOW).expect("known").1, Posted::Known);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use drover_link::identity::{Identity, unix_now_s};
 use drover_link::member::Member;
 use drover_protocol::announce::MAX_REFUSAL_LEN;
 use drover_protocol::id::PeerId;
-use drover_protocol::release::{Name, Release, SignedRelease};
+use drover_protocol::release::{Name, Release, SignedRelease, Trust};
 use drover_protocol::revocation::Revocation;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -33,6 +33,8 @@ pub(crate) struct Server {
     /// How long certificates of members are good for.
     pub(crate) certificate_life: Duration,
     pub(crate) publishers: Publishers,
+    /// How many of them have to sign a release.
+    pub(crate) signatures: usize,
     pub(crate) roster: Roster,
     pub(crate) revoked: Revoked,
     /// Turns away those whose keys are revoked.
@@ -51,8 +53,9 @@ pub(crate) struct Server {
 impl Server {
     /// Keeps a release and tells everybody who watches. Blocks for the disk.
     pub(crate) fn post(&self, signed: &SignedRelease) -> Result<(Release, Posted), PostError> {
-        let mut releases = self.releases();
-        let (release, posted) = releases.post(signed, &self.publishers.all(), unix_now_s())?;
+        let (mut releases, publishers) = (self.releases(), self.publishers.all());
+        let (release, posted) =
+            releases.post(signed, Trust { publishers: &publishers, signatures: self.signatures }, unix_now_s())?;
         if posted == Posted::New {
             // Under the lock, so that watchers hear versions in their order. Nobody may be watching.
             let _ = self.news.send(signed.clone());

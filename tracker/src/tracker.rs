@@ -58,6 +58,8 @@ pub struct StartOptions {
     pub http: Option<SocketAddr>,
     /// How long certificates of hosts and publishers are good for.
     pub certificate_life: Duration,
+    /// How many publishers have to sign a release, at least 1.
+    pub signatures: usize,
     /// Networks that hosts are in, if there is to be a node of the hash table.
     pub dht: Option<Networks>,
     /// Other trackers of the cluster, "host:port", whose nodes are to know this one's.
@@ -142,12 +144,13 @@ impl Tracker {
     /// within a tokio runtime; reads some small files before it returns.
     pub fn start(dir: &Path, listen: SocketAddr, http: Option<SocketAddr>) -> Result<Tracker, StartError> {
         let certificate_life = DEFAULT_CERTIFICATE_LIFE;
-        Self::start_with(dir, StartOptions { listen, http, certificate_life, dht: None, trackers: Vec::new() })
+        let (signatures, dht, trackers) = (1, None, Vec::new());
+        Self::start_with(dir, StartOptions { listen, http, certificate_life, signatures, dht, trackers })
     }
 
     /// The same, with all choices.
     pub fn start_with(dir: &Path, options: StartOptions) -> Result<Tracker, StartError> {
-        let StartOptions { listen, http, certificate_life, dht, trackers } = options;
+        let StartOptions { listen, http, certificate_life, signatures, dht, trackers } = options;
         if !cluster::ca_folder(dir).exists() {
             return Err(StartError::NoCluster(dir.to_owned()));
         }
@@ -174,6 +177,7 @@ impl Tracker {
             tokens: Tokens::in_state(dir),
             certificate_life,
             publishers,
+            signatures,
             roster,
             revoked,
             endpoint: endpoint.clone(),

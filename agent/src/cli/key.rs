@@ -37,6 +37,16 @@ pub(super) struct SigningArgs {
 }
 
 impl SigningArgs {
+    /// Reads the key that is named or, if there is one, this host's own.
+    pub(super) fn read_if_any(&self, common: &Common) -> Result<Option<SigningKey>, Problem> {
+        let own = common.state.join(IDENTITY).join(PUBLISHER_KEY);
+        match &self.key {
+            Some(path) => read(path, &self.passphrase).map(Some),
+            None if own.exists() => read(&own, &self.passphrase).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Reads the key, for `what` is to be done.
     pub(super) fn read(&self, common: &Common, what: &str) -> Result<SigningKey, Problem> {
         if let Some(path) = &self.key {

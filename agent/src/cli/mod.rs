@@ -19,11 +19,13 @@
 
 mod check_config;
 mod clone;
+mod cosign;
 mod daemon;
 mod demo;
 mod drop_in;
 mod fetch;
 mod gc;
+mod held;
 mod join;
 mod key;
 mod keygen;
@@ -31,6 +33,7 @@ mod list;
 mod multicast;
 mod output;
 mod passphrase;
+mod post;
 mod progress;
 mod publish;
 mod renew;
@@ -77,6 +80,8 @@ enum Command {
     Daemon(daemon::Daemon),
     Publish(publish::Publish),
     Renew(renew::Renew),
+    Cosign(cosign::Cosign),
+    Post(post::Post),
     Fetch(fetch::Fetch),
     List(list::List),
     Status(status::Status),
@@ -120,6 +125,8 @@ async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Daemon(command) => command.run(&common).await,
         Command::Publish(command) => command.run(&common).await,
         Command::Renew(command) => command.run(&common).await,
+        Command::Cosign(command) => command.run(&common),
+        Command::Post(command) => command.run(&common).await,
         Command::Fetch(command) => command.run(&common).await,
         Command::List(command) => command.run(&common).await,
         Command::Status(command) => command.run(&common).await,

@@ -4,22 +4,22 @@
 //! cluster's hash table, so that the publisher's key never leaves the hands of who calls it. What can be refused is
 //! refused before the file is read.
 
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use drover_link::identity::unix_now_s;
 use drover_protocol::id::ImageId;
 use drover_protocol::item::Item;
-use drover_protocol::release::{Name, RELEASE_FORMAT, Release};
+use drover_protocol::release::{Name, RELEASE_FORMAT, Release, SignedRelease};
 use ed25519_dalek::SigningKey;
 
 use super::key::SigningArgs;
 use super::output::{say, warn};
 use super::progress::Progress;
-use super::{Common, Exit, key};
+use super::{Common, Exit, held, key};
 use crate::control::api::Publish as Request;
 use crate::control::api::{
-    Event, Format, ImportMode, Imported, Line, NextRelease, PostRelease, Posted, Released, Removed,
+    Event, Fetch, Format, ImportMode, Imported, Line, MasterRef, NextRelease, PostRelease, Posted, Released, Removed,
 };
 use crate::control::client::Client;
 use crate::control::{Code, Problem};
@@ -53,6 +53,10 @@ pub(super) struct Publish {
     /// Copy the bytes even where the file system could share them
     #[arg(long)]
     copy: bool,
+    /// Write the release into this new file instead of handing it out, for other publishers to sign (`drover cosign`); hosts
+    /// hear of it by `drover post`
+    #[arg(long, value_name = "FILE")]
+    hold: Option<PathBuf>,
 }
 
 impl Publish {
@@ -61,7 +65,7 @@ impl Publish {
         let key = self.signing.read(common, &format!("publish {}", self.name))?;
         let path = self.absolute_path()?;
         let client = common.client();
-        let version = self.check_first(&client, &key).await?;
+        let version = self.version(&client, &key).await?;
 
         let mut progress = Progress::new(output, self.name.as_str());
         let mode = match (self.in_place, self.copy) {
@@ -75,8 +79,12 @@ impl Publish {
         let imported = imported?;
         imported.warnings.iter().for_each(|warning| warn(warning));
         let (image, new) = (imported.image, imported.new);
-        let released = match release(&client, &key, &self.name, version, self.expires.as_secs(), imported).await {
-            Err(problem) if new && problem.code == Code::Refused => {
+        let released = match &self.hold {
+            Some(file) => self.hold(&client, &key, version, imported, file).await,
+            None => release(&client, &key, &self.name, version, self.expires.as_secs(), imported).await,
+        };
+        let released = match released {
+            Err(problem) if new && (problem.code == Code::Refused || self.hold.is_some()) => {
                 return Err(take_back(&client, image, problem).await);
             }
             released => released?,
@@ -87,18 +95,35 @@ impl Publish {
         } else {
             output.line(&show(&released))?;
         }
-        released.problems.iter().for_each(|problem| warn(problem));
-        if released.taken_by.is_empty() {
-            say("no tracker took the release: it is kept here, and posted as soon as a tracker answers");
-            return Ok(Exit::TrackerUnreachable);
+        if let Some(file) = &self.hold {
+            say_held(file);
+            return Ok(Exit::Done);
         }
-        Ok(Exit::Done)
+        let Released { name, version, taken_by, problems, .. } = released;
+        Ok(taken(&Posted { name, version, taken_by, problems }))
+    }
+
+    /// Signs a release of what was taken in and keeps it in a file. The master is kept until it is removed by hand or has
+    /// its release.
+    async fn hold(
+        &self,
+        client: &Client,
+        key: &SigningKey,
+        version: u64,
+        imported: Imported,
+        file: &Path,
+    ) -> Result<Released, Problem> {
+        let request = Fetch { master: MasterRef::Image(imported.image), wait: false };
+        client.stream("/v1/fetch", &request).await?.last(|_| {}).await?;
+        let release = statement(&self.name, version, self.expires.as_secs(), &imported);
+        held::write(file, &release.sign(key), &format!("publish {}@{version}", self.name))?;
+        Ok(Released { name: release.name, version, imported, taken_by: Vec::new(), problems: Vec::new() })
     }
 
     /// The version to release, after what would make the release fail in the end was looked at.
-    async fn check_first(&self, client: &Client, key: &SigningKey) -> Result<u64, Problem> {
+    async fn version(&self, client: &Client, key: &SigningKey) -> Result<u64, Problem> {
         let next: NextRelease = client.get(&format!("/v1/releases/{}", self.name)).await?;
-        check_trusted(&next, key, &format!("publish {}", self.name))?;
+        check_first(&next, key, self.hold.as_deref(), &format!("publish {}", self.name))?;
         match (self.version, next.newest) {
             (Some(version), Some(newest)) if version < newest => Err(Problem::new(
                 Code::Refused,
@@ -121,8 +146,28 @@ impl Publish {
     }
 }
 
-/// Refuses a key that hosts do not trust.
-pub(super) fn check_trusted(next: &NextRelease, key: &SigningKey, what: &str) -> Result<(), Problem> {
+/// Refuses a release that would not count: hosts do not trust the key, or one signature is not enough and it is not to be held
+/// back in a new file.
+pub(super) fn check_first(
+    next: &NextRelease,
+    key: &SigningKey,
+    hold: Option<&Path>,
+    what: &str,
+) -> Result<(), Problem> {
+    check_trusted(next, key, what)?;
+    match hold {
+        Some(file) => held::check_free(file, what),
+        None if next.signatures > 1 => {
+            let why = format!("a release needs {} signatures here, and this would have one", next.signatures);
+            Err(Problem::new(Code::Refused, what, why).todo(
+                "hold it back with --hold FILE, have other publishers sign it (`drover cosign FILE`), then `drover post FILE`",
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_trusted(next: &NextRelease, key: &SigningKey, what: &str) -> Result<(), Problem> {
     let publisher = key::public_half(key);
     if next.publishers.contains(&publisher) {
         return Ok(());
@@ -159,8 +204,14 @@ pub(super) async fn release(
     expires_s: u64,
     imported: Imported,
 ) -> Result<Released, Problem> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let release = Release {
+    let release = statement(name, version, expires_s, &imported);
+    let Posted { name, version, taken_by, problems } = post(client, release.sign(key), name, Some(key)).await?;
+    Ok(Released { name, version, imported, taken_by, problems })
+}
+
+fn statement(name: &Name, version: u64, expires_s: u64, imported: &Imported) -> Release {
+    let now = unix_now_s();
+    Release {
         format: RELEASE_FORMAT,
         name: name.clone(),
         version,
@@ -169,17 +220,37 @@ pub(super) async fn release(
         content_hash: imported.content_hash,
         created_unix_s: now,
         expires_unix_s: now + expires_s,
-    };
-    let Posted { name, version, taken_by, problems } = post(client, key, &release).await?;
-    Ok(Released { name, version, imported, taken_by, problems })
+    }
 }
 
-/// Signs and posts a release, with its item if the daemon takes part in the hash table.
-pub(super) async fn post(client: &Client, key: &SigningKey, release: &Release) -> Result<Posted, Problem> {
-    let signed = release.sign(key);
-    let NextRelease { secret, .. } = client.get(&format!("/v1/releases/{}", release.name)).await?;
-    let item = secret.and_then(|secret| Item::sign(&signed, &secret, key).ok()).map(|item| item.signature);
-    client.post("/v1/releases", &PostRelease { release: signed, item }).await
+/// Posts a release, with its item if the daemon takes part in the hash table and the key of who made the release is here.
+pub(super) async fn post(
+    client: &Client,
+    signed: SignedRelease,
+    name: &Name,
+    key: Option<&SigningKey>,
+) -> Result<Posted, Problem> {
+    let NextRelease { secret, .. } = client.get(&format!("/v1/releases/{name}")).await?;
+    let item = secret.zip(key).and_then(|(secret, key)| Item::sign(&signed, &secret, key).ok());
+    client.post("/v1/releases", &PostRelease { release: signed, item: item.map(|item| item.signature) }).await
+}
+
+/// Tells what is wrong with what was posted, and how the command ends.
+pub(super) fn taken(posted: &Posted) -> Exit {
+    posted.problems.iter().for_each(|problem| warn(problem));
+    if posted.taken_by.is_empty() {
+        say("no tracker took the release: it is kept here, and posted as soon as a tracker answers");
+        return Exit::TrackerUnreachable;
+    }
+    Exit::Done
+}
+
+/// Tells what comes after a release was held back.
+pub(super) fn say_held(file: &Path) {
+    let file = file.display();
+    say(&format!(
+        "held back in {file}; next: other publishers run `drover cosign {file}`, then `drover post {file}` here"
+    ));
 }
 
 fn show(released: &Released) -> String {

@@ -339,12 +339,19 @@ pub struct NextRelease {
     pub next: u64,
     /// Publishers that this host trusts.
     pub publishers: Vec<PublisherKey>,
+    /// How many of them have to sign a release before it counts here.
+    #[serde(default = "one")]
+    pub signatures: usize,
     /// What the item of a release for the cluster's hash table is made with, if this host takes part in that.
     #[serde(default)]
     pub secret: Option<NameSecret>,
     /// What the newest version known states, if it is not damaged.
     #[serde(default)]
     pub release: Option<Release>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Bring a master here.

@@ -232,7 +232,7 @@ impl Daemon {
             let versions = used.releases.iter().map(|release| (release.name.clone(), release.version));
             let nameless = versions.len() == 0;
             let why = if nameless && self.notes().is_by_id(image) {
-                Some("it was fetched by its image id; `drover rm` removes it".to_owned())
+                Some("it was asked for by its image id, or its release is held back; `drover rm` removes it".to_owned())
             } else if nameless && self.notes().is_fresh(image) {
                 Some("it was published a moment ago, and may not have its release yet".to_owned())
             } else if !used.clones.is_empty() {

@@ -54,6 +54,10 @@ impl Refusal {
                 "if you trust {publisher}, add it to the setting publishers of this host; else have {name} published \
                  with a key that this cluster trusts"
             ),
+            ReleaseError::TooFewSignatures { .. } => format!(
+                "have further publishers sign it (`drover cosign`) and hand it out anew (`drover post`), or have this host \
+                 ask for fewer signatures (setting signatures), which makes one stolen key enough; it is {name}@{version}"
+            ),
             ReleaseError::FromTheFuture { .. } => "set the clock of this host, or of the publisher's".to_owned(),
             ReleaseError::Format(_) => "update drover on this host".to_owned(),
             _ => format!("publish {name} again, as a version that was not used yet"),

@@ -1,14 +1,14 @@
 //! Releases: which are believed, what they set off, and how those made here reach the trackers, other hosts and the
 //! cluster's hash table.
 //!
-//! Every release that a trusted publisher signed is kept, whatever its name, so that a version never goes back and the
+//! Every release that a trusted publisher signed, or as many as this host asks for, is kept, whatever its name, so that a version never goes back and the
 //! next one is known. What is subscribed to is fetched; a newer release ends the fetch of an older one, which is left
 //! as it is until `gc`, unless a person asked for it.
 
 use std::time::Duration;
 
 use drover_protocol::id::{ImageId, PublisherKey};
-use drover_protocol::release::{Name, Release, ReleaseError, SignedRelease};
+use drover_protocol::release::{Name, Release, ReleaseError, SignedRelease, Trust};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 
@@ -34,7 +34,10 @@ impl Daemon {
     /// With the item that its publisher signed it is put into the cluster's hash table, too.
     pub(crate) async fn post_release(&self, request: PostRelease) -> Result<Posted, Problem> {
         let PostRelease { release: signed, item } = request;
-        let accepted = self.accept(signed.clone()).await?;
+        let mut accepted = self.accept(signed.clone()).await?;
+        if accepted.as_ref().is_err_and(lacks_publishers) && self.learns() && self.renew().await.is_ok() {
+            accepted = self.accept(signed.clone()).await?;
+        }
         let release = accepted.map_err(|error| refuse(&error))?.release;
         let (name, version) = (release.name.clone(), release.version);
         let label = format!("{name}@{version}");
@@ -65,7 +68,8 @@ impl Daemon {
         let newest = self.store().catalog().highest_seen(name);
         let (publishers, secret) = (self.trusted(), self.exchange().name_secret(name));
         let release = newest.and_then(|newest| self.store().catalog().resolve(name, Some(newest)));
-        NextRelease { newest, next: newest.map_or(1, |version| version + 1), publishers, secret, release }
+        let (next, signatures) = (newest.map_or(1, |version| version + 1), self.settings().signatures);
+        NextRelease { newest, next, publishers, signatures, secret, release }
     }
 
     /// What is wrong with the releases that this host follows: nobody says any more that they are the newest.
@@ -183,6 +187,11 @@ impl Daemon {
         }
     }
 
+    /// What a release needs to count, when these publishers do.
+    fn trust<'a>(&self, publishers: &'a [PublisherKey]) -> Trust<'a> {
+        Trust { publishers, signatures: self.settings().signatures }
+    }
+
     /// Has releases looked for that would count: again whenever publishers change.
     pub(super) fn seek_releases(&self) {
         self.exchange().seek_releases(self.trusted(), self.settings().subscribe.clone());
@@ -192,7 +201,7 @@ impl Daemon {
     /// been taken out of those that this host trusts.
     pub(super) fn check_still(&self, release: &Release) -> Result<(), ReleaseError> {
         match self.store().catalog().signed(&release.name, release.version) {
-            Some(signed) => signed.verify(&self.trusted(), unix_now_s()).map(drop),
+            Some(signed) => signed.verify(self.trust(&self.trusted()), unix_now_s()).map(drop),
             None => release.check_time(unix_now_s()),
         }
     }
@@ -209,7 +218,7 @@ impl Daemon {
         self.releases_of(image).first().map(|release| release.content_len)
     }
 
-    /// Acts on a release; gives the error if nothing is known of its publisher.
+    /// Acts on a release; gives the error if too few of its publishers are known, who may have joined after this host.
     async fn hear(&self, signed: SignedRelease) -> Option<AcceptError> {
         let accepted = self.accept(signed.clone()).await;
         if let Ok(Err(AcceptError::Release(error))) = &accepted {
@@ -225,7 +234,7 @@ impl Daemon {
             }
             // Trackers tell what they have; that this host knows better is nothing to report.
             Ok(Err(AcceptError::Release(error @ ReleaseError::Rollback { .. }))) => tracing::debug!("{error}"),
-            Ok(Err(error @ AcceptError::Release(ReleaseError::UnknownPublisher(_)))) => return Some(error),
+            Ok(Err(error)) if lacks_publishers(&error) => return Some(error),
             Ok(Err(error)) => not_accepted(&error),
             Err(problem) => tracing::error!("{problem}"),
         }
@@ -234,7 +243,8 @@ impl Daemon {
 
     async fn accept(&self, signed: SignedRelease) -> Result<Result<Accepted, AcceptError>, Problem> {
         let trusted = self.trusted();
-        let accept = move |daemon: &Daemon| Ok(daemon.store().catalog().accept(&signed, &trusted, unix_now_s()));
+        let accept =
+            move |daemon: &Daemon| Ok(daemon.store().catalog().accept(&signed, daemon.trust(&trusted), unix_now_s()));
         self.blocking("release", accept).await
     }
 
@@ -304,6 +314,12 @@ impl Daemon {
     }
 }
 
+/// Whether it might be accepted if more publishers were known.
+fn lacks_publishers(error: &AcceptError) -> bool {
+    let AcceptError::Release(error) = error else { return false };
+    matches!(error, ReleaseError::UnknownPublisher(_) | ReleaseError::TooFewSignatures { .. })
+}
+
 fn not_accepted(error: &AcceptError) {
     tracing::warn!("a release that was heard of is not accepted: {error}");
 }
@@ -314,6 +330,10 @@ fn told(refused: Vec<(String, String)>) -> Vec<String> {
 
 fn refuse(error: &AcceptError) -> Problem {
     match error {
+        AcceptError::Release(error @ ReleaseError::TooFewSignatures { .. }) => {
+            Problem::explained(Code::Refused, "release", error)
+                .todo("have further publishers sign it (`drover cosign`)")
+        }
         AcceptError::Release(error) => Problem::explained(Code::Refused, "release", error),
         AcceptError::Disk(error) => Problem::explained(Code::Failed, "release", error),
     }

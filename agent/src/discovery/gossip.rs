@@ -2,7 +2,7 @@
 //!
 //! When a link begins, each side tells the other the newest releases that it knows; each release that is new here is told
 //! to everybody who is connected. What peers tell takes the way of what trackers tell, and is believed no more: the
-//! publisher's signature decides. What was heard before is dropped before anything is computed for it.
+//! publishers' signatures decide. What was heard before is dropped before anything is computed for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +100,7 @@ impl Gossip {
     /// Notes a release as heard; says whether it was not before.
     fn heard(&self, signed: &SignedRelease) -> bool {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(signed.publisher.as_bytes()).update(&signed.signature).update(&signed.body);
+        hasher.update(signed.publisher.as_bytes()).update(&signed.signatures).update(&signed.body);
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(hasher.finalize().into())
     }
 }

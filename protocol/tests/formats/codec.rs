@@ -19,7 +19,7 @@ use drover_protocol::message::{
 use drover_protocol::multicast::election::{LeaseReply, LeaseRequest};
 use drover_protocol::multicast::packet::SessionId;
 use drover_protocol::parts::{MAX_PARTS, MAX_PARTS_LEN, WireParts};
-use drover_protocol::release::{MAX_BODY_LEN, SignedRelease};
+use drover_protocol::release::{MAX_BODY_LEN, MOST_COSIGNERS, SignedRelease};
 use drover_protocol::revocation::{MAX_REVOKED, Revocation};
 use proptest::prelude::*;
 
@@ -65,7 +65,7 @@ fn releases(count: usize) -> PeerMessage {
 
 fn release() -> SignedRelease {
     let publisher = PublisherKey::from_bytes([3; 32]);
-    SignedRelease { body: vec![1; MAX_BODY_LEN], publisher, signature: vec![2; 64] }
+    SignedRelease { body: vec![1; MAX_BODY_LEN], publisher, signatures: vec![2; 64 + 96 * MOST_COSIGNERS] }
 }
 
 fn swarm_announce() -> SwarmAnnounce {
@@ -246,7 +246,7 @@ fn lists_and_texts_beyond_their_bounds_are_refused() {
     over_limit(&TrackerRequest::Lease(lease_request("10.0.0.1:50000")));
     over_limit(&TrackerRequest::Lease(lease_request("239.255.0.1:53")));
     over_limit(&TrackerRequest::Post(SignedRelease { body: vec![0; MAX_BODY_LEN + 1], ..release() }));
-    over_limit(&TrackerRequest::Post(SignedRelease { signature: vec![0; 65], ..release() }));
+    over_limit(&TrackerRequest::Post(SignedRelease { signatures: vec![0; 65 + 96 * MOST_COSIGNERS], ..release() }));
 
     let swarm = SwarmPeers { image: IMAGE, peers: many_addrs, cohort: Cohort::default() };
     over_limit(&TrackerReply::Announced(Announced { interval_ms: 1, swarms: vec![swarm] }));

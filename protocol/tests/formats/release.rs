@@ -3,7 +3,9 @@
 use drover_protocol::codec::{self, Message as _};
 use drover_protocol::geometry::MAX_IMAGE_LEN;
 use drover_protocol::id::{ContentHash, ImageId, PublisherKey};
-use drover_protocol::release::{MAX_BODY_LEN, Name, Release, ReleaseError, SeenVersion, SignedRelease};
+use drover_protocol::release::{
+    CosignError, MAX_BODY_LEN, Name, Release, ReleaseError, SeenVersion, SignedRelease, Trust,
+};
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
 
@@ -33,8 +35,8 @@ fn release() -> Release {
 
 /// `body`, signed as a release is, whatever it is.
 fn signed(body: Vec<u8>) -> SignedRelease {
-    let signature = key(1).sign(&[b"drover release v1\0", &body[..]].concat()).to_bytes().to_vec();
-    SignedRelease { body, publisher: public(1), signature }
+    let signatures = key(1).sign(&[b"drover release v1\0", &body[..]].concat()).to_bytes().to_vec();
+    SignedRelease { body, publisher: public(1), signatures }
 }
 
 fn refusal(release: &Release) -> ReleaseError {
@@ -71,8 +73,8 @@ fn a_stranger_s_release_is_refused() {
 #[test]
 fn a_signature_over_the_bare_body_is_refused() {
     let body = release().sign(&key(1)).body;
-    let signature = key(1).sign(&body).to_bytes().to_vec();
-    let signed = SignedRelease { body, publisher: public(1), signature };
+    let signatures = key(1).sign(&body).to_bytes().to_vec();
+    let signed = SignedRelease { body, publisher: public(1), signatures };
     assert_eq!(signed.verify(&[public(1)], NOW), Err(ReleaseError::Signature(public(1))));
 }
 
@@ -82,9 +84,9 @@ fn a_weak_key_is_refused_even_if_pinned() {
     let mut weak = [0; 32];
     weak[0] = 1;
     let publisher = PublisherKey::from_bytes(weak);
-    let mut signature = vec![0; 64];
-    signature[0] = 1;
-    let signed = SignedRelease { body: release().sign(&key(1)).body, publisher, signature };
+    let mut signatures = vec![0; 64];
+    signatures[0] = 1;
+    let signed = SignedRelease { body: release().sign(&key(1)).body, publisher, signatures };
     assert_eq!(signed.verify(&[publisher], NOW), Err(ReleaseError::Signature(publisher)));
 }
 
@@ -98,7 +100,7 @@ fn its_time_must_have_come_and_not_be_over() {
     let slightly_ahead = Release { created_unix_s: NOW + DAY, ..release() }.sign(&key(1));
     assert!(slightly_ahead.verify(&[public(1)], NOW).is_ok());
     let expired = Release { expires_unix_s: 0, ..release() };
-    assert_eq!(expired.sign(&key(1)).verify_signature(&[public(1)]), Ok(expired), "for masters that are held");
+    assert_eq!(expired.sign(&key(1)).verify_signatures(&[public(1)]), Ok(expired), "for masters that are held");
     // A clock at the end of time does not overflow.
     assert!(matches!(release().sign(&key(1)).verify(&[public(1)], u64::MAX), Err(ReleaseError::Expired { .. })));
 }
@@ -164,6 +166,88 @@ fn the_largest_release_fits_its_bounds() {
     let signed = largest.sign(&key(1));
     assert!(signed.body.len() <= MAX_BODY_LEN);
     assert!(codec::encode(&signed).unwrap().len() <= SignedRelease::MAX_LEN);
+}
+
+/// The release, signed by `maker` and then by `others`.
+fn signed_by(maker: u8, others: &[u8]) -> SignedRelease {
+    let mut signed = release().sign(&key(maker));
+    others.iter().for_each(|&other| signed.cosign(&key(other)).unwrap());
+    signed
+}
+
+fn of(publishers: &[PublisherKey], signatures: usize) -> Trust<'_> {
+    Trust { publishers, signatures }
+}
+
+#[test]
+fn as_many_trusted_publishers_have_to_sign_as_a_host_asks_for() {
+    let trusted = [public(1), public(2), public(3)];
+    let too_few = |has, wanted| Err(ReleaseError::TooFewSignatures { has, wanted });
+    assert_eq!(signed_by(1, &[]).verify(of(&trusted, 2), NOW), too_few(1, 2));
+    assert_eq!(signed_by(1, &[1]), signed_by(1, &[]), "nobody signs twice");
+    assert_eq!(signed_by(1, &[2, 2]), signed_by(1, &[2]));
+    assert_eq!(signed_by(1, &[2]).verify(of(&trusted, 2), NOW), Ok(release()));
+    assert_eq!(signed_by(1, &[2, 3]), signed_by(1, &[3, 2]), "whoever signs first");
+    assert_eq!(signed_by(2, &[3, 1]).verify(of(&trusted, 3), NOW), Ok(release()));
+    assert_eq!(signed_by(1, &[9]).verify(of(&trusted, 2), NOW), too_few(1, 2), "a stranger does not count");
+    assert_eq!(signed_by(1, &[2, 9]).verify(of(&trusted, 2), NOW), Ok(release()), "and spoils nothing");
+    assert_eq!(signed_by(9, &[1, 2]).verify(of(&trusted, 2), NOW), Ok(release()), "whoever made it");
+    assert_eq!(signed_by(9, &[8]).verify(of(&trusted, 1), NOW), Err(ReleaseError::UnknownPublisher(public(9))));
+    let mut full = signed_by(1, &[2, 3, 4, 5]);
+    assert_eq!(full.verify(of(&trusted, 3), NOW), Ok(release()));
+    assert_eq!(codec::decode::<SignedRelease>(&codec::encode(&full).unwrap()), Ok(full.clone()));
+    assert_eq!(full.cosign(&key(6)), Err(CosignError::TooMany));
+    full.cosign(&key(5)).unwrap();
+}
+
+#[test]
+fn every_flipped_bit_of_a_release_with_two_signatures_is_refused_where_both_have_to_be() {
+    let (trusted, good) = ([public(1), public(2)], codec::encode(&signed_by(1, &[2])).unwrap());
+    for bit in 0..good.len() * 8 {
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let signed = codec::decode::<SignedRelease>(&bytes);
+        assert!(!signed.is_ok_and(|it| it.verify(of(&trusted, 2), NOW).is_ok()), "bit {bit} of {}", good.len() * 8);
+    }
+}
+
+#[test]
+fn a_signature_counts_once_and_in_one_place_only() {
+    let trusted = [public(1), public(2), public(3)];
+    let with = |signatures: &[&[u8]]| SignedRelease { signatures: signatures.concat(), ..signed_by(1, &[]) };
+    let (both, all) = (signed_by(1, &[2]).signatures, signed_by(1, &[2, 3]).signatures);
+    let (own, second) = both.split_at(64);
+    let (earlier, later) = all[64..].split_at(96);
+    let by_maker = [public(1).as_bytes(), own].concat();
+    for (what, signed) in [
+        ("the same one twice", with(&[own, second, second])),
+        ("the maker's again", with(&[own, &by_maker])),
+        ("the other way round", with(&[own, later, earlier])),
+        ("cut", with(&[own, &second[..95]])),
+        ("longer", with(&[own, second, &[0]])),
+        ("none", with(&[])),
+        ("another's with its key", with(&[own, &[public(3).as_bytes(), &second[32..]].concat()])),
+        ("six", with(&[own, &second.repeat(5)])),
+    ] {
+        assert!(matches!(signed.verify(of(&trusted, 1), NOW), Err(ReleaseError::Signature(_))), "{what}");
+        assert!(signed.clone().cosign(&key(4)).is_err(), "{what}");
+    }
+    assert!(with(&[own, earlier, later]).verify(of(&trusted, 3), NOW).is_ok());
+}
+
+#[test]
+fn a_form_with_more_trusted_signatures_is_news_and_one_with_as_many_is_not() {
+    let trusted = [public(1), public(2), public(3)];
+    let news = |new: &SignedRelease, known: &SignedRelease| new.adds_signers_to(known, &trusted);
+    let (one, two) = (signed_by(1, &[]), signed_by(1, &[2]));
+    assert!(news(&two, &one) && !news(&one, &two) && !news(&two, &two));
+    assert!(
+        !news(&signed_by(1, &[3]), &two) && !news(&signed_by(1, &[2, 9]), &two),
+        "or two could take turns for ever"
+    );
+    let mut shorter = Release { expires_unix_s: NOW + 1, ..release() }.sign(&key(1));
+    shorter.cosign(&key(2)).unwrap();
+    assert!(!news(&shorter, &one), "it ends earlier");
 }
 
 proptest! {

@@ -72,10 +72,10 @@ async fn serve(state: &std::path::Path, settings: &Settings) -> Result<(), Failu
     // Before anything is open, so that a signal that comes early is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-    let Settings { listen, http, certificate_life, .. } = *settings;
+    let Settings { listen, http, certificate_life, signatures, .. } = *settings;
     let networks = if settings.networks.is_empty() { Networks::private() } else { settings.networks.clone() };
     let (dht, trackers) = (settings.dht.then_some(networks), settings.trackers.clone());
-    let options = StartOptions { listen, http, certificate_life, dht, trackers };
+    let options = StartOptions { listen, http, certificate_life, signatures, dht, trackers };
     let tracker = Tracker::start_with(state, options).map_err(Failure::failed)?;
     info!(listen = %tracker.local_addr(), http = ?tracker.http_addr(), "the tracker runs");
     notify(&[NotifyState::Ready, NotifyState::Status(&status(&tracker))]);

@@ -35,6 +35,7 @@ fn tracker_beside(state: &Path, last: u8, others: &[SocketAddrV4]) -> Tracker {
         listen: at(last, 7440).into(),
         http: None,
         certificate_life: Duration::from_secs(3600),
+        signatures: 1,
         dht: Some(networks()),
         trackers: others.iter().map(ToString::to_string).collect(),
     };

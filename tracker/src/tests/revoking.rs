@@ -90,7 +90,8 @@ async fn a_revoked_key_gets_no_certificate_and_its_token_stays_good_for_another(
     tracker.shutdown().await;
     let state = folder.path().join("tracker");
     let certificate_life = Duration::from_secs(1);
-    let options = StartOptions { listen: LOOPBACK, http: None, certificate_life, dht: None, trackers: Vec::new() };
+    let (listen, trackers) = (LOOPBACK, Vec::new());
+    let options = StartOptions { listen, http: None, certificate_life, signatures: 1, dht: None, trackers };
     let tracker = Tracker::start_with(&state, options).expect("a tracker");
     let fleet = Fleet { folder, tracker, publisher };
     let first = fleet.join(&fleet.token(Role::Host), "web").await.expect("joined");

@@ -308,7 +308,7 @@ async fn start_tracker(folder: &Path) -> Result<RunningTracker, Problem> {
     let listen: SocketAddr = "127.0.0.1:0".parse().expect("the address is a constant");
     let made = cluster::init(folder, listen).map_err(|error| Problem::failed(what, chain(&error)))?;
     let (certificate_life, dht) = (Duration::from_secs(DAY_S), Some(Networks::private()));
-    let options = StartOptions { listen, http: None, certificate_life, dht, trackers: Vec::new() };
+    let options = StartOptions { listen, http: None, certificate_life, signatures: 1, dht, trackers: Vec::new() };
     let running = Tracker::start_with(folder, options).map_err(|error| Problem::failed(what, chain(&error)))?;
     let address = running.local_addr();
     let cluster = DemoCluster { folder: folder.to_owned(), publisher_key: made.publisher_key, address };

@@ -1,7 +1,7 @@
 //! Versions only grow, whatever happens to the host.
 
 use drover_protocol::id::{ImageId, PublisherKey};
-use drover_protocol::release::{Name, RELEASE_FORMAT, Release, ReleaseError, SignedRelease};
+use drover_protocol::release::{Name, RELEASE_FORMAT, Release, ReleaseError, SignedRelease, Trust};
 use ed25519_dalek::SigningKey;
 
 use super::*;
@@ -64,6 +64,31 @@ fn a_lower_version_is_refused_also_after_a_restart() {
         drop(store);
         store = state.open();
     }
+}
+
+#[test]
+fn as_many_have_to_sign_as_this_host_asks_for_and_the_form_that_most_have_signed_is_kept() {
+    let state = TestState::new();
+    let store = state.open();
+    let (first, second) = (key(), SigningKey::from_bytes(&[4; 32]));
+    let publishers = [&first, &second].map(|key| PublisherKey::from_bytes(key.verifying_key().to_bytes()));
+    let accept = |store: &Store, signed: &SignedRelease, signatures| {
+        let accepted = store.catalog().accept(signed, Trust { publishers: &publishers, signatures }, NOW);
+        accepted.map(|accepted| accepted.new)
+    };
+    let one = release("web", 1, 1);
+    let mut two = one.clone();
+    two.cosign(&second).unwrap();
+    let refused = accept(&store, &one, 2).unwrap_err();
+    assert!(matches!(refused, AcceptError::Release(ReleaseError::TooFewSignatures { has: 1, wanted: 2 })), "{refused}");
+    assert_eq!(store.catalog().newest(&name("web")), None, "it uses up no version");
+    assert!(accept(&store, &one, 1).unwrap() && accept(&store, &two, 1).unwrap());
+    drop(store);
+    let store = state.open();
+    assert!(
+        !accept(&store, &one, 1).unwrap() && !accept(&store, &two, 1).unwrap() && !accept(&store, &two, 2).unwrap()
+    );
+    assert_eq!(store.catalog().signed(&name("web"), 1), Some(two));
 }
 
 #[test]
