@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use drover_harness::{Fleet, LONG, TestImage, outer, seed, wait_until};
+use drover_harness::{Fleet, LONG, TestImage, outer, run, seed, tracker_program, wait_until};
 use serde_json::Value;
 
 /// Slow enough that a session has begun long before peers could have brought everything.
@@ -174,6 +174,29 @@ fn hosts_that_are_killed_or_stopped_do_not_keep_the_others_and_go_on_later() {
     fleet.hosts[4].resume();
     fleet.hosts[5].start();
     wait_all(&fleet, 4..6, &image);
+}
+
+/// The key of a session can't be taken back: the others get another session.
+#[test]
+fn a_host_that_is_revoked_does_not_hear_the_next_session() {
+    const TEST: &str = "multicast::a_host_that_is_revoked_does_not_hear_the_next_session";
+    if !outer::runs_inside(TEST) {
+        return;
+    }
+    let fleet = fleet(4, SETTINGS);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 * LEN, 4 * LEN, seed(TEST));
+    fleet.publish(&image.path, "golden", &[]);
+    wait_brought(&fleet, 4, 8 << 20);
+    let sessions = || fleet.hosts[0].log().matches("sending by multicast").count();
+    assert_eq!(sessions(), 1, "the source sends");
+    run(tracker_program().args(["revoke", "host4", "--state"]).arg(fleet.tracker_state())).ok();
+    let log = || fleet.hosts[0].log();
+    wait_until("the session to end", LONG, log, |log| log.contains("has the key of a multicast session, which ends"));
+    wait_until("the next to begin", LONG, sessions, |&sessions| sessions == 2);
+    let before = brought(&fleet, 4);
+    wait_all(&fleet, 1..4, &image);
+    assert_eq!(brought(&fleet, 4), before, "the host that is shut out got some of the second session");
+    assert!(fleet.hosts[4].masters().iter().all(|master| !master.sealed), "it is whole");
 }
 
 #[test]

@@ -301,6 +301,11 @@ impl Links {
         news
     }
 
+    /// Whether nobody is let in with this key.
+    pub(crate) fn is_revoked(&self, peer: PeerId) -> bool {
+        self.0.endpoint.is_revoked(peer)
+    }
+
     /// All keys that nobody is let in with.
     pub(crate) fn revoked(&self) -> Vec<Revocation> {
         self.0.endpoint.revoked()

@@ -1,7 +1,8 @@
 //! What this host sends by multicast to those who lack its image.
 //!
 //! A host that holds everything looks now and then at what its neighbours lack. If a [`Choice`] says that sending is worth it,
-//! a [`Candidate`] asks the first tracker for the lease, and who gets it announces a session to those neighbours.
+//! a [`Candidate`] asks the first tracker for the lease, and who gets it announces a session to those neighbours. A session ends
+//! when one of those who have its key is revoked.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -39,8 +40,10 @@ pub(super) struct Offer {
     choice: Choice,
     candidate: Candidate,
     sending: Option<Session<Sending>>,
-    /// Whom the session that is sent was announced to.
+    /// Whom the session that is sent was announced to,
     announced: BTreeSet<PeerId>,
+    /// and who has its key, connected or not.
+    keyed: BTreeSet<PeerId>,
     next_look: Option<Instant>,
 }
 
@@ -51,6 +54,7 @@ impl Offer {
             candidate: Candidate::new(now, image, settings.groups.clone(), clock::seed()),
             sending: None,
             announced: BTreeSet::new(),
+            keyed: BTreeSet::new(),
             next_look: None,
         }
     }
@@ -68,6 +72,7 @@ impl Offer {
     /// Tells a host of the session that is sent, unless it was told.
     fn announce_to(&mut self, peer: PeerId) {
         if self.is_sending() && self.announced.insert(peer) {
+            self.keyed.insert(peer);
             self.tell(sending::Order::Candidate(peer));
         }
     }
@@ -142,6 +147,7 @@ impl Driver<'_> {
                 self.multicast.last = self.multicast.status();
                 self.multicast.offer.sending = None;
                 self.multicast.offer.announced.clear();
+                self.multicast.offer.keyed.clear();
                 self.multicast.offer.choice.handle_session_over(now, reason);
                 self.multicast.offer.candidate.handle_session_over(now);
                 self.multicast.offer.next_look = Some(now + LOOK_INTERVAL);
@@ -163,6 +169,10 @@ impl Driver<'_> {
             self.multicast.offer.next_look = Some(now + LOOK_INTERVAL);
         }
         if self.multicast.offer.sending.is_some() {
+            if let Some(peer) = self.multicast.offer.keyed.iter().find(|peer| self.parts.links.is_revoked(**peer)) {
+                tracing::warn!(%peer, "a host that was revoked has the key of a multicast session, which ends; the next has another");
+                return self.multicast.offer.tell(sending::Order::Stop);
+            }
             self.multicast.offer.candidate.set_needed(now, self.multicast.offer.choice.is_worth_it(now));
             return lacking.into_iter().for_each(|(peer, _)| self.multicast.offer.announce_to(peer));
         }
