@@ -50,6 +50,8 @@ fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
     let other = TestImage::make(&fleet.path("other.raw"), 8 << 20, 4 << 20, seed + 1);
     let (first, second, held) = (fleet.publisher_key(), fleet.path("second.key"), fleet.path("golden.release"));
     let added = run(drover().arg("keygen").arg(&second)).ok();
+    let warnings = fleet.hosts[1].status()["warnings"].to_string();
+    assert!(warnings.contains("signatures asks for 2 publishers, and this host knows 1"), "{warnings}");
     let trust = run(tracker_program()
         .arg("publishers")
         .arg("--state")

@@ -72,6 +72,18 @@ impl Daemon {
         NextRelease { newest, next, publishers, signatures, secret, release }
     }
 
+    /// Whether more publishers have to sign than there are, if somebody is to be believed at all.
+    pub(super) fn too_few_publishers(&self) -> Vec<String> {
+        let (known, asked) = (self.trusted().len(), self.settings().signatures);
+        let warning = || {
+            format!(
+                "no release can count here: the setting signatures asks for {asked} publishers, and this host knows {known}; have the \
+                 cluster trust more (`drover-tracker publishers --add`)"
+            )
+        };
+        if (1..asked).contains(&known) { vec![warning()] } else { Vec::new() }
+    }
+
     /// What is wrong with the releases that this host follows: nobody says any more that they are the newest.
     pub(super) fn stale_releases(&self) -> Vec<String> {
         let now = unix_now_s();
@@ -134,7 +146,10 @@ impl Daemon {
         loop {
             ticks.tick().await;
             for (name, version) in self.notes().unposted() {
-                let Some(signed) = self.store().catalog().signed(&name, version) else {
+                let catalog = self.store().catalog();
+                // One that a newer release has superseded meanwhile is of no use to anybody, and trackers refuse it.
+                let is_newest = catalog.highest_seen(&name) == Some(version);
+                let Some(signed) = catalog.signed(&name, version).filter(|_| is_newest) else {
                     self.settle(&name, version).await;
                     continue;
                 };
@@ -285,21 +300,14 @@ impl Daemon {
     }
 
     async fn post(&self, name: &Name, version: u64, signed: SignedRelease) -> Result<PostOutcome, PostError> {
-        let refused = match self.exchange().post(signed).await {
-            Ok(outcome) => {
-                self.settle(name, version).await;
-                return Ok(outcome);
-            }
-            Err(AskTrackersError::NoTracker) => Vec::new(),
-            Err(AskTrackersError::Refused(refused)) => refused,
+        let outcome = match self.exchange().post(signed).await {
+            Ok(outcome) => Ok(outcome),
+            Err(AskTrackersError::NoTracker) => return Err(PostError::Unreachable(Vec::new())),
+            Err(AskTrackersError::Unreachable(tried)) => return Err(PostError::Unreachable(told(tried))),
+            Err(AskTrackersError::Refused(refused)) => Err(PostError::Refused(told(refused).join("; "))),
         };
-        let trackers = self.exchange().trackers();
-        let answers = |address: &String| trackers.iter().any(|it| it.reachable && it.address == *address);
-        if !refused.iter().any(|(address, _)| answers(address)) {
-            return Err(PostError::Unreachable(told(refused)));
-        }
         self.settle(name, version).await;
-        Err(PostError::Refused(told(refused).join("; ")))
+        outcome
     }
 
     async fn settle(&self, name: &Name, version: u64) {

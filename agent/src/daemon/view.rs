@@ -39,7 +39,13 @@ impl Daemon {
             known_hosts: self.exchange().known_hosts(),
             away: self.exchange().away(),
             static_peers: self.exchange().static_peers(),
-            warnings: [self.exchange().warnings(), self.stale_releases(), self.spoilt_masters()].concat(),
+            warnings: [
+                self.exchange().warnings(),
+                self.too_few_publishers(),
+                self.stale_releases(),
+                self.spoilt_masters(),
+            ]
+            .concat(),
             dht: self.exchange().dht(),
             unposted: self.notes().unposted().iter().map(|(name, version)| format!("{name}@{version}")).collect(),
         }

@@ -145,7 +145,10 @@ pub enum AskTrackersError {
     /// There is none.
     #[error("no tracker is configured; name one in the settings (trackers) or join a cluster")]
     NoTracker,
-    /// Each gave a reason.
+    /// None answered: what each was tried with.
+    #[error("no tracker answered: {}", told(.0))]
+    Unreachable(Vec<(String, String)>),
+    /// At least one answered, and none did it.
     #[error("no tracker did it: {}", told(.0))]
     Refused(Vec<(String, String)>),
 }
@@ -470,6 +473,7 @@ impl Exchange {
     /// it is in the store's catalog.
     pub async fn post(&self, release: SignedRelease) -> Result<PostOutcome, AskTrackersError> {
         let answers = self.ask_all(&TrackerRequest::Post(release)).await;
+        let is_answered = answers.iter().any(|(_, answer)| answer.is_ok());
         let mut outcome = PostOutcome::default();
         for (address, answer) in answers {
             match answer {
@@ -478,14 +482,16 @@ impl Exchange {
                 Err(why) => outcome.refused.push((address, why)),
             }
         }
-        if outcome.taken.is_empty() { Err(nobody(outcome.refused)) } else { Ok(outcome) }
+        if outcome.taken.is_empty() { Err(nobody(outcome.refused, is_answered)) } else { Ok(outcome) }
     }
 
     /// Has new certificates made for this host's key by all trackers, since each knows only the publishers that it was
     /// told of; goes well if at least one does it. `csr` is the certificate request (PKCS#10, DER).
     pub async fn renew(&self, csr: Vec<u8>) -> Result<Renewal, AskTrackersError> {
         let (mut enrolments, mut refused) = (Vec::new(), Vec::new());
-        for (address, answer) in self.ask_all(&TrackerRequest::Renew { csr }).await {
+        let answers = self.ask_all(&TrackerRequest::Renew { csr }).await;
+        let is_answered = answers.iter().any(|(_, answer)| answer.is_ok());
+        for (address, answer) in answers {
             match answer {
                 Ok(TrackerReply::Renewed(enrolment)) => enrolments.push(enrolment),
                 Ok(other) => refused.push((address, refusal(other))),
@@ -493,7 +499,7 @@ impl Exchange {
             }
         }
         if enrolments.is_empty() {
-            return Err(nobody(refused));
+            return Err(nobody(refused, is_answered));
         }
         Ok(Renewal { enrolments, by_all: refused.is_empty() })
     }
@@ -617,8 +623,12 @@ fn refusal(reply: TrackerReply) -> String {
     }
 }
 
-fn nobody(refused: Vec<(String, String)>) -> AskTrackersError {
-    if refused.is_empty() { AskTrackersError::NoTracker } else { AskTrackersError::Refused(refused) }
+fn nobody(failed: Vec<(String, String)>, is_answered: bool) -> AskTrackersError {
+    match (failed.is_empty(), is_answered) {
+        (true, _) => AskTrackersError::NoTracker,
+        (false, false) => AskTrackersError::Unreachable(failed),
+        (false, true) => AskTrackersError::Refused(failed),
+    }
 }
 
 fn told(reasons: &[(String, String)]) -> String {
