@@ -69,10 +69,10 @@ impl<D: Disk> Catalog<D> {
         Ok(Catalog { disk, folder, names: Mutex::new(names) })
     }
 
-    /// Accepts a release if as many trusted publishers signed it as have to, it is valid at `now_unix_s`, and no higher version of its
-    /// name was seen; keeps it durably. One that is known already is accepted again, whatever came after it. Signed anew, a
-    /// release lives longer, and by more publishers it is believed by more hosts; another form of it says nothing that is not
-    /// known.
+    /// Accepts a release if as many trusted publishers signed it as have to, it is valid at `now_unix_s`, and no higher
+    /// version of its name was seen; keeps it durably. One that is known already is accepted again, whatever came after it.
+    /// Signed anew, a release lives longer, and by more publishers it is believed by more hosts; another form of it says
+    /// nothing that is not known.
     pub fn accept<'a>(
         &self,
         signed: &SignedRelease,
@@ -82,15 +82,8 @@ impl<D: Disk> Catalog<D> {
         let trust = trust.into();
         let release = signed.verify(trust, now_unix_s)?;
         let mut names = self.names();
-        let versions = names.get(&release.name);
-        if let Some(known) = versions.and_then(|it| it.get(release.version))
-            && known.release.says_all_of(&release)
-            && !signed.adds_signers_to(&known.signed, trust.publishers)
-        {
+        if let Some(known) = known_form(&names, signed, &release, trust)? {
             return Ok(Accepted { release: known.release.clone(), new: false });
-        }
-        if let Some(versions) = versions.filter(|_| !is_planted(Bug::VersionGoesBack)) {
-            versions.check(&release)?;
         }
         let kept = self.keep(signed, &release);
         if !is_planted(Bug::UseBeforeKept) {
@@ -99,6 +92,19 @@ impl<D: Disk> Catalog<D> {
         let known = Known { release: release.clone(), signed: signed.clone() };
         names.entry(release.name.clone()).or_default().releases.insert(release.version, Some(known));
         Ok(Accepted { release, new: true })
+    }
+
+    /// What [`Catalog::accept`] would make of a release, which is not kept.
+    pub fn check<'a>(
+        &self,
+        signed: &SignedRelease,
+        trust: impl Into<Trust<'a>>,
+        now_unix_s: u64,
+    ) -> Result<Release, ReleaseError> {
+        let trust = trust.into();
+        let release = signed.verify(trust, now_unix_s)?;
+        known_form(&self.names(), signed, &release, trust)?;
+        Ok(release)
     }
 
     /// Forgets a release that is not the highest of its name; says whether it was known. The highest is kept for ever:
@@ -182,6 +188,25 @@ impl Versions {
         let image = known.as_ref().map_or(release.image, |known| known.release.image);
         release.check_against(Some(&SeenVersion { version, image }))
     }
+}
+
+/// The form of a release that is kept, if the one that came says nothing more; an error if it may not follow what was seen.
+fn known_form<'a>(
+    names: &'a BTreeMap<Name, Versions>,
+    signed: &SignedRelease,
+    release: &Release,
+    trust: Trust<'_>,
+) -> Result<Option<&'a Known>, ReleaseError> {
+    let Some(versions) = names.get(&release.name) else { return Ok(None) };
+    let says_nothing_new =
+        |known: &&Known| known.release.says_all_of(release) && !signed.adds_signers_to(&known.signed, trust.publishers);
+    if let Some(known) = versions.get(release.version).filter(says_nothing_new) {
+        return Ok(Some(known));
+    }
+    if !is_planted(Bug::VersionGoesBack) {
+        versions.check(release)?;
+    }
+    Ok(None)
 }
 
 fn load_versions<D: Disk>(

@@ -39,6 +39,8 @@ pub const MAX_CERTIFICATE_LEN: usize = 4 * 1024;
 pub const MAX_COHORTS: usize = 1024;
 /// Most publishers that a cluster trusts.
 pub const MAX_PUBLISHERS: usize = 64;
+/// The first version of the protocol in which trackers tell of publishers who come and go.
+pub const PUBLISHERS_SINCE: u16 = 4;
 /// Longest text of a refusal in bytes.
 pub const MAX_REFUSAL_LEN: usize = 1024;
 
@@ -129,6 +131,9 @@ pub enum TrackerReply {
     /// To a watch: keys, at most [`MAX_REVOKED`], that are revoked; all of them at first, then those that come to be. From
     /// version [`REVOCATION_SINCE`](crate::revocation::REVOCATION_SINCE) on.
     Revoked(Vec<Revocation>),
+    /// To a watch: the publishers whom this tracker trusts, at most [`MAX_PUBLISHERS`]; at first, and whenever that changes. From
+    /// version [`PUBLISHERS_SINCE`] on.
+    Publishers(Vec<PublisherKey>),
 }
 
 /// How far one swarm is now.
@@ -262,6 +267,7 @@ impl Message for TrackerReply {
             TrackerReply::Refused(why) => within(why.len(), MAX_REFUSAL_LEN, "a refusal that is too long"),
             TrackerReply::Cohorts(cohorts) => within(cohorts.len(), MAX_COHORTS, "too many swarms"),
             TrackerReply::Revoked(revocations) => within(revocations.len(), MAX_REVOKED, "too many revoked keys"),
+            TrackerReply::Publishers(publishers) => within(publishers.len(), MAX_PUBLISHERS, "too many publishers"),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::parts::WireParts;
 use crate::planted::{Bug, is_planted};
 
 /// The versions of the protocol that this code speaks: lowest and highest.
-pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 3);
+pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 4);
 /// The first version that knows of multicast. Nothing of it is said to a side of an older one, which would take it for
 /// malformed.
 pub const MULTICAST_SINCE: u16 = 2;

@@ -1,9 +1,9 @@
 //! A release: the signed statement that a name, at a version, means an image.
 //!
 //! Signed by a publisher's Ed25519 key that hosts pin, and by as many more as a host asks for, so that one stolen key is not
-//! enough. What is signed is the release's canonical bytes behind a domain
-//! separator, so a signature can't be taken for one over anything else. A version of a name only grows: a host keeps the
-//! highest that it has seen and refuses a lower one, and the same one with another image, whoever hands it over.
+//! enough. What is signed is the release's canonical bytes behind a domain separator, so a signature can't be taken for one
+//! over anything else. A version of a name only grows: a host keeps the highest that it has seen and refuses a lower one,
+//! and the same one with another image, whoever hands it over.
 
 use core::fmt;
 use core::str::FromStr;
@@ -246,16 +246,15 @@ impl SignedRelease {
         self.verify_signatures(&[self.publisher])
     }
 
-    /// Has a further publisher sign it. One who did already signs it anew.
-    pub fn cosign(&mut self, key: &SigningKey) -> Result<(), CosignError> {
+    /// Has a further publisher sign it; says whether it was not signed by that one before.
+    pub fn cosign(&mut self, key: &SigningKey) -> Result<bool, CosignError> {
         self.verify_intact()?;
         let signer = public_half(key);
-        if signer == self.publisher {
-            return Ok(());
+        if self.signers().contains(&signer) {
+            return Ok(false);
         }
         let (own, others) = self.signatures.split_at(SIGNATURE_LENGTH);
         let mut others: Vec<[u8; COSIGNATURE_LEN]> = others.as_chunks().0.to_vec();
-        others.retain(|other| !other.starts_with(signer.as_bytes()));
         if others.len() >= MOST_COSIGNERS {
             return Err(CosignError::TooMany);
         }
@@ -266,7 +265,7 @@ impl SignedRelease {
         others.push(cosignature);
         others.sort_unstable();
         self.signatures = [own, others.as_flattened()].concat();
-        Ok(())
+        Ok(true)
     }
 
     /// Who is said to have signed it, who made it first; nobody if that is malformed.

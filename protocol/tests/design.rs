@@ -197,7 +197,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         ("image-id", image().as_bytes().to_vec()),
         ("signed-release", body(codec::encode(&signed_release()))),
         ("frame", body(codec::encode_frame(&DataReply::NotHeld))),
-        ("hello", body(codec::encode(&Hello { lowest: 1, highest: 3, agent: "drover/0.1.0".to_owned() }))),
+        ("hello", body(codec::encode(&Hello { lowest: 1, highest: 4, agent: "drover/0.1.0".to_owned() }))),
         ("join", body(codec::encode(&join))),
         ("have", body(codec::encode(&have))),
         ("delta", body(codec::encode(&about_the_image(delta)))),

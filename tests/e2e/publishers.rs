@@ -2,6 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use drover_protocol::codec;
+use drover_protocol::id::{ContentHash, ImageId};
+use drover_protocol::release::{RELEASE_FORMAT, Release};
+use ed25519_dalek::SigningKey;
+
 use drover_harness::{Fleet, FleetOptions, LONG, TestImage, drover, run, seed, tracker_program, wait_until};
 
 #[test]
@@ -40,6 +45,50 @@ fn a_publisher_joins_with_a_key_of_its_own_that_all_hosts_come_to_trust() {
     assert!(fleet.hosts[1].masters().is_empty(), "who pins publishers trusts those only");
 }
 
+/// A release that names one image, and gives the hash of another one's content.
+fn misled(fleet: &Fleet, genuine: &TestImage, key: &std::path::Path) {
+    let content = std::fs::read(&genuine.path).expect("it was made");
+    let release = Release {
+        format: RELEASE_FORMAT,
+        name: "golden".parse().expect("a name"),
+        version: 1,
+        image: ImageId::from_bytes([7; 32]),
+        content_len: content.len() as u64,
+        content_hash: ContentHash::from_bytes(blake3::hash(&content).into()),
+        created_unix_s: 0,
+        expires_unix_s: u64::MAX,
+    };
+    let file = fleet.path("misleading.release");
+    let signed = codec::encode(&release.sign(&SigningKey::from_bytes(&[7; 32]))).expect("a release");
+    std::fs::write(&file, &signed).expect("written");
+    let cosigned = run(drover().arg("cosign").arg(&file).arg("--key").arg(key).arg("--disk").arg(&genuine.path));
+    cosigned.refused(&["is image", "nothing was signed"]);
+    assert_eq!(std::fs::read(&file).expect("it is there"), signed);
+}
+
+/// Certificates are not renewed meanwhile.
+#[test]
+fn a_publisher_who_is_removed_counts_no_more_at_hosts_that_run() {
+    let seed = seed("a_publisher_who_is_removed_counts_no_more_at_hosts_that_run");
+    let fleet = Fleet::start(1);
+    let image = TestImage::make(&fleet.path("disk.raw"), 4 << 20, 4 << 20, seed);
+    let second = fleet.path("second.key");
+    let key = run(drover().arg("keygen").arg(&second)).ok();
+    let change = |how: &str| {
+        let mut change = tracker_program();
+        run(change.arg("publishers").arg("--state").arg(fleet.tracker_state()).args([how, key.trim()])).ok()
+    };
+    let publish = || {
+        let mut publish = fleet.hosts[0].command();
+        run(publish.arg("publish").arg(&image.path).args(["--name", "silver", "--key"]).arg(&second))
+    };
+    publish().refused(&["do not trust"]);
+    change("--add");
+    wait_until("the host to trust the new publisher", LONG, publish, |published| published.code == Some(0));
+    change("--remove");
+    wait_until("the host to trust it no more", LONG, publish, |refused| refused.stderr.contains("do not trust"));
+}
+
 /// Hosts and tracker ask for two signatures; the second publisher is added while they run.
 #[test]
 fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
@@ -59,6 +108,10 @@ fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
         .arg("--add")
         .arg(added.trim()));
     trust.ok();
+    for host in &fleet.hosts {
+        let warnings = || host.status()["warnings"].to_string();
+        wait_until("the hosts to be told of the second publisher", LONG, warnings, |told| !told.contains("signatures"));
+    }
     let publish = |host: usize, image: &TestImage, more: &[&str]| {
         let mut publish = fleet.hosts[host].command();
         run(publish.arg("publish").arg(&image.path).args(["--name", "golden", "--key"]).arg(&first).args(more))
@@ -84,8 +137,9 @@ fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
         let disk = disk.path.to_str().expect("ASCII");
         cosign(&[&by_second[0], &by_second[1], "--disk", disk])
     };
-    checked(&other).refused(&["BLAKE3", "nothing was signed"]);
+    checked(&other).refused(&["is image", "nothing was signed"]);
     post().refused(&["1 of the 2 signatures"]);
+    misled(&fleet, &image, &second);
     let signed = checked(&image).last_json();
     assert_eq!(signed["publishers"].as_array().map(Vec::len), Some(2), "{signed}");
     let whole = std::fs::read(&held).expect("it is there");
@@ -106,15 +160,19 @@ fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
     careless.start();
     fleet.hosts.push(careless);
     let mut publish_alone = fleet.hosts[3].command();
-    run(publish_alone
-        .arg("publish")
-        .arg(&other.path)
-        .args(["--name", "golden", "--version", "2", "--key"])
-        .arg(&first))
-    .refused(&["1 of the 2 signatures"]);
+    publish_alone.arg("publish").arg(&other.path).args(["--name", "golden", "--version", "2", "--key"]).arg(&first);
+    run(&mut publish_alone).refused(&["1 of the 2 signatures", "no host was told"]);
+    let untold = fleet.hosts[1].log();
+    assert!(!untold.contains("golden@2"), "what the tracker refuses is told to nobody: {untold}");
+    fleet.kill_tracker();
+    assert_eq!(run(&mut publish_alone).code, Some(6), "hosts tell each other while no tracker answers");
     let why = || run(fleet.hosts[1].command().args(["fetch", "golden@2"])).stderr;
     wait_until("a host to hear of it and refuse it", LONG, why, |why| why.contains("1 of the 2 signatures"));
     assert!(fleet.hosts[..3].iter().all(|host| host.masters().len() == 1), "no host has it");
+
+    fleet.start_tracker();
+    let reached = || fleet.hosts[0].log().matches("tracker reached").count();
+    wait_until("the tracker to be back", LONG, reached, |&reached| reached == 2);
 
     // What both sign is believed, though somebody has seen another at this version.
     std::fs::remove_file(&held).expect("removed");

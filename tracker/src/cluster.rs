@@ -14,8 +14,8 @@ use drover_link::member::{HostNameError, check_host_name};
 use drover_link::token::{CaPin, JoinToken};
 use drover_protocol::id::PublisherKey;
 use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::EncodePrivateKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{EncodePrivateKey, KeypairBytes};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
@@ -235,7 +235,9 @@ fn make_publisher(path: &Path) -> Result<PublisherKey, WriteError> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).expect("the system's random numbers work");
     let key = SigningKey::from_bytes(&seed);
-    let text = key.to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key can be written as PKCS#8");
+    // Without the public half, which OpenSSL before 3.2 does not read.
+    let bytes = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+    let text = bytes.to_pkcs8_pem(LineEnding::LF).expect("an Ed25519 key can be written as PKCS#8");
     durable::create(path, text.as_bytes(), durable::PRIVATE)?;
     Ok(PublisherKey::from_bytes(key.verifying_key().to_bytes()))
 }

@@ -15,8 +15,9 @@ pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const CONNECTIONS_PER_MEMBER: usize = 3;
 /// Releases that a watcher may be behind before it is cut off and has to watch anew.
 pub(crate) const WATCH_BACKLOG: usize = 64;
-/// How often it is looked whether somebody was revoked: with this and a push, a host is cut off within two seconds.
-pub(crate) const REVOKED_CHECK: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody was revoked, or a publisher added or removed: with this and a push, hosts follow
+/// within two seconds.
+pub(crate) const LISTS_CHECK: Duration = Duration::from_secs(1);
 /// Times at which keys came to be revoked that a watcher may be behind before it has to watch anew.
 pub(crate) const REVOCATION_BACKLOG: usize = 64;
 /// Questions of one connection that are worked on at a time.

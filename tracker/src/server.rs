@@ -10,10 +10,10 @@ use drover_link::endpoint::{Accepted, Endpoint, HandshakeError, Incoming};
 use drover_link::identity::{Identity, unix_now_s};
 use drover_link::member::Member;
 use drover_protocol::announce::MAX_REFUSAL_LEN;
-use drover_protocol::id::PeerId;
+use drover_protocol::id::{PeerId, PublisherKey};
 use drover_protocol::release::{Name, Release, SignedRelease, Trust};
 use drover_protocol::revocation::Revocation;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -33,6 +33,8 @@ pub(crate) struct Server {
     /// How long certificates of members are good for.
     pub(crate) certificate_life: Duration,
     pub(crate) publishers: Publishers,
+    /// Whom it trusts, for those who watch.
+    pub(crate) publishers_told: watch::Sender<Vec<PublisherKey>>,
     /// How many of them have to sign a release.
     pub(crate) signatures: usize,
     pub(crate) roster: Roster,
@@ -66,6 +68,16 @@ impl Server {
     /// The newest release of each of these names, or of all.
     pub(crate) fn newest(&self, names: &[Name]) -> Vec<SignedRelease> {
         self.releases().newest(names, unix_now_s())
+    }
+
+    /// Tells everybody who watches of publishers who came or went since this was called last. Blocks for the disk.
+    pub(crate) fn tell_of_publishers(&self) {
+        let now = self.publishers.all();
+        self.publishers_told.send_if_modified(|told| {
+            let is_news = *told != now;
+            *told = now;
+            is_news
+        });
     }
 
     /// Shuts out those who were revoked since this was called last, and tells everybody who watches.

@@ -1,5 +1,5 @@
 //! A member's connection: a stream for each question, one answer each, and for a watch one answer for each release, for
-//! each change of a swarm and for each revocation.
+//! each change of a swarm, for each revocation and whenever publishers come or go.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use drover_link::close;
 use drover_link::endpoint::{Connection, Link};
 use drover_link::frame::{FrameError, expect_frame, write_frame};
 use drover_link::identity::unix_now_s;
-use drover_protocol::announce::{Enrolment, TrackerReply, TrackerRequest};
+use drover_protocol::announce::{Enrolment, PUBLISHERS_SINCE, TrackerReply, TrackerRequest};
 use drover_protocol::release::SignedRelease;
 use drover_protocol::revocation::REVOCATION_SINCE;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -115,7 +115,8 @@ async fn reply(server: &Arc<Server>, link: &Link, question: TrackerRequest) -> T
 /// Any member may post: what counts is the publisher's signature.
 async fn post(server: &Arc<Server>, link: &Link, signed: SignedRelease) -> TrackerReply {
     let blocking = server.clone();
-    let kept = spawn_blocking(move || blocking.post(&signed)).await;
+    let posted = signed.clone();
+    let kept = spawn_blocking(move || blocking.post(&posted)).await;
     match kept {
         Ok(Ok((release, posted))) => {
             if posted == Posted::New {
@@ -125,7 +126,9 @@ async fn post(server: &Arc<Server>, link: &Link, signed: SignedRelease) -> Track
             TrackerReply::Posted
         }
         Ok(Err(error)) => {
-            warn!(by = %link.member, cause = ?error, "refused a release: {error}");
+            let claim = signed.claim().map(|(name, version)| format!("{name}@{version}"));
+            let publisher = signed.publisher;
+            warn!(by = %link.member, ?claim, %publisher, cause = ?error, "refused a release: {error}");
             TrackerReply::Refused(refusal(&error))
         }
         Err(_) => TrackerReply::Refused("the tracker failed while it kept the release; see its log".to_owned()),
@@ -166,12 +169,17 @@ fn renew(server: &Server, link: &Link, csr: &[u8]) -> TrackerReply {
 async fn watch(server: &Server, send: &mut SendStream, version: u16) -> Result<(), FrameError> {
     // Listening begins before the lists are read, so that nothing falls between; hearing a thing twice does no harm.
     let (mut news, mut changes) = (server.news.subscribe(), server.introductions.changes());
-    let mut revocations = server.revocations.subscribe();
+    let (mut revocations, mut publishers) = (server.revocations.subscribe(), server.publishers_told.subscribe());
     write(send, &TrackerReply::Releases(server.newest(&[]))).await?;
     let knows_revocation = version >= REVOCATION_SINCE;
     let revoked = server.endpoint.revoked();
     if knows_revocation && !revoked.is_empty() {
         write(send, &TrackerReply::Revoked(revoked)).await?;
+    }
+    let knows_publishers = version >= PUBLISHERS_SINCE;
+    if knows_publishers {
+        let told = publishers.borrow_and_update().clone();
+        write(send, &TrackerReply::Publishers(told)).await?;
     }
     loop {
         tokio::select! {
@@ -188,6 +196,10 @@ async fn watch(server: &Server, send: &mut SendStream, version: u16) -> Result<(
                 // Who watches anew is told of all.
                 Err(_) => return Ok(()),
             },
+            Ok(()) = publishers.changed(), if knows_publishers => {
+                let told = publishers.borrow_and_update().clone();
+                write(send, &TrackerReply::Publishers(told)).await?;
+            }
             changed = changes.recv() => match changed {
                 Ok(cohorts) => write(send, &TrackerReply::Cohorts(cohorts)).await?,
                 Err(RecvError::Closed) => return Ok(()),

@@ -13,7 +13,7 @@ use drover_link::endpoint::{BindError, Endpoint};
 use drover_link::identity::{Identity, IdentityError, unix_now_s};
 use drover_protocol::directory::DirectoryConfig;
 use drover_protocol::networks::Networks;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -23,7 +23,7 @@ use crate::config::DEFAULT_CERTIFICATE_LIFE;
 use crate::dht;
 use crate::http;
 use crate::introductions::Introductions;
-use crate::limits::{REVOCATION_BACKLOG, REVOKED_CHECK, WATCH_BACKLOG};
+use crate::limits::{LISTS_CHECK, REVOCATION_BACKLOG, WATCH_BACKLOG};
 use crate::members::Members;
 use crate::publishers::Publishers;
 use crate::releases::{OpenError, Releases};
@@ -176,6 +176,7 @@ impl Tracker {
             ca,
             tokens: Tokens::in_state(dir),
             certificate_life,
+            publishers_told: watch::Sender::new(publishers.all()),
             publishers,
             signatures,
             roster,
@@ -192,7 +193,7 @@ impl Tracker {
         let mut tasks = vec![
             tokio::spawn(directory_task),
             tokio::spawn(upkeep(dir.to_owned(), server.clone(), endpoint.clone())),
-            tokio::spawn(shut_out_revoked(server.clone())),
+            tokio::spawn(follow_lists(server.clone())),
         ];
         let pass = server.ca.cluster_secret().pass();
         tasks.extend(dht.map(|networks| tokio::spawn(dht::run(local_addr, networks, pass, trackers))));
@@ -286,10 +287,12 @@ async fn upkeep(dir: PathBuf, server: Arc<Server>, endpoint: Endpoint) {
     }
 }
 
-async fn shut_out_revoked(server: Arc<Server>) {
+/// Acts on what commands have changed in the lists of revoked keys and of publishers.
+async fn follow_lists(server: Arc<Server>) {
     loop {
         server.shut_out_revoked().await;
-        sleep(REVOKED_CHECK).await;
+        server.tell_of_publishers();
+        sleep(LISTS_CHECK).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! `drover cosign`: one more publisher's signature on a release that is held back.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use drover_link::identity::unix_now_s;
@@ -13,6 +13,8 @@ use super::key::SigningArgs;
 use super::output::say;
 use super::{Common, Exit, held};
 use crate::control::{Code, Problem};
+use crate::quantity::show_duration;
+use crate::store::import::image_of;
 
 /// Sign a release that another publisher made and holds back, and print what it states
 ///
@@ -25,7 +27,7 @@ pub(super) struct Cosign {
     file: PathBuf,
     #[command(flatten)]
     signing: SigningArgs,
-    /// Sign only if the content of this raw disk is what the release is of, which is read as a whole
+    /// Sign only if this raw disk is the image that the release names; all of it is read
     #[arg(long, value_name = "FILE")]
     disk: Option<PathBuf>,
 }
@@ -46,52 +48,59 @@ struct Cosigned {
 
 impl Cosign {
     pub(super) fn run(&self, common: &Common) -> Result<Exit, Problem> {
-        let (mut signed, release) = held::read(&self.file, "cosign")?;
+        let (_, release) = held::read(&self.file, "cosign")?;
         let what = format!("cosign {}@{}", release.name, release.version);
         let refuse = |error: &dyn std::error::Error| Problem::explained(Code::Refused, &what, error);
         release.check_time(unix_now_s()).map_err(|error| refuse(&error))?;
         if let Some(disk) = &self.disk {
-            check_content(disk, &release, &what)?;
+            check_disk(disk, &release, &what)?;
         }
         let key = self.signing.read(common, &what)?;
-        signed.cosign(&key).map_err(|error| refuse(&error))?;
-        held::replace(&self.file, &signed, &what)?;
+        let (signed, is_new) = held::change(&self.file, &what, |signed, now| {
+            if *now != release {
+                return Err(Problem::new(Code::Refused, &what, "the file holds another release than a moment ago")
+                    .todo("nothing was signed; look at what is in it, and try again"));
+            }
+            signed.cosign(&key).map_err(|error| refuse(&error))
+        })?;
         let publishers = signed.signers();
         let Release { name, version, image, content_len, content_hash, created_unix_s, expires_unix_s, .. } = release;
         let cosigned =
             Cosigned { name, version, image, content_len, content_hash, created_unix_s, expires_unix_s, publishers };
         common.output().print(&cosigned, show)?;
-        say(&format!("signed; when enough publishers have: drover post {}", self.file.display()));
+        let file = self.file.display();
+        if is_new {
+            say(&format!("signed; when enough publishers have: drover post {file}"));
+        } else {
+            say(&format!("this key has signed it before: nothing was added to {file}"));
+        }
         Ok(Exit::Done)
     }
 }
 
-/// Refuses a disk that holds something else.
-fn check_content(disk: &Path, release: &Release, what: &str) -> Result<(), Problem> {
-    let mut hasher = blake3::Hasher::new();
-    File::open(disk)
-        .and_then(|file| hasher.update_reader(file).map(drop))
-        .map_err(|error| Problem::new(Code::Failed, format!("read {}", disk.display()), error))?;
-    let (len, hash) = (hasher.count(), ContentHash::from_bytes(hasher.finalize().into()));
-    if (len, hash) == (release.content_len, release.content_hash) {
+/// Refuses a disk that is another image. The hash of its content would not do: nobody compares that of a release with the
+/// image that the release names.
+fn check_disk(disk: &Path, release: &Release, what: &str) -> Result<(), Problem> {
+    let (image, len) =
+        image_of(disk).map_err(|error| Problem::explained(Code::Failed, format!("read {}", disk.display()), &error))?;
+    if image == release.image {
         return Ok(());
     }
-    let why = format!(
-        "{} has {len} bytes with the BLAKE3 hash {hash}; the release is of {} with {}",
-        disk.display(),
-        release.content_len,
-        release.content_hash
-    );
+    let (disk, content_len) = (disk.display(), release.content_len);
+    let why =
+        format!("{disk} has {len} bytes and is image {image}; the release is of {content_len} and {}", release.image);
     Err(Problem::new(Code::Refused, what, why).todo("nothing was signed; ask who made the release what it is of"))
 }
 
 fn show(cosigned: &Cosigned) -> String {
+    let now = unix_now_s();
+    let since = |later: u64, earlier: u64| Duration::from_secs(later.saturating_sub(earlier));
     let mut lines = vec![
         format!("{}@{}", cosigned.name, cosigned.version),
         format!("image      {}", cosigned.image),
         format!("content    {} (BLAKE3), {} bytes", cosigned.content_hash, cosigned.content_len),
-        format!("created    {} (seconds since 1970)", cosigned.created_unix_s),
-        format!("expires    {} (seconds since 1970)", cosigned.expires_unix_s),
+        format!("created    {} ago", show_duration(since(now, cosigned.created_unix_s))),
+        format!("expires    in {}", show_duration(since(cosigned.expires_unix_s, now))),
     ];
     lines.extend(cosigned.publishers.iter().map(|publisher| format!("signed by  {publisher}")));
     lines.join("\n")

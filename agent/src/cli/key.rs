@@ -12,6 +12,7 @@ use clap::Args;
 use drover_link::durable::{self, WriteError};
 use drover_protocol::id::PublisherKey;
 use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::KeypairBytes;
 use pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 
 use super::Common;
@@ -72,9 +73,11 @@ pub(super) fn make(path: &Path, passphrase: Option<&str>) -> Result<PublisherKey
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).expect("the system's random numbers work");
     let key = SigningKey::from_bytes(&seed);
+    // Without the public half, which OpenSSL before 3.2 does not read.
+    let bytes = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
     let text = match passphrase {
-        None => key.to_pkcs8_pem(LineEnding::LF),
-        Some(passphrase) => key.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
+        None => bytes.to_pkcs8_pem(LineEnding::LF),
+        Some(passphrase) => bytes.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
     };
     let text = text.expect("an Ed25519 key has a PKCS#8 form");
     // Root's stays root's: the daemon has no use for it.

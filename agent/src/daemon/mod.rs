@@ -69,6 +69,7 @@ pub(crate) async fn run(state: &Path, settings: Settings, stop: impl Future<Outp
     let (daemon, socket) = start(state, settings).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(daemon.clone().hear_releases(daemon.exchange().releases()));
+    tasks.spawn(daemon.clone().follow_publishers(daemon.exchange().publishers()));
     daemon.seek_releases();
     daemon.resume().await;
     tasks.spawn(daemon.clone().post_kept());

@@ -1,9 +1,9 @@
 //! Releases: which are believed, what they set off, and how those made here reach the trackers, other hosts and the
 //! cluster's hash table.
 //!
-//! Every release that a trusted publisher signed, or as many as this host asks for, is kept, whatever its name, so that a version never goes back and the
-//! next one is known. What is subscribed to is fetched; a newer release ends the fetch of an older one, which is left
-//! as it is until `gc`, unless a person asked for it.
+//! Every release that a trusted publisher signed, or as many as this host asks for, is kept, whatever its name, so that a
+//! version never goes back and the next one is known. What is subscribed to is fetched; a newer release ends the fetch of an
+//! older one, which is left as it is until `gc`, unless a person asked for it.
 
 use std::time::Duration;
 
@@ -29,23 +29,33 @@ enum PostError {
 
 impl Daemon {
     /// Takes a release that somebody made here, seeds nothing by it, and offers it to the trackers. If none can be
-    /// reached it is kept and offered again.
+    /// reached it is kept and offered again. What a tracker refuses is neither kept nor told to other hosts.
     ///
     /// With the item that its publisher signed it is put into the cluster's hash table, too.
     pub(crate) async fn post_release(&self, request: PostRelease) -> Result<Posted, Problem> {
         let PostRelease { release: signed, item } = request;
-        let mut accepted = self.accept(signed.clone()).await?;
-        if accepted.as_ref().is_err_and(lacks_publishers) && self.learns() && self.renew().await.is_ok() {
-            accepted = self.accept(signed.clone()).await?;
-        }
-        let release = accepted.map_err(|error| refuse(&error))?.release;
+        let trusted = self.trusted();
+        let checked = self.store().catalog().check(&signed, self.trust(&trusted), unix_now_s());
+        let release = checked.map_err(|error| refuse(&AcceptError::Release(error)))?;
         let (name, version) = (release.name.clone(), release.version);
         let label = format!("{name}@{version}");
-        let kept = (name.clone(), version);
-        self.blocking("release", move |daemon| {
-            daemon.notes().to_post(&kept.0, kept.1).map_err(|error| Problem::failed("keep the release", error))
-        })
-        .await?;
+        let posted = match self.post(&name, version, signed.clone()).await {
+            Ok(outcome) => Posted { name, version, taken_by: outcome.taken, problems: told(outcome.refused) },
+            Err(PostError::Unreachable(problems)) => {
+                tracing::warn!("release {label} is kept: no tracker answers; it is posted when one does");
+                let kept = (name.clone(), version);
+                self.blocking("release", move |daemon| {
+                    daemon.notes().to_post(&kept.0, kept.1).map_err(|error| Problem::failed("keep the release", error))
+                })
+                .await?;
+                Posted { name, version, taken_by: Vec::new(), problems }
+            }
+            Err(PostError::Refused(why)) => {
+                return Err(Problem::new(Code::Refused, format!("release {label}"), why)
+                    .todo("no host was told of it; see whom and how many the trackers ask for (tracker.toml, `drover-tracker publishers`)"));
+            }
+        };
+        self.accept(signed.clone()).await?.map_err(|error| refuse(&error))?;
         self.exchange().spread(&signed);
         if let Some(signature) = item
             && let Err(error) = self.exchange().keep_in_table(&signed, signature).await
@@ -53,14 +63,7 @@ impl Daemon {
             tracing::warn!("release {label} is not put into the DHT: {error}");
         }
         self.follow(&release).await;
-        match self.post(&name, version, signed).await {
-            Ok(outcome) => Ok(Posted { name, version, taken_by: outcome.taken, problems: told(outcome.refused) }),
-            Err(PostError::Unreachable(problems)) => {
-                tracing::warn!("release {label} is kept: no tracker answers; it is posted when one does");
-                Ok(Posted { name, version, taken_by: Vec::new(), problems })
-            }
-            Err(PostError::Refused(why)) => Err(Problem::new(Code::Refused, format!("release {label}"), why)),
-        }
+        Ok(posted)
     }
 
     /// What is known of a name's releases.
@@ -84,18 +87,23 @@ impl Daemon {
         if (1..asked).contains(&known) { vec![warning()] } else { Vec::new() }
     }
 
-    /// What is wrong with the releases that this host follows: nobody says any more that they are the newest.
+    /// What is wrong with the releases that this host follows: nobody says any more that they are the newest, or they would not
+    /// be accepted now.
     pub(super) fn stale_releases(&self) -> Vec<String> {
         let now = unix_now_s();
         let newest = self.settings().subscribe.iter().filter_map(|name| self.store().catalog().newest(name));
-        let stale = newest.filter(|release| release.expires_unix_s <= now);
-        stale
-            .map(|Release { name, version, expires_unix_s, .. }| {
+        newest
+            .filter_map(|release| {
+                let Release { name, version, expires_unix_s, .. } = &release;
+                if *expires_unix_s > now {
+                    let error = self.check_still(&release).err()?;
+                    return Some(format!("the release {name}@{version}, which was accepted, would not be now: {error}; publish a newer one"));
+                }
                 let since = show_duration(Duration::from_secs(now - expires_unix_s));
-                format!(
+                Some(format!(
                     "the release {name}@{version} expired {since} ago: its publisher has not renewed it (`drover renew {name}`), \
                      or this host is not told of a newer one"
-                )
+                ))
             })
             .collect()
     }
@@ -112,7 +120,7 @@ impl Daemon {
                 heard = releases.recv() => match heard {
                     Ok(signed) => match self.hear(signed.clone()).await {
                         Some(_) if self.learns() && unknown.len() < MOST_UNKNOWN => unknown.push(signed),
-                        Some(error) => not_accepted(&error),
+                        Some(error) => not_accepted(&signed, &error),
                         None => {}
                     },
                     // What was missed is told again when a tracker is connected anew, and a newer one supersedes it.
@@ -125,8 +133,8 @@ impl Daemon {
                         tracing::warn!("releases by unknown publishers, and whom the cluster trusts is not known: {why}");
                     }
                     for signed in std::mem::take(&mut unknown) {
-                        if let Some(error) = self.hear(signed).await {
-                            not_accepted(&error);
+                        if let Some(error) = self.hear(signed.clone()).await {
+                            not_accepted(&signed, &error);
                         }
                     }
                 }
@@ -135,7 +143,7 @@ impl Daemon {
     }
 
     /// Whether the cluster says whom this host trusts, and not its settings.
-    fn learns(&self) -> bool {
+    pub(super) fn learns(&self) -> bool {
         self.settings().publishers.is_none()
     }
 
@@ -250,7 +258,7 @@ impl Daemon {
             // Trackers tell what they have; that this host knows better is nothing to report.
             Ok(Err(AcceptError::Release(error @ ReleaseError::Rollback { .. }))) => tracing::debug!("{error}"),
             Ok(Err(error)) if lacks_publishers(&error) => return Some(error),
-            Ok(Err(error)) => not_accepted(&error),
+            Ok(Err(error)) => not_accepted(&signed, &error),
             Err(problem) => tracing::error!("{problem}"),
         }
         None
@@ -328,8 +336,13 @@ fn lacks_publishers(error: &AcceptError) -> bool {
     matches!(error, ReleaseError::UnknownPublisher(_) | ReleaseError::TooFewSignatures { .. })
 }
 
-fn not_accepted(error: &AcceptError) {
-    tracing::warn!("a release that was heard of is not accepted: {error}");
+fn not_accepted(signed: &SignedRelease, error: &AcceptError) {
+    let claim = signed.claim().map_or("of no name".to_owned(), |(name, version)| format!("{name}@{version}"));
+    let signers: Vec<String> = signed.signers().iter().map(PublisherKey::to_string).collect();
+    tracing::warn!(
+        "a release that was heard of, {claim}, said to be signed by {}, is not accepted: {error}",
+        signers.join(" and ")
+    );
 }
 
 fn told(refused: Vec<(String, String)>) -> Vec<String> {

@@ -4,12 +4,15 @@
 //! A host whose certificate has expired is no member any more, and no tracker talks to it. Its masters stay, and clones
 //! can be made of them; when somebody joins it again (`drover join`), the daemon goes on with the new certificate.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drover_link::identity::Identity;
 use drover_protocol::id::PublisherKey;
+use tokio::sync::watch;
 
 use super::{Daemon, unix_now_s};
+use crate::clock;
 use crate::control::problem::chain;
 use crate::exchange::Renewal;
 
@@ -47,6 +50,25 @@ impl Daemon {
             let retry_s = if left > 0 { (left / 10).clamp(1, LONGEST_RETRY_S) } else { LOOK_S };
             tokio::time::sleep(Duration::from_secs(retry_s)).await;
         }
+    }
+
+    /// Asks the trackers whom the cluster trusts whenever one of them names others than this host knows: each tracker has a
+    /// list of its own, and what counts is what all of them name.
+    pub(super) async fn follow_publishers(self, mut told: watch::Receiver<Vec<PublisherKey>>) {
+        while told.changed().await.is_ok() {
+            let named: BTreeSet<PublisherKey> = told.borrow_and_update().iter().copied().collect();
+            if !self.learns() || named == self.identity().publishers().iter().copied().collect() {
+                continue;
+            }
+            // Not all hosts at once.
+            tokio::time::sleep(clock::part_of(ASK_WITHIN)).await;
+            match self.renew().await {
+                Ok(()) => tracing::info!("whom the cluster trusts has changed: {} publishers", self.trusted().len()),
+                Err(why) => tracing::warn!("whom the cluster trusts has changed, and is not known: {why}"),
+            }
+        }
+        // The exchange is over, and the daemon with it.
+        std::future::pending::<()>().await;
     }
 
     /// Gets a new certificate, and with it the publishers whom the cluster trusts now.
@@ -101,6 +123,8 @@ fn newest(identity: &Identity, renewal: Renewal) -> Result<Identity, String> {
     Err(format!("the tracker's answer can't be used: {why}"))
 }
 
+/// Hosts that are told of other publishers ask for them within this time.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP_S: u64 = 600;
 /// The next try is after a tenth of what is left of the certificate, but no later than this.
 const LONGEST_RETRY_S: u64 = 60;

@@ -19,6 +19,7 @@ use drover_link::frame::{read_frame, request, write_frame};
 use drover_protocol::announce::{Announce, Announced, MAX_SWARMS, SwarmAnnounce, TrackerReply, TrackerRequest};
 use drover_protocol::discovery::DISCOVERY_SINCE;
 use drover_protocol::hints::Source;
+use drover_protocol::id::PublisherKey;
 use drover_protocol::message::MULTICAST_SINCE;
 use drover_protocol::release::SignedRelease;
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,8 @@ pub(crate) struct Parts {
     pub(crate) revoked: Revoked,
     pub(crate) workers: Workers,
     pub(crate) releases: broadcast::Sender<SignedRelease>,
+    /// Publishers whom the tracker trusts that told of them last.
+    pub(crate) publishers: watch::Sender<Vec<PublisherKey>>,
     /// Where this host listens, as trackers are told.
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) rack: Option<String>,
@@ -333,7 +336,8 @@ impl Announcing<'_> {
     }
 }
 
-/// Passes on what the tracker tells of, for as long as it does: releases, how far swarms are, and who is revoked.
+/// Passes on what the tracker tells of, for as long as it does: releases, how far swarms are, who is revoked, and whom
+/// it trusts to publish.
 async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
     let watch = async {
         let (mut send, mut receive) = quic.open_bi().await.map_err(|error| close::reason(&error))?;
@@ -350,6 +354,7 @@ async fn watch_releases(parts: &Parts, quic: &quinn::Connection) -> String {
                     cohorts.iter().for_each(|swarm| parts.announcements.set_cohort(swarm.image, swarm.cohort));
                 }
                 Ok(Some(TrackerReply::Revoked(told))) => parts.revoked.learn(&told, &parts.workers).await,
+                Ok(Some(TrackerReply::Publishers(told))) => drop(parts.publishers.send_replace(told)),
                 Ok(Some(TrackerReply::Refused(why))) => return Err(why),
                 Ok(_) => return Err::<Never, _>("it stopped telling of releases".to_owned()),
                 Err(error) => return Err(error.to_string()),

@@ -182,6 +182,7 @@ struct Inner {
     listen: Vec<SocketAddr>,
     rack: Option<String>,
     releases: broadcast::Sender<SignedRelease>,
+    publishers: watch::Sender<Vec<PublisherKey>>,
     /// Tasks that look for hosts.
     seekers: Vec<AbortHandle>,
     dht: Option<Arc<Mutex<DhtStatus>>>,
@@ -272,6 +273,7 @@ impl Exchange {
         let router = Router::default();
         let sync = Workers::start("drover-sync", SYNC_THREADS)?;
         let (releases, _) = broadcast::channel(RELEASES_KEPT);
+        let publishers = watch::Sender::new(Vec::new());
         let gossip = Gossip::new(store.clone(), sync.clone(), releases.clone());
         let book = AddressBook::of(settings.networks.clone());
         let links = Links::new(endpoint.clone(), me, router.clone(), gossip, book);
@@ -312,6 +314,7 @@ impl Exchange {
                 revoked: revoked.clone(),
                 workers: sync.clone(),
                 releases: releases.clone(),
+                publishers: publishers.clone(),
                 listen: settings.listen.clone(),
                 rack: settings.rack.clone(),
                 dht: dht.is_some(),
@@ -347,6 +350,7 @@ impl Exchange {
             listen,
             rack,
             releases,
+            publishers,
             seekers,
             dht,
             statics,
@@ -398,6 +402,11 @@ impl Exchange {
     /// them is checked, and they come again and again.
     pub fn releases(&self) -> broadcast::Receiver<SignedRelease> {
         self.0.releases.subscribe()
+    }
+
+    /// Whom the tracker trusts to publish that told of it last; it has changed when one has told.
+    pub fn publishers(&self) -> watch::Receiver<Vec<PublisherKey>> {
+        self.0.publishers.subscribe()
     }
 
     /// Tells everybody who is connected of a release that is new here.

@@ -3,8 +3,8 @@
 use core::net::SocketAddr;
 
 use drover_protocol::announce::{
-    Announce, Announced, Cohort, Enrolment, JoinReply, JoinRequest, MAX_COHORTS, MAX_PEERS_HANDED_OUT, MAX_RELEASES,
-    MAX_SWARMS, SwarmAnnounce, SwarmCohort, SwarmPeers, TrackerReply, TrackerRequest,
+    Announce, Announced, Cohort, Enrolment, JoinReply, JoinRequest, MAX_COHORTS, MAX_PEERS_HANDED_OUT, MAX_PUBLISHERS,
+    MAX_RELEASES, MAX_SWARMS, SwarmAnnounce, SwarmCohort, SwarmPeers, TrackerReply, TrackerRequest,
 };
 use drover_protocol::codec::{self, DecodeError, FRAME_HEADER_LEN, Message};
 use drover_protocol::discovery::{DiscoveryMessage, MAX_RELEASES_TOLD};
@@ -255,6 +255,7 @@ fn lists_and_texts_beyond_their_bounds_are_refused() {
     let swarm = SwarmCohort { image: IMAGE, cohort: Cohort::default() };
     over_limit(&TrackerReply::Cohorts(vec![swarm; MAX_COHORTS + 1]));
     let revocation = Revocation { peer: PeerId::from_bytes([5; 32]), until_unix_s: 1 };
+    over_limit(&TrackerReply::Publishers(vec![PublisherKey::from_bytes([3; 32]); MAX_PUBLISHERS + 1]));
     over_limit(&TrackerReply::Revoked(vec![revocation; MAX_REVOKED + 1]));
     over_limit(&JoinReply::Refused("no".repeat(513)));
     let join = JoinRequest { token: [0; 16], csr: vec![], host: "h".repeat(65), publisher: None };
@@ -330,6 +331,7 @@ fn every_small_message_comes_back() {
             Revocation { peer: PeerId::from_bytes([5; 32]), until_unix_s: u64::MAX };
             MAX_REVOKED
         ]),
+        TrackerReply::Publishers(vec![PublisherKey::from_bytes([3; 32]); MAX_PUBLISHERS]),
     ] {
         assert_eq!(codec::decode(&codec::encode(&reply).unwrap()), Ok(reply));
     }

@@ -13,9 +13,12 @@ async fn watch(host: &Host) -> (quinn::SendStream, RecvStream, Vec<SignedRelease
 }
 
 async fn heard(stream: &mut RecvStream) -> Vec<SignedRelease> {
-    match timeout(PATIENCE, expect_frame(stream)).await.expect("in time").expect("a reply") {
-        TrackerReply::Releases(releases) => releases,
-        other => panic!("no releases: {other:?}"),
+    loop {
+        match timeout(PATIENCE, expect_frame(stream)).await.expect("in time").expect("a reply") {
+            TrackerReply::Releases(releases) => return releases,
+            TrackerReply::Publishers(_) => {}
+            other => panic!("no releases: {other:?}"),
+        }
     }
 }
 

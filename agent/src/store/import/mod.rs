@@ -20,7 +20,7 @@ mod qemu;
 mod soundness;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -421,6 +421,16 @@ impl MasterInfo {
     fn is_right(&self) -> bool {
         self.withdrawn.is_none() && self.damaged_chunks == 0 && self.doubt().is_none()
     }
+}
+
+/// The image that the raw disk at `path` is, and its length: what publishing it would give. Reads all of it.
+pub fn image_of(path: &Path) -> Result<(ImageId, u64), ImportError> {
+    let opened = File::open(path).and_then(|mut file| file.seek(io::SeekFrom::End(0)).map(|len| (file, len)));
+    let (file, len) = opened.doing("read", path)?;
+    let geometry = Geometry::of_len(len).map_err(|source| ImportError::Geometry { path: path.to_owned(), source })?;
+    let never = AtomicBool::new(false);
+    let scan_all = Scan { file: &file, path, len, sink: None, tolerant: false, pace: Pace::Full, cancel: &never };
+    Ok((manifest_of(geometry, scan(scan_all, &|_| {})?).image_id(), len))
 }
 
 fn manifest_of(geometry: Geometry, scanned: Scanned) -> Manifest {
