@@ -150,6 +150,8 @@ impl Asker {
                 self.under_way.iter().min_by_key(|(_, pending)| pending.due()).expect("a question is under way");
             let due = first.due();
             tokio::select! {
+                // What has come counts before what is late: this process may have stood still.
+                biased;
                 received = self.socket.recv_from(&mut packet) => {
                     // What is wrong may be over by the next packet; until then time goes on.
                     let Ok((len, from)) = received else { sleep_until(due).await; continue };
