@@ -2,8 +2,8 @@
 //!
 //! `init` puts the first one in, hosts that join with a publisher's token add theirs, and `drover-tracker publishers`
 //! adds and removes, also while the tracker runs: the file is read again whenever it has changed. The list goes out with
-//! every certificate, and hosts that are connected are told when it has changed. Trackers of one cluster have a list each, and do not
-//! tell each other. Written before it is used.
+//! every certificate, and hosts that are connected are told when it has changed. Trackers of one cluster have a list each,
+//! and do not tell each other. Written before it is used.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{Failure, StateArgument, print};
 
-/// The tracker may run meanwhile. Hosts learn of a change when they renew their certificate, or when they meet a release by
-/// somebody whom they do not know. Each tracker of a cluster has its own list: repeat it at the others.
+/// The tracker may run meanwhile, and tells the hosts that are connected of a change within seconds. Each tracker of a cluster
+/// has its own list: repeat it at the others, for hosts trust whom any of them names.
 #[derive(clap::Args)]
 pub(super) struct PublishersArguments {
     #[command(flatten)]
