@@ -89,6 +89,23 @@ fn a_publisher_who_is_removed_counts_no_more_at_hosts_that_run() {
     wait_until("the host to trust it no more", LONG, publish, |refused| refused.stderr.contains("do not trust"));
 }
 
+/// Somebody has one key, and a host of their own that asks for no more. The tracker is dead then.
+fn one_key_alone(fleet: &mut Fleet, other: &TestImage, first: &std::path::Path) {
+    let mut careless = fleet.join_host("");
+    careless.start();
+    fleet.hosts.push(careless);
+    let mut publish_alone = fleet.hosts[3].command();
+    publish_alone.arg("publish").arg(&other.path).args(["--name", "golden", "--version", "2", "--key"]).arg(first);
+    run(&mut publish_alone).refused(&["1 of the 2 signatures", "no host was told"]);
+    let untold = fleet.hosts[1].log();
+    assert!(!untold.contains("golden@2"), "what the tracker refuses is told to nobody: {untold}");
+    fleet.kill_tracker();
+    assert_eq!(run(&mut publish_alone).code, Some(6), "hosts tell each other while no tracker answers");
+    let why = || run(fleet.hosts[1].command().args(["fetch", "golden@2"])).stderr;
+    wait_until("a host to hear of it and refuse it", LONG, why, |why| why.contains("1 of the 2 signatures"));
+    assert!(fleet.hosts[..3].iter().all(|host| host.masters().len() == 1), "no host has it");
+}
+
 /// Hosts and tracker ask for two signatures; the second publisher is added while they run.
 #[test]
 fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
@@ -155,21 +172,7 @@ fn a_release_reaches_hosts_that_ask_for_two_signatures_only_with_both() {
         image.assert_same(&host.wait_sealed("golden@1", LONG).path);
     }
 
-    // Somebody has one key, and a host of their own that asks for no more.
-    let mut careless = fleet.join_host("");
-    careless.start();
-    fleet.hosts.push(careless);
-    let mut publish_alone = fleet.hosts[3].command();
-    publish_alone.arg("publish").arg(&other.path).args(["--name", "golden", "--version", "2", "--key"]).arg(&first);
-    run(&mut publish_alone).refused(&["1 of the 2 signatures", "no host was told"]);
-    let untold = fleet.hosts[1].log();
-    assert!(!untold.contains("golden@2"), "what the tracker refuses is told to nobody: {untold}");
-    fleet.kill_tracker();
-    assert_eq!(run(&mut publish_alone).code, Some(6), "hosts tell each other while no tracker answers");
-    let why = || run(fleet.hosts[1].command().args(["fetch", "golden@2"])).stderr;
-    wait_until("a host to hear of it and refuse it", LONG, why, |why| why.contains("1 of the 2 signatures"));
-    assert!(fleet.hosts[..3].iter().all(|host| host.masters().len() == 1), "no host has it");
-
+    one_key_alone(&mut fleet, &other, &first);
     fleet.start_tracker();
     let reached = || fleet.hosts[0].log().matches("tracker reached").count();
     wait_until("the tracker to be back", LONG, reached, |&reached| reached == 2);

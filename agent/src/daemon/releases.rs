@@ -43,11 +43,6 @@ impl Daemon {
             Ok(outcome) => Posted { name, version, taken_by: outcome.taken, problems: told(outcome.refused) },
             Err(PostError::Unreachable(problems)) => {
                 tracing::warn!("release {label} is kept: no tracker answers; it is posted when one does");
-                let kept = (name.clone(), version);
-                self.blocking("release", move |daemon| {
-                    daemon.notes().to_post(&kept.0, kept.1).map_err(|error| Problem::failed("keep the release", error))
-                })
-                .await?;
                 Posted { name, version, taken_by: Vec::new(), problems }
             }
             Err(PostError::Refused(why)) => {
@@ -56,6 +51,14 @@ impl Daemon {
             }
         };
         self.accept(signed.clone()).await?.map_err(|error| refuse(&error))?;
+        if posted.taken_by.is_empty() {
+            // Only now: what is to be posted and is not in the catalog is taken for removed.
+            let (name, version) = (posted.name.clone(), posted.version);
+            self.blocking("release", move |daemon| {
+                daemon.notes().to_post(&name, version).map_err(|error| Problem::failed("keep the release", error))
+            })
+            .await?;
+        }
         self.exchange().spread(&signed);
         if let Some(signature) = item
             && let Err(error) = self.exchange().keep_in_table(&signed, signature).await
